@@ -1,0 +1,1 @@
+"""The commands of `stillwatch`, one file each: parse, wire, call, print."""

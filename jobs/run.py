@@ -1,0 +1,218 @@
+"""`stillwatch run`: the main job, for as long as it is let."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import structlog
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from jobs import logs, options
+from pipeline.config import Settings, read_settings
+from pipeline.io.catalog import Catalog, url_without_password
+from pipeline.io.clock import SystemClock
+from pipeline.io.kafka import KafkaSource
+from pipeline.io.lake import Lake
+from pipeline.stream import Limits, Stream
+
+_CAUGHT_UP_CHECK_S = 0.5
+_SHOWN_EVERY_S = 0.5
+
+log = structlog.get_logger("run")
+
+
+@dataclass(slots=True)
+class Stop:
+    """Why the job is to end: a signal, or nothing yet.  The second signal ends the process at once."""
+
+    reason: str = ""
+    _former: dict[int, Any] = field(default_factory=dict)
+
+    def listen(self) -> None:
+        """Catch SIGTERM and SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._former[number] = signal.signal(number, self._caught)
+
+    def unlisten(self) -> None:
+        """Give the signals back."""
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)
+
+
+def run(
+    config: options.ConfigFile = None,
+    bootstrap: options.Bootstrap = None,
+    topic: Annotated[str | None, typer.Option(help="Topic of the access log.")] = None,
+    group: Annotated[str | None, typer.Option(help="Consumer group; all workers of one lake share it.")] = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    kafka: options.KafkaSettings = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="earliest|latest", help="Where a partition that was never read begins.")
+    ] = None,
+    fetch: Annotated[str | None, typer.Option(metavar="auto|columnar|stock", help="How records are unpacked.")] = None,
+    file_age: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Write a partition's rows once the first has waited this long.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop when everything in the topic is landed.")] = False,
+    max_events: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N records.")] = None,
+    accept_hole: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC:PARTITION:FIRST-LAST", help="Go on without these offsets, which Kafka has lost; repeatable."),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(metavar="debug|info|warning|error", help="How much to log.")
+    ] = "info",
+) -> None:
+    """Read the access log from Kafka and land it as Parquet, every record exactly once.
+
+    Stops on SIGTERM or Ctrl-C with everything that it read written.  Start as many as the topic has partitions.
+
+    Exit codes: 0 done; 1 a bug, with its traceback; 2 a wrong setting; 3 Kafka lost records before they were landed;
+    4 broker, catalog or disk failed for too long; 5 files or catalog are not what Stillwatch wrote.
+    """
+    settings = read_settings(
+        config, bootstrap=bootstrap, topic=topic, group=group, lake=lake, catalog=catalog, start=start, fetch=fetch,
+        file_age_s=file_age, kafka=options.key_values(kafka),
+    )  # fmt: skip
+    logs.configure(log_level)
+    job(settings, once=once, records_max=max_events, accepted_holes=frozenset(accept_hole or ()))
+
+
+def job(
+    settings: Settings,
+    *,
+    once: bool = False,
+    records_max: int | None = None,
+    accepted_holes: frozenset[str] = frozenset(),
+    step: Callable[[str], None] = lambda _name: None,
+) -> Stream:
+    """Wire the stream and run it to its end.
+
+    Args:
+        settings: all settled.
+        once: stop when caught up.
+        records_max: stop after this many records.
+        accepted_holes: offsets that the operator gives up, as `TOPIC:PARTITION:FIRST-LAST`.
+        step: see `Stream`.
+
+    Returns:
+        The stream, for its counts.
+    """
+    storage = Lake.open(settings.lake, create=True)
+    ledger = Catalog.open(settings.catalog_url, create=True)
+    source = KafkaSource(settings)
+    clock = SystemClock()
+    stream = Stream(
+        source, storage, ledger, clock, _limits(settings, records_max),
+        worker=f"{socket.gethostname()}:{os.getpid()}", accepted_holes=accepted_holes, step=step,
+    )  # fmt: skip
+    stop = Stop()
+    stop.listen()
+    try:
+        source.open()
+        log.info(
+            "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
+            catalog=url_without_password(settings.catalog_url), fetch="columnar" if source.columnar else "stock",
+        )  # fmt: skip
+        with _Display(stream, source) as display:
+            _work(stream, stop, display, once=once)
+            written = stream.flush(clock.elapsed_s() + settings.stop_s)
+    finally:
+        stop.unlisten()
+        source.close()
+        ledger.close()
+    _say_goodbye(stream, stop, written=written)
+    return stream
+
+
+def _limits(settings: Settings, records_max: int | None) -> Limits:
+    return Limits(
+        file_rows_max=settings.file_rows_max,
+        file_bytes_max=settings.file_bytes_max,
+        file_age_s=settings.file_age_s,
+        buffer_bytes_max=settings.buffer_bytes_max,
+        retry_s=settings.retry_s,
+        start_latest=settings.start == "latest",
+        records_max=records_max,
+    )
+
+
+def _work(stream: Stream, stop: Stop, display: _Display, *, once: bool) -> None:
+    checked_s, seen = time.monotonic(), 0
+    while not stop.reason and not stream.exhausted:
+        stream.round()
+        display.show()
+        if not once:
+            continue
+        idle, seen = stream.progress.records == seen, stream.progress.records
+        if idle and time.monotonic() - checked_s >= _CAUGHT_UP_CHECK_S:
+            checked_s = time.monotonic()
+            if stream.caught_up():
+                return
+
+
+def _say_goodbye(stream: Stream, stop: Stop, *, written: bool) -> None:
+    progress = stream.progress
+    counts = {"read": progress.records, "events": progress.events, "rejects": progress.rejects, "files": progress.files}
+    if not written:
+        log.error("stopped before all was written; what is missing stays in Kafka and is read again", **counts)
+        raise typer.Exit(4)
+    log.info("stopped", why=stop.reason or "done", **counts)
+
+
+class _Display:
+    """One line on a terminal that says how far the job is; nothing elsewhere."""
+
+    def __init__(self, stream: Stream, source: KafkaSource) -> None:
+        self._stream, self._source = stream, source
+        console = Console(stderr=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True) if sys.stderr.isatty() else None
+        self._shown_s = self._rate_s = time.monotonic()
+        self._rate_records, self._rate = 0, 0.0
+
+    def __enter__(self) -> _Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Refresh the line, a few times a second."""
+        now_s = time.monotonic()
+        if self._live is None or now_s - self._shown_s < _SHOWN_EVERY_S:
+            return
+        progress = self._stream.progress
+        self._rate = (progress.records - self._rate_records) / (now_s - self._rate_s)
+        self._rate_s, self._rate_records, self._shown_s = now_s, progress.records, now_s
+        lag = self._source.lag(self._stream.owned)
+        parts = [
+            f"{self._rate:,.0f} records/s",
+            f"landed {progress.events:,}",
+            f"rejected {progress.rejects:,}",
+            f"lag {'?' if lag is None else f'{lag:,}'}",
+            f"{progress.files:,} files, {progress.bytes / 1e6:,.1f} MB",
+            f"{len(self._stream.owned)} partitions",
+        ]
+        line = Text(" · ".join(parts), style="bold" if not progress.failing else "bold red")
+        if progress.failing:
+            line.append(f" · waiting: {progress.failing}")
+        self._live.update(line, refresh=True)

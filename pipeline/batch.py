@@ -1,0 +1,55 @@
+"""What travels through the pipeline: raw records of one partition, then the rows decoded from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+class Partition(NamedTuple):
+    """One partition of one Kafka topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records of one partition as they came from Kafka, not yet decoded.
+
+    Attributes:
+        partition: where they come from.
+        values: `binary_view`, one value a record; null where the record had none (a tombstone).
+        offsets: int64, strictly increasing; gaps are normal (compaction, transaction markers, aborted records).
+        timestamps: int64, the record's Kafka timestamp in milliseconds since the epoch; -1 where it has none.
+        next_offset: where reading goes on: greater than the last offset, and past whatever was skipped after it.
+    """
+
+    partition: Partition
+    values: pa.Array
+    offsets: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.int64]
+    next_offset: int
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The rows of one `Records`, each record in exactly one of the two tables.
+
+    Attributes:
+        events: `pipeline.events.EVENT_SCHEMA`, in offset order.
+        rejects: `pipeline.events.REJECT_SCHEMA`, in offset order.
+    """
+
+    events: pa.Table
+    rejects: pa.Table

@@ -1,0 +1,87 @@
+"""The words of the commit protocol: a claim on a partition, a commit, the files that it lists, a hole in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.batch import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One Parquet file of the lake.
+
+    Attributes:
+        path: relative to the lake.
+        table_name: the lake's table.
+        dt: day of its rows, `YYYY-MM-DD`.
+        hour: hour of its rows, 0 to 23.
+        rows: how many.
+        bytes: size.
+        sha256: of the file's bytes, in hex.
+        time_min_us: earliest event time, microseconds since the epoch; null where rows have none.
+        time_max_us: latest event time.
+    """
+
+    path: str
+    table_name: str
+    dt: str
+    hour: int
+    rows: int
+    bytes: int
+    sha256: str
+    time_min_us: int | None
+    time_max_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One step forward of one partition.
+
+    Attributes:
+        commit_id: a UUID in hex.
+        partition: which partition moves.
+        first_offset: where the offset stood.
+        next_offset: where it stands afterwards.
+        events: event rows between the two.
+        rejects: reject rows between the two.
+        committed_at_us: wall clock of the worker.
+        worker: host and process.
+    """
+
+    commit_id: str
+    partition: Partition
+    first_offset: int
+    next_offset: int
+    events: int
+    rejects: int
+    committed_at_us: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Offsets `first_offset` to `next_offset` - 1 of a partition that Kafka deleted before they were landed."""
+
+    partition: Partition
+    first_offset: int
+    next_offset: int
+    accepted: bool
+
+    def __str__(self) -> str:
+        return f"{self.partition.topic}:{self.partition.number}:{self.first_offset}-{self.next_offset - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's hold on a partition.
+
+    Attributes:
+        partition: which.
+        next_offset: where reading goes on.
+        epoch: how often the partition has been taken over; the highest is the owner's.
+    """
+
+    partition: Partition
+    next_offset: int
+    epoch: int

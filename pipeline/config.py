@@ -1,0 +1,149 @@
+"""Settings, read once: flags, then environment (`STILLWATCH_…`), then the file, then the defaults below."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pydantic
+import pydantic_settings as ps
+
+from pipeline.errors import ConfigError
+
+ENV_PREFIX: Final = "STILLWATCH_"
+CATALOG_FILE: Final = "catalog.db"
+
+KafkaValue = str | int | float | bool
+
+
+class Settings(ps.BaseSettings):
+    """All that `stillwatch run` can be told.  Times in seconds, sizes in bytes."""
+
+    model_config = ps.SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    bootstrap: str = ""
+    """Kafka brokers to ask first, `HOST:PORT` with commas between."""
+
+    topic: str = "llm-access"
+    """Topic of the access log."""
+
+    group: str = "stillwatch"
+    """Consumer group; all workers of one lake share it."""
+
+    group_instance_id: str = ""
+    """Name of this worker for Kafka's static membership; empty: none."""
+
+    kafka: dict[str, KafkaValue] = {}
+    """Further settings of the Kafka client, by kafka-python's names: security_protocol, ssl_cafile, sasl_mechanism, …"""
+
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where a partition that was never read begins."""
+
+    fetch: Literal["auto", "columnar", "stock"] = "auto"
+    """How records are unpacked: `auto` takes the columnar path where the installed kafka-python allows it."""
+
+    lake: str = "lake"
+    """Folder of the Parquet files."""
+
+    catalog: str = ""
+    """SQLAlchemy URL of the catalog; empty: `catalog.db` in the lake."""
+
+    file_rows_max: int = pydantic.Field(500_000, ge=1)
+    """A partition's rows are written once this many are there, …"""
+
+    file_bytes_max: int = pydantic.Field(256 << 20, ge=1 << 16)
+    """… or once they take this much memory, …"""
+
+    file_age_s: float = pydantic.Field(15.0, gt=0, le=3600)
+    """… or once the first of them has waited this long."""
+
+    buffer_bytes_max: int = pydantic.Field(512 << 20, ge=1 << 20)
+    """All partitions' rows together; beyond it the largest partition is written first."""
+
+    retry_s: float = pydantic.Field(300.0, ge=0)
+    """How long a lake or catalog that fails is tried again before the job stops."""
+
+    stop_s: float = pydantic.Field(8.0, gt=0)
+    """How long a stopping job tries to write what it holds; what is not written stays in Kafka."""
+
+    session_timeout_s: float = pydantic.Field(45.0, ge=1, le=1800)
+    """Kafka gives a silent worker's partitions to others after this long."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[ps.BaseSettings],
+        init_settings: ps.PydanticBaseSettingsSource,
+        env_settings: ps.PydanticBaseSettingsSource,
+        dotenv_settings: ps.PydanticBaseSettingsSource,
+        file_secret_settings: ps.PydanticBaseSettingsSource,
+    ) -> tuple[ps.PydanticBaseSettingsSource, ...]:
+        """Flags and environment; `read_settings` puts the file below them."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+    @property
+    def catalog_url(self) -> str:
+        """URL of the catalog, the default made out."""
+        from pipeline.io.catalog import sqlite_url  # noqa: PLC0415  # the default is a matter of the lake's layout
+
+        return self.catalog or sqlite_url(Path(self.lake).expanduser().absolute() / CATALOG_FILE)
+
+
+def read_settings(file: Path | None = None, **flags: Any) -> Settings:
+    """Settle every setting.
+
+    Args:
+        file: TOML file with settings by their names; Kafka client settings in a table `[kafka]`.
+        flags: what the command line said; None means it did not say.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible, or the file cannot be read.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_file = {} if file is None else _read_file(file)
+    in_environment = {key[len(ENV_PREFIX) :].lower() for key in os.environ if key.startswith(ENV_PREFIX)}
+    below = {name: value for name, value in from_file.items() if name not in in_environment}
+    kafka = {**_kafka_table(below), **_environment_kafka(), **given.pop("kafka", {})}
+    try:
+        return Settings(**{**below, **given, "kafka": kafka})
+    except pydantic.ValidationError as error:
+        raise ConfigError(_in_words(error, file)) from None
+    except ps.SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: not TOML: {error}") from None
+
+
+def _kafka_table(settings: dict[str, Any]) -> dict[str, Any]:
+    table = settings.get("kafka", {})
+    if not isinstance(table, dict):
+        raise ConfigError("setting kafka: expected a table, as in [kafka]")
+    return table
+
+
+def _environment_kafka() -> dict[str, str]:
+    prefix = ENV_PREFIX + "KAFKA__"
+    return {key[len(prefix) :].lower(): value for key, value in os.environ.items() if key.startswith(prefix)}
+
+
+def _in_words(error: pydantic.ValidationError, file: Path | None) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(Settings.model_fields)
+        return f"setting {name} is unknown{f' (in {file})' if file else ''}; known: {known}"
+    shown = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+    return f"setting {name}: {first['msg']}{shown}"

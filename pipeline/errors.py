@@ -1,0 +1,51 @@
+"""What can go wrong, and what each kind of wrong does to the job.
+
+::
+
+    StillwatchError          exit code
+    ├─ ConfigError           2   a setting or argument is wrong: stop at start, one clear line
+    ├─ OffsetGapError        3   Kafka no longer holds offsets that were never landed: stop, name them
+    ├─ RetryableError        4   broker, catalog or disk is down: bounded retry with back-off, then stop
+    ├─ SchemaError           5   Stillwatch broke its own contract (a file, catalog or frame of another shape): stop
+    └─ FencedError           –   another worker owns this partition now: drop the buffer, seek again; never ends the job
+
+Bad input is data: it becomes a reject row and never an exception.  Anything else that is raised is a bug: it is
+logged once with its traceback and ends the process with exit code 1.
+"""
+
+
+class StillwatchError(Exception):
+    """Base of every error that Stillwatch raises on purpose.
+
+    The message says what is wrong, where, and what to do about it, in words for the person who runs the job.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(StillwatchError):
+    """A setting, flag, query or file given by the user is wrong."""
+
+    exit_code = 2
+
+
+class OffsetGapError(StillwatchError):
+    """The topic no longer holds offsets that the lake still needs."""
+
+    exit_code = 3
+
+
+class RetryableError(StillwatchError):
+    """Something outside (broker, catalog, disk) is down or full; trying again later may work."""
+
+    exit_code = 4
+
+
+class SchemaError(StillwatchError):
+    """Data that Stillwatch itself wrote, or is about to write, is not of the shape it promises."""
+
+    exit_code = 5
+
+
+class FencedError(StillwatchError):
+    """Another worker has moved this partition's offset: what this worker holds of it must be dropped."""

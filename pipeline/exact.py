@@ -1,0 +1,159 @@
+"""One payload → one row, by the letter of the schema, with a reason in words where that cannot be.
+
+This is what decides: `pipeline.decode` may be quicker but never of another mind.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import orjson
+import pyarrow as pa
+
+from pipeline.events import ACCESS_FIELDS, EXTRA, TIME, Field
+
+T = TypeVar("T")
+
+AHEAD_MAX_MS: Final = 3_600_000
+"""An event may be this much ahead of its record's Kafka timestamp (clocks differ), and no more: features move on event time."""
+
+TIME_MIN_US: Final = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+"""No LLM API existed before; what claims to be older is a clock at zero or a wrong unit."""
+
+TIME_MAX_US: Final = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+"""For records without a Kafka timestamp, which `AHEAD_MAX_MS` cannot judge."""
+
+_RFC3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|z|[+-]\d\d:\d\d)", re.ASCII
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIELDS: Final = {field.name: field for field in ACCESS_FIELDS}
+_JSON_NAMES: Final = {str: "text", bool: "a boolean", int: "a number", float: "a number", dict: "an object", list: "an array"}
+_SHOWN_CHARS: Final = 60
+
+
+class Refusal(Exception):  # noqa: N818  # it is an answer of this module and not an error of the program
+    """Why a payload is not an event.
+
+    Attributes:
+        error_type: `null_value`, `invalid_utf8`, `invalid_json`, `missing_field`, `wrong_type` or `impossible_value`.
+        field: the field at fault, if it is one field's.
+        reason: in words, for the person who mends the producer.
+    """
+
+    def __init__(self, error_type: str, reason: str, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.error_type, self.reason, self.field = error_type, reason, field
+
+
+def decode(value: bytes | None, kafka_time_ms: int) -> dict[str, object]:
+    """Decode one payload.
+
+    Args:
+        value: the record's value.
+        kafka_time_ms: the record's Kafka timestamp; negative where it has none.
+
+    Returns:
+        One entry for each field of the event that is there, and `extra` where there is more.
+
+    Raises:
+        Refusal: it is no event.
+    """
+    payload = _parse(value)
+    row: dict[str, object] = {}
+    for field in ACCESS_FIELDS:
+        given = payload.get(field.name)
+        if given is not None:
+            row[field.name] = _check(field, given, kafka_time_ms)
+        elif field.required:
+            state = "is null" if field.name in payload else "is missing"
+            raise Refusal("missing_field", f"required field {field.name} {state}", field.name)
+    unknown = {name: given for name, given in payload.items() if name not in _FIELDS and given is not None}
+    if unknown:
+        row[EXTRA.name] = orjson.dumps(unknown).decode()
+    return row
+
+
+def _parse(value: bytes | None) -> dict[str, object]:
+    if value is None:
+        raise Refusal("null_value", "the record has no value (a tombstone)")
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refusal("invalid_utf8", f"not UTF-8: {error.reason} at byte {error.start}") from None
+    if not value.strip():
+        raise Refusal("invalid_json", "the value is empty")
+    try:
+        payload = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("invalid_json", f"not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise Refusal("wrong_type", f"expected an object, got {_named(payload)}")
+    return payload
+
+
+def _check(field: Field, given: object, kafka_time_ms: int) -> object:
+    """The value as its column holds it, or a Refusal."""
+    if field.arrow == TIME:
+        return _time(field, _of_type(field, given, str, "a time as text"), kafka_time_ms)
+    if field.arrow == pa.string():
+        text = _of_type(field, given, str, "text")
+        if len(text) < field.length_min:
+            raise Refusal("impossible_value", f"{field.name} is empty", field.name)
+        return text
+    if field.arrow == pa.bool_():
+        return _of_type(field, given, bool, "a boolean")
+    return _number(field, given)
+
+
+def _of_type(field: Field, given: object, kind: type[T], wanted: str) -> T:
+    if not isinstance(given, kind):
+        raise Refusal("wrong_type", f"{field.name}: expected {wanted}, got {_named(given)}", field.name)
+    return given
+
+
+def _number(field: Field, given: object) -> float | int:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise Refusal("wrong_type", f"{field.name}: expected a number, got {_named(given)}", field.name)
+    if not math.isfinite(given):
+        raise Refusal("impossible_value", f"{field.name} is too large for a number", field.name)
+    if field.arrow == pa.int64() and given != int(given):
+        raise Refusal("wrong_type", f"{field.name}: expected a whole number, got {given}", field.name)
+    low, high = field.minimum, field.maximum
+    if (low is not None and given < low) or (high is not None and given > high):
+        raise Refusal("impossible_value", f"{field.name} is {given}, outside {low} to {high}", field.name)
+    return int(given) if field.arrow == pa.int64() else float(given)
+
+
+def _time(field: Field, text: str, kafka_time_ms: int) -> datetime:
+    moment = _parse_time(text)
+    if moment is None:
+        shown = text[:_SHOWN_CHARS]
+        raise Refusal("impossible_value", f"{field.name}: {shown!r} is not an RFC 3339 time with a zone", field.name)
+    since = moment - _EPOCH
+    micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if kafka_time_ms >= 0 and micros > (kafka_time_ms + AHEAD_MAX_MS) * 1000:
+        ahead_s = micros / 1e6 - kafka_time_ms / 1e3
+        raise Refusal("impossible_value", f"{field.name} is {ahead_s:,.0f} s ahead of the record's Kafka time", field.name)
+    if not TIME_MIN_US <= micros < TIME_MAX_US:
+        raise Refusal("impossible_value", f"{field.name}: year {moment.year} cannot be", field.name)
+    return moment
+
+
+def _parse_time(text: str) -> datetime | None:
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return None
+    day, clock, fraction, zone = match.groups()
+    try:
+        return datetime.fromisoformat(f"{day}T{clock}.{(fraction or '0'):<06}{zone.upper()}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _named(given: object) -> str:
+    name = _JSON_NAMES.get(type(given), "null")
+    return f"{name} {given!r}"[:_SHOWN_CHARS] if isinstance(given, str | int | float) else name

@@ -1,0 +1,286 @@
+"""Records and rebalances of one consumer group member, through kafka-python.
+
+Offsets are the catalog's business: nothing here commits on its own or decides where to read.  kafka-python calls its
+rebalance listener on the thread that also sends heartbeats, so the listener only notes what happened; the job acts on
+it after `poll()` returned.  A partition that was just assigned stands paused until the job has said where to begin.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import OffsetAndMetadata
+
+from pipeline.batch import Partition, Records
+from pipeline.config import Settings
+from pipeline.errors import ConfigError, RetryableError
+from pipeline.io import columnar
+from pipeline.io.records import to_records
+from pipeline.ports import Assigned, Gone, OutOfRange, Polled
+
+OURS: Final = (
+    "bootstrap_servers", "group_id", "group_instance_id", "enable_auto_commit", "auto_offset_reset", "allow_auto_create_topics",
+    "partition_assignment_strategy", "session_timeout_ms", "key_deserializer", "value_deserializer", "max_poll_records",
+)  # fmt: skip
+"""Client settings that the job's correctness hangs on."""
+
+ANSWER_MS: Final = 15_000
+"""How long the broker may take to answer a question that the job cannot go on without."""
+
+_REFUSED: Final = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.KafkaConfigurationError,
+    kafka_errors.UnsupportedVersionError,
+)
+
+log = structlog.get_logger("kafka")
+
+
+class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+    """One member of the consumer group.  To be used from one thread; the listener's methods are kafka-python's to call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._events: queue.SimpleQueue[Assigned | Gone] = queue.SimpleQueue()
+        self._consumer: Any = None
+        self.columnar = False
+
+    def open(self) -> None:
+        """Connect, check the topic, join the group.
+
+        Raises:
+            ConfigError: a setting is wrong, the broker refuses the client, or there is no such topic.
+            RetryableError: no broker answers.
+        """
+        self._quieten()
+        try:
+            self._consumer = KafkaConsumer(**self._client_settings())
+            self._consumer.bootstrap(timeout_ms=ANSWER_MS)
+            topics = self._consumer.topics()
+        except _REFUSED as error:
+            raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
+        except (kafka_errors.KafkaError, ValueError, AssertionError, OSError) as error:
+            raise self._unreachable(error) from error
+        if self._settings.topic not in topics:
+            raise ConfigError(
+                f"Kafka at {self._settings.bootstrap} has no topic {self._settings.topic} (or this client may not see it): "
+                "create it, or name another with --topic"
+            )
+        self._choose_path()
+        self._consumer.subscribe([self._settings.topic], listener=self)
+
+    def close(self) -> None:
+        """Leave the group, within seconds."""
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Wait for records.
+
+        Returns:
+            What happened to this member's partitions, in order, and records in offset order by partition.
+
+        Raises:
+            ConfigError: the broker refuses this client.
+            RetryableError: the broker sent something unreadable.
+        """
+        out_of_range: list[OutOfRange] = []
+        found: Mapping[TopicPartition, list[Any]] = {}
+        try:
+            found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        except kafka_errors.OffsetOutOfRangeError as error:
+            out_of_range = [OutOfRange(Partition(*partition)) for partition in error.args[0]]
+        except kafka_errors.LogTruncationError as error:
+            log.warning("the broker's log was truncated", error=str(error))
+            out_of_range = [OutOfRange(Partition(*partition)) for partition in self._consumer.assignment()]
+        except kafka_errors.NoOffsetForPartitionError:
+            pass  # polled between an assignment and its listener, which sets the position
+        except _REFUSED as error:
+            raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
+        except kafka_errors.KafkaError as error:
+            raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
+        return Polled([*self._drain(), *out_of_range], list(self._records(found)))
+
+    def range_of(self, partition: Partition) -> tuple[int, int]:
+        """First offset that the log still holds, and the one after its last readable record.
+
+        Raises:
+            RetryableError: the broker does not answer.
+        """
+        where = TopicPartition(*partition)
+        try:
+            first = self._consumer.beginning_offsets([where], timeout_ms=ANSWER_MS)[where]
+            return first, self._consumer.end_offsets([where], timeout_ms=ANSWER_MS)[where]
+        except kafka_errors.KafkaError as error:
+            raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
+
+    def read_from(self, partition: Partition, offset: int) -> bool:
+        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's."""
+        where = TopicPartition(*partition)
+        try:
+            self._consumer.seek(where, offset)
+            self._consumer.resume(where)
+        except (kafka_errors.IllegalStateError, AssertionError):
+            return False
+        return True
+
+    def position(self, partition: Partition) -> int | None:
+        """Offset of the next record that `poll` would return; None if the partition is no longer this member's."""
+        state = self._consumer._subscription.assignment.get(TopicPartition(*partition))  # noqa: SLF001  # position() may block
+        return None if state is None or state.position is None else int(state.position.offset)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Keep polling but fetch nothing of these partitions."""
+        self._each(self._consumer.pause, partitions)
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Fetch of these partitions again."""
+        self._each(self._consumer.resume, partitions)
+
+    def hint(self, offsets: Mapping[Partition, int]) -> None:
+        """Tell Kafka how far the lake is, for its lag tools; nothing depends on it."""
+        known = {
+            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in offsets.items()
+            if TopicPartition(*partition) in self._consumer.assignment()
+        }
+        if known:
+            self._consumer.commit_async(known)
+
+    def lag(self, partitions: Iterable[Partition]) -> int | None:
+        """Records that the broker holds beyond this member's positions, as far as its last answers told."""
+        total = 0
+        for partition in partitions:
+            where = TopicPartition(*partition)
+            high, position = self._consumer.highwater(where), self.position(partition)
+            if high is None or position is None:
+                return None
+            total += max(0, high - position)
+        return total
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Note new partitions; they stand paused, at an offset that is never read, until `read_from`."""
+        for where in assigned:
+            self._consumer.pause(where)
+            self._consumer.seek(where, 0)
+        self._events.put(Assigned([Partition(*where) for where in assigned]))
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Note partitions that another member gets."""
+        self._events.put(Gone([Partition(*where) for where in revoked]))
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Note partitions that another member may have already: this one was silent for too long."""
+        self._events.put(Gone([Partition(*where) for where in lost]))
+
+    def _client_settings(self) -> dict[str, Any]:
+        settings = self._settings
+        if not settings.bootstrap:
+            raise ConfigError("no Kafka broker is named: give --bootstrap HOST:PORT, or set STILLWATCH_BOOTSTRAP")
+        session_timeout_ms = int(settings.session_timeout_s * 1000)
+        return {
+            "isolation_level": "read_committed",
+            "max_partition_fetch_bytes": 8 << 20,
+            "client_id": "stillwatch",
+            "heartbeat_interval_ms": min(3_000, session_timeout_ms // 3),
+            **passed_through(settings.kafka, KafkaConsumer.DEFAULT_CONFIG, OURS),
+            "bootstrap_servers": settings.bootstrap.split(","),
+            "group_id": settings.group,
+            "group_instance_id": settings.group_instance_id or None,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "allow_auto_create_topics": False,
+            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "session_timeout_ms": session_timeout_ms,
+        }
+
+    def _choose_path(self) -> None:
+        wanted = self._settings.fetch
+        reason = columnar.supported() if wanted != "stock" else "the setting `fetch` says so"
+        if reason is None:
+            columnar.install(self._consumer)
+            self.columnar = True
+        elif wanted == "columnar":
+            raise ConfigError(f"the installed kafka-python has no columnar path: {reason}")
+        else:
+            level = log.info if wanted == "stock" else log.warning
+            level("records are read the stock way, several times slower", reason=reason)
+            self._consumer.config["max_poll_records"] = 20_000
+
+    def _drain(self) -> Iterable[Assigned | Gone]:
+        while True:
+            try:
+                yield self._events.get_nowait()
+            except queue.Empty:
+                return
+
+    def _records(self, found: Mapping[TopicPartition, list[Any]]) -> Iterable[Records]:
+        for where, batch in found.items():
+            if self.columnar:
+                yield from batch
+            elif batch:
+                partition = Partition(*where)
+                position = self.position(partition)
+                yield to_records(partition, batch, position if position is not None else batch[-1].offset + 1)
+
+    def _each(self, act: Any, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            try:
+                act(TopicPartition(*partition))
+            except (kafka_errors.IllegalStateError, AssertionError):
+                log.debug("partition is no longer assigned", partition=str(partition))
+
+    def _unreachable(self, error: Exception) -> RetryableError | ConfigError:
+        if isinstance(error, kafka_errors.KafkaError | OSError):
+            return RetryableError(f"no Kafka broker answers at {self._settings.bootstrap}: {type(error).__name__}: {error}")
+        return ConfigError(f"Kafka client settings: {error}")
+
+    @staticmethod
+    def _quieten() -> None:
+        """kafka-python logs every reconnect as an error; the job says itself what matters."""
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+def passed_through(given: Mapping[str, Any], known: Mapping[str, Any], ours: Iterable[str]) -> dict[str, Any]:
+    """Check client settings given by the user and give text from flags or environment its type.
+
+    Args:
+        given: by kafka-python's names.
+        known: kafka-python's defaults.
+        ours: names that the user may not set.
+
+    Raises:
+        ConfigError: a name is unknown or not the user's to set.
+    """
+    typed: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ours:
+            raise ConfigError(f"Kafka client setting {name} is Stillwatch's own to set")
+        if name not in known:
+            raise ConfigError(f"Kafka client setting {name} is unknown to kafka-python's {'consumer' if 'group_id' in known else 'client'}")
+        typed[name] = _typed(name, value, known[name])
+    return typed
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"Kafka client setting {name}: expected true or false, got {value!r}")
+        return value.lower() == "true"
+    if isinstance(default, int):
+        try:
+            return int(value)
+        except ValueError:
+            raise ConfigError(f"Kafka client setting {name}: expected a whole number, got {value!r}") from None
+    return value

@@ -1,0 +1,235 @@
+"""The lake's files: staged under names of their own, then renamed into place.
+
+Staging is a folder beside the tables, so that no glob over a table ever sees a file before its commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.batch import Partition
+from pipeline.commits import Commit, FileEntry
+from pipeline.errors import ConfigError, RetryableError, SchemaError
+from pipeline.events import TABLE_SCHEMAS
+from pipeline.land import Section
+
+FOOTER_KEY: Final = b"stillwatch"
+"""Key of the Parquet footer's entry that says which offsets a file belongs to, in JSON."""
+
+FORMAT_VERSION: Final = 1
+
+ROW_GROUP_ROWS: Final = 122_880
+"""DuckDB's own row group: sixty of its vectors."""
+
+_STAGING: Final = "_staging"
+_TOPIC_CHARS_MAX: Final = 80
+"""File names hold 255 bytes and topic names up to 249; the UUID keeps shortened names apart."""
+
+_PLAIN: Final = ("request_id", "system_prompt_hash", "prompt_hash", "response_hash", "prompt", "response", "raw", "offset")
+"""Columns whose values hardly repeat: a dictionary of them would be built in vain."""
+
+
+class Lake:
+    """Parquet files below one folder of a local (or mounted) file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def open(cls, root: str, *, create: bool) -> Lake:
+        """Open the lake in a folder.
+
+        Raises:
+            ConfigError: the folder is not there, or cannot be made.
+        """
+        if "://" in root:
+            raise ConfigError(f"--lake {root}: object storage is not built yet; give a folder")
+        path = Path(root).expanduser().absolute()
+        try:
+            if create:
+                (path / _STAGING).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--lake {path}: {error.strerror}") from error
+        if not path.is_dir():
+            raise ConfigError(f"--lake {path}: there is no such folder; `stillwatch run` makes it")
+        return cls(path)
+
+    def stage(self, commit: Commit, sections: Sequence[Section]) -> list[FileEntry]:
+        """Write the files of a commit under their staging names, on disk for good when this returns.
+
+        Raises:
+            RetryableError: the disk is full or fails; whatever was staged is removed.
+        """
+        try:
+            entries = [
+                self._stage_one(commit, section, index, len(sections)) for index, section in enumerate(sections)
+            ]
+            _sync_folders({self._staged(commit, entry.path).parent for entry in entries}, self.root)
+        except OSError as error:
+            self.discard(commit)
+            raise RetryableError(f"lake {self.root}: {error.strerror or error}; nothing is lost, the records stay in Kafka") from error
+        return entries
+
+    def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
+        """Rename a commit's staged files to their final paths; what is in place already is left alone.
+
+        Raises:
+            SchemaError: a file is in neither place.
+            RetryableError: the file system refuses.
+        """
+        try:
+            folders = set()
+            for file in files:
+                final = self.root / file.path
+                final.parent.mkdir(parents=True, exist_ok=True)
+                folders.add(final.parent)
+                with contextlib.suppress(FileNotFoundError):
+                    self._staged(commit, file.path).replace(final)
+                if not final.exists():
+                    raise SchemaError(f"{final}: a committed file is gone; `stillwatch maintain verify` says what else is")
+            _sync_folders(folders, self.root)
+            self.discard(commit)
+        except OSError as error:
+            raise RetryableError(f"lake {self.root}: {error.strerror or error}") from error
+
+    def discard(self, commit: Commit) -> None:
+        """Remove what is staged for a commit."""
+        shutil.rmtree(self._staging_of(commit.partition) / commit.commit_id, ignore_errors=True)
+
+    def sweep(self, partition: Partition, keep: Iterable[str]) -> int:
+        """Remove what former owners of a partition left staged, but for the commits named; returns how many went.
+
+        Only for the worker that holds the partition: nobody else can commit these files any more.
+        """
+        folder = self._staging_of(partition)
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        gone = [name for name in names if name not in set(keep)]
+        for name in gone:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        return len(gone)
+
+    def staged_files(self) -> Iterator[Path]:
+        """Every staged Parquet file, as paths relative to the lake."""
+        for path in sorted((self.root / _STAGING).rglob("*.parquet")):
+            yield path.relative_to(self.root)
+
+    def final_files(self) -> Iterator[Path]:
+        """Every Parquet file below the tables, as paths relative to the lake."""
+        for table in TABLE_SCHEMAS:
+            for path in sorted((self.root / table).rglob("*.parquet")):
+                yield path.relative_to(self.root)
+
+    def _stage_one(self, commit: Commit, section: Section, index: int, count: int) -> FileEntry:
+        path = f"{section.table}/dt={section.dt}/hour={section.hour:02d}/{_name(commit)}"
+        footer = {**footer_of(commit), "table": section.table, "file": index, "files": count}
+        content = _to_parquet(section, footer)
+        staged = self._staged(commit, path)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return FileEntry(
+            path=path,
+            table_name=section.table,
+            dt=section.dt,
+            hour=section.hour,
+            rows=len(section.rows),
+            bytes=content.size,
+            sha256=hashlib.sha256(content).hexdigest(),
+            time_min_us=section.time_min_us,
+            time_max_us=section.time_max_us,
+        )
+
+    def _staged(self, commit: Commit, path: str) -> Path:
+        return self._staging_of(commit.partition) / commit.commit_id / path
+
+    def _staging_of(self, partition: Partition) -> Path:
+        return self.root / _STAGING / f"{_safe(partition.topic)}-{partition.number}"
+
+
+def footer_of(commit: Commit) -> dict[str, Any]:
+    """What every file of a commit says of it in its footer, so that the catalog can be made anew from the files."""
+    return {
+        "format": FORMAT_VERSION,
+        "commit_id": commit.commit_id,
+        "topic": commit.partition.topic,
+        "partition": commit.partition.number,
+        "first_offset": commit.first_offset,
+        "next_offset": commit.next_offset,
+        "events": commit.events,
+        "rejects": commit.rejects,
+        "committed_at_us": commit.committed_at_us,
+        "worker": commit.worker,
+    }
+
+
+def commit_of(footer: dict[str, Any]) -> Commit:
+    """The commit that a footer speaks of."""
+    names = ("commit_id", "first_offset", "next_offset", "events", "rejects", "committed_at_us", "worker")
+    return Commit(partition=Partition(footer["topic"], footer["partition"]), **{name: footer[name] for name in names})
+
+
+def read_footer(path: Path) -> tuple[dict[str, Any], pq.FileMetaData]:
+    """Read a file's footer.
+
+    Raises:
+        SchemaError: it is no Parquet file of the lake's.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+        return dict(json.loads((metadata.metadata or {})[FOOTER_KEY])), metadata
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise SchemaError(f"{path}: not a file that Stillwatch wrote ({error})") from error
+
+
+def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
+    """One Parquet file in memory: sections are bounded, and its hash is of the very bytes that are written."""
+    rows = section.rows.replace_schema_metadata({FOOTER_KEY: json.dumps(footer)})
+    sink = pa.BufferOutputStream()
+    events = section.table != "rejects"
+    order = ["account_id", "event_time", "offset"] if events else ["offset"]
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[name for name in rows.column_names if name not in _PLAIN],
+        write_page_index=True,
+        sorting_columns=[pq.SortingColumn(rows.schema.get_field_index(name)) for name in order],
+        bloom_filter_options={"account_id": {"ndv": max(1, min(len(rows), ROW_GROUP_ROWS)), "fpp": 0.01}} if events else None,
+    )
+    return sink.getvalue()
+
+
+def _name(commit: Commit) -> str:
+    span = f"{commit.first_offset:020d}-{commit.next_offset - 1:020d}"
+    return f"{_safe(commit.partition.topic)}-{commit.partition.number}-{span}-{commit.commit_id}.parquet"
+
+
+def _sync_folders(folders: Iterable[Path], root: Path) -> None:
+    """Make names durable: fsync each folder and its parents up to the lake."""
+    every = {parent for folder in folders for parent in (folder, *folder.parents) if parent.is_relative_to(root)}
+    for folder in every:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _safe(topic: str) -> str:
+    """A topic's name as part of a file's: Kafka's own letters, so that even a catalog's mistake stays inside the lake."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", topic)[:_TOPIC_CHARS_MAX].lstrip(".") or "_"

@@ -1,0 +1,119 @@
+"""What the stream needs of the world around it; `pipeline.io` provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.batch import Partition, Records
+from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.land import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """These partitions are this member's from now on; they wait for `Source.read_from`."""
+
+    partitions: Sequence[Partition]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """These partitions are this member's no more."""
+
+    partitions: Sequence[Partition]
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """The log no longer holds, or never held, the offset that was to be read next."""
+
+    partition: Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought: first what happened to the partitions, in order, then records."""
+
+    events: Sequence[Assigned | Gone | OutOfRange]
+    records: Sequence[Records]
+
+
+class Source(Protocol):
+    """A member of a consumer group; `pipeline.io.kafka.KafkaSource`."""
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Wait for records."""
+
+    def range_of(self, partition: Partition) -> tuple[int, int]:
+        """First offset that the log still holds, and the one after its last readable record."""
+
+    def read_from(self, partition: Partition, offset: int) -> bool:
+        """Begin to read a partition at an offset; false if it is no longer this member's."""
+
+    def position(self, partition: Partition) -> int | None:
+        """Offset of the next record that `poll` would return."""
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Fetch nothing of these partitions, but keep them."""
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Fetch of these partitions again."""
+
+    def hint(self, offsets: Mapping[Partition, int]) -> None:
+        """Tell Kafka's lag tools how far the lake is."""
+
+
+class Storage(Protocol):
+    """The lake's files; `pipeline.io.lake.Lake`."""
+
+    def stage(self, commit: Commit, sections: Sequence[Section]) -> list[FileEntry]:
+        """Write files under staging names, for good."""
+
+    def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
+        """Rename staged files to their final paths."""
+
+    def discard(self, commit: Commit) -> None:
+        """Remove what is staged for a commit."""
+
+    def sweep(self, partition: Partition, keep: Iterable[str]) -> int:
+        """Remove what former owners of a partition left staged."""
+
+
+class Ledger(Protocol):
+    """Offsets and the files behind them; `pipeline.io.catalog.Catalog`."""
+
+    def take(self, partition: Partition) -> Claim | None:
+        """Take a partition over."""
+
+    def start_at(self, partition: Partition, offset: int) -> Claim:
+        """Take over a partition that was never read."""
+
+    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry]) -> None:
+        """Move the offset and list the files, or neither."""
+
+    def publish(self, commit_id: str) -> None:
+        """Show a commit's files to readers."""
+
+    def pending(self, partition: Partition | None = None) -> dict[Commit, list[FileEntry]]:
+        """Commits whose files are not shown yet."""
+
+    def note_hole(self, partition: Partition, first_offset: int, next_offset: int, now_us: int) -> Hole:
+        """Record that offsets are gone from Kafka."""
+
+    def accept_hole(self, hole: Hole, now_us: int) -> None:
+        """Move the offset past a hole."""
+
+
+class Clock(Protocol):
+    """Time; `pipeline.io.clock.SystemClock`."""
+
+    def now_us(self) -> int:
+        """Wall clock, microseconds since the epoch: for records of what was done when, never for decisions."""
+
+    def elapsed_s(self) -> float:
+        """A clock that never jumps."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""

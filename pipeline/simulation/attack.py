@@ -1,0 +1,182 @@
+"""How harvesters hide: six variants, alone or in pools, each dressed as some kind of customer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from pipeline.simulation.benign import chat_app, people, platform
+from pipeline.simulation.harvest import Harvest
+from pipeline.simulation.identity import Origin, Shared, chance, draw_client, draw_country, draw_network, pick, token
+from pipeline.simulation.rhythm import FLAT, HOUR_MS, HUMAN, arrivals
+from pipeline.simulation.sessions import Behaviour, Request, Session, Sessions, combine, lognormal, single
+
+SINGLE_VARIANTS = ("loud", "paced", "mixed", "faint")
+POOL_SIZES = {"hydra": 40, "drip": 50}
+TIES = ("payments", "client", "network", "nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Who harvests: one account, or the pool that it belongs to.
+
+    Attributes:
+        variant: how it hides.
+        harvest: the data set that it collects.
+        shared: what gives a pool away.
+        pool_id: empty for an account on its own.
+        size: number of accounts.
+        relayed: members start one after the other, as those before are shut down.
+    """
+
+    variant: str
+    harvest: Harvest
+    shared: Shared
+    pool_id: str
+    size: int
+    relayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The simulated time, for operations that plan ahead in it."""
+
+    start_ms: int
+    hours: float
+
+    def at(self, share: float) -> int:
+        """The time at a share of the span."""
+        return self.start_ms + int(share * self.hours * HOUR_MS)
+
+
+def draw_operation(rng: random.Random, variant: str, family: str, size: int, tie: str) -> Operation:
+    """An operation of `size` accounts; `tie` (one of `TIES`) is what a pool's accounts have in common."""
+    frames_max = 6 if variant in ("faint", "drip") else 4
+    harvest = Harvest(family, rng.getrandbits(48), frames_max)
+    pool_id = token(rng, "pool_", 6) if variant in POOL_SIZES else ""
+    return Operation(variant, harvest, _shared(rng, tie), pool_id, size, chance(rng, 0.4))
+
+
+def _shared(rng: random.Random, tie: str) -> Shared:
+    if tie == "payments":
+        return Shared(payments=tuple(token(rng, "pay_", 12) for _ in range(2 + int(rng.random() * 4))))
+    if tie == "client":
+        return Shared(clients=(draw_client(rng, app=False),))
+    if tie == "network":
+        country = draw_country(rng)
+        return Shared(networks=tuple(draw_network(rng, country, hosting=True) for _ in range(3)))
+    return Shared()
+
+
+def behave(rng: random.Random, origin: Origin, operation: Operation, member: int, span: Span) -> Behaviour:
+    """How account number `member` of an operation acts."""
+    numbers = count(member, operation.size)
+    harvest = operation.harvest
+
+    def take() -> Request:
+        messages = 1 + (harvest.system is not None)
+        answer = 1 + int(lognormal(rng, harvest.answer_tokens, 0.55))
+        return Request(harvest.prompt(next(numbers)), harvest.system, messages, 0, answer)
+
+    if operation.variant == "loud":
+        return _loud(rng, take, span)
+    if operation.variant == "paced":
+        return _paced(rng, take, origin, span)
+    if operation.variant in ("mixed", "faint"):
+        cover = pick(rng, (chat_app, platform, platform))(rng, origin)
+        return _hidden(rng, cover, harvest, numbers, 0.25 if operation.variant == "mixed" else 0.05)
+    return _pooled(rng, take, origin, operation, member, span)
+
+
+def _loud(rng: random.Random, take: Callable[[], Request], span: Span) -> Behaviour:
+    """As much as the plan allows, day and night, from some moment on."""
+    per_day = lognormal(rng, 420, 0.7)
+    begin_ms = span.at(rng.random() * 0.5)
+    regular = chance(rng, 0.4)
+
+    def sessions(from_ms: int) -> Sessions:
+        starts = arrivals(rng, FLAT, per_day, 0, max(from_ms, begin_ms))
+        if regular:
+            starts = _metronome(rng, per_day, max(from_ms, begin_ms))
+        for start_ms in starts:
+            yield start_ms, single(start_ms, take())
+
+    return Behaviour(per_day, sessions)
+
+
+def _metronome(rng: random.Random, per_day: float, from_ms: int) -> Iterator[int]:
+    gap_ms = 24 * HOUR_MS / per_day
+    at_ms = float(from_ms)
+    while True:
+        at_ms += gap_ms * (0.8 + 0.4 * rng.random())
+        yield int(at_ms)
+
+
+def _paced(rng: random.Random, take: Callable[[], Request], origin: Origin, span: Span) -> Behaviour:
+    """A program that keeps the hours of a person."""
+    per_day = lognormal(rng, 110, 0.5)
+    begin_ms = span.at(rng.random() * 0.3)
+    rhythm = pick(rng, HUMAN)
+
+    def sessions(from_ms: int) -> Sessions:
+        for start_ms in arrivals(rng, rhythm, per_day, origin.home.utc_offset_h, max(from_ms, begin_ms)):
+            yield start_ms, single(start_ms, take())
+
+    return Behaviour(per_day, sessions)
+
+
+def _hidden(rng: random.Random, cover: Behaviour, harvest: Harvest, numbers: Iterator[int], share: float) -> Behaviour:
+    """A relay: a share of the requests is harvesting, inside the conversations of real users."""
+
+    def exchange(session: Session) -> Session:
+        for at_ms, request in session:
+            if chance(rng, share):
+                request.prompt = harvest.prompt(next(numbers))
+                request.answer_tokens = 1 + int(lognormal(rng, harvest.answer_tokens, 0.55))
+                request.short = False
+            yield at_ms, request
+
+    def sessions(from_ms: int) -> Sessions:
+        for start_ms, session in cover.sessions(from_ms):
+            yield start_ms, exchange(session)
+
+    return Behaviour(cover.per_day, sessions)
+
+
+def _pooled(
+    rng: random.Random, take: Callable[[], Request], origin: Origin, operation: Operation, member: int, span: Span
+) -> Behaviour:
+    """A few requests from each of many accounts; over a longer span than two days, proportionally more."""
+    low, high = (6, 40) if operation.variant == "hydra" else (6, 12)
+    total = int((low + int(rng.random() * (high - low + 1))) * max(1.0, span.hours / 48))
+    if operation.relayed:
+        first = member / operation.size * 0.7
+        last = first + 0.3
+    else:
+        first, last = rng.random() * 0.15, 1 - rng.random() * 0.15
+    times = _times(rng, total, origin, span.at(first), span.at(last))
+
+    def sessions(from_ms: int) -> Sessions:
+        for start_ms in times:
+            if start_ms >= from_ms:
+                yield start_ms, single(start_ms, take())
+
+    harvesting = Behaviour(total * 24 / span.hours, sessions)
+    if operation.variant == "drip" and chance(rng, 0.7):
+        return combine(harvesting, people(rng, origin))
+    return harvesting
+
+
+def _times(rng: random.Random, total: int, origin: Origin, from_ms: int, to_ms: int) -> list[int]:
+    """`total` times between two moments: by day and by night as people do, or evenly."""
+    if chance(rng, 0.5):
+        return sorted(from_ms + int(rng.random() * (to_ms - from_ms)) for _ in range(total))
+    rhythm = pick(rng, HUMAN)
+    steps = 96
+    marks = [from_ms + (to_ms - from_ms) * step // steps for step in range(steps)]
+    offset = origin.home.utc_offset_h
+    weights = [rhythm.rate(mark, offset) for mark in marks]
+    chosen = rng.choices(marks, weights, k=total)
+    return sorted(mark + int(rng.random() * (to_ms - from_ms) / steps) for mark in chosen)

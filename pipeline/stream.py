@@ -1,0 +1,412 @@
+"""The main job: read this file from top to bottom and you know the program.
+
+Each round polls the source, lets it tell which partitions came and went, turns records into rows, and writes the rows
+of every partition that has enough of them::
+
+    poll → decode → (features → score → alert) → land → commit
+
+Features, scores and alerts are stages between `decode` and `land`: rows and state in, rows and state out.  They are not
+built yet; nothing is scored.
+
+A commit takes the steps below, and a crash between any two of them loses nothing and doubles nothing:
+
+1. stage: the partition's files are written under staging names and fsynced;
+2. commit: one transaction moves the partition's offset, if this worker still owns it, and lists the files as pending;
+3. place: the files are renamed to their final paths;
+4. publish: the files become live, all at once, for readers that go by the catalog;
+5. hint: Kafka is told the offset, for its lag tools.
+
+Whoever is assigned the partition next takes it over in the catalog, which shuts the former owner out, finishes steps 3
+and 4 of what it left, removes what it staged and never committed, and reads on from the catalog's offset.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from pipeline.batch import Decoded, Partition, Records
+from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.decode import Decoder
+from pipeline.errors import FencedError, OffsetGapError, RetryableError
+from pipeline.land import sections
+from pipeline.ports import Assigned, Clock, Gone, Ledger, OutOfRange, Source, Storage
+
+POLL_S: Final = 0.2
+"""How long a poll waits at most: bounds how late a stop or a file's age is noticed."""
+
+BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Waits between tries while the lake or the catalog fails; the last one repeats."""
+
+log = structlog.get_logger("stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When rows are written and when trying is given up; see `pipeline.config.Settings` for each."""
+
+    file_rows_max: int
+    file_bytes_max: int
+    file_age_s: float
+    buffer_bytes_max: int
+    retry_s: float
+    start_latest: bool = False
+    records_max: int | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What this worker has done so far; for people to watch."""
+
+    records: int = 0
+    events: int = 0
+    rejects: int = 0
+    commits: int = 0
+    files: int = 0
+    bytes: int = 0
+    fenced: int = 0
+    failing: str = ""
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A commit under way; kept over tries, so that trying again does the same again."""
+
+    commit: Commit
+    parts: Sequence[Decoded]
+    files: list[FileEntry] | None = None
+    committed: bool = False
+    placed: bool = False
+
+
+@dataclass(slots=True)
+class _Owned:
+    """A partition that this worker holds, and its rows that are not written yet."""
+
+    claim: Claim
+    first_offset: int
+    next_offset: int
+    parts: list[Decoded] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+    since_s: float = 0.0
+    writing: _Writing | None = None
+
+    @property
+    def moved(self) -> bool:
+        return self.next_offset > self.first_offset
+
+
+class Stream:
+    """Moves records of the partitions that this worker is given into the lake, each exactly once."""
+
+    def __init__(
+        self,
+        source: Source,
+        storage: Storage,
+        ledger: Ledger,
+        clock: Clock,
+        limits: Limits,
+        *,
+        worker: str,
+        accepted_holes: frozenset[str] = frozenset(),
+        step: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        """Wire a stream.
+
+        Args:
+            source: joined to its group.
+            storage: the lake.
+            ledger: the catalog.
+            clock: time.
+            limits: when to write.
+            worker: host and process, for the record.
+            accepted_holes: holes that the operator has decided to step over, as `str(Hole)` writes them.
+            step: called after each step of a commit with its name; for tests that crash there.
+        """
+        self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
+        self._limits, self._worker, self._accepted_holes, self._step = limits, worker, accepted_holes, step
+        self._decoder = Decoder()
+        self._owned: dict[Partition, _Owned] = {}
+        self._unopened: dict[Partition, None] = {}
+        self._failing_since_s: float | None = None
+        self._retry_at_s = 0.0
+        self._tries = 0
+        self.progress = Progress()
+        self.assigned_once = False
+
+    @property
+    def owned(self) -> dict[Partition, int]:
+        """The partitions held, and the offset up to which each is read."""
+        return {partition: own.next_offset for partition, own in self._owned.items()}
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until `stop` says so; rows that are not written then are left to `flush`.
+
+        Raises:
+            OffsetGapError: Kafka deleted records before they were read.
+            RetryableError: the lake, the catalog or the broker failed for longer than `retry_s`.
+        """
+        while not stop():
+            self.round()
+
+    def round(self) -> None:
+        """Poll once, and write what is due."""
+        try:
+            polled = self._source.poll(POLL_S)
+        except RetryableError as error:
+            self._failed(error)
+            self._clock.sleep(POLL_S)
+            return
+        touched: set[Partition] = set()
+        for event in polled.events:
+            touched.update(self._rebalanced(event))
+        for records in polled.records:
+            if records.partition in self._owned and records.partition not in touched:
+                self._add(self._owned[records.partition], self._cut(records))
+        if not self.exhausted:
+            self._note_positions()
+        self._try(self._open_and_write)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `records_max` records were read."""
+        return self._limits.records_max is not None and self.progress.records >= self._limits.records_max
+
+    def caught_up(self) -> bool:
+        """Whether everything that the owned partitions hold now is read; it may not be written yet."""
+        if not self.assigned_once or self._unopened:
+            return False
+        try:
+            return all(own.next_offset >= self._source.range_of(partition)[1] for partition, own in self._owned.items())
+        except RetryableError:  # the broker is away: nothing can be said
+            return False
+
+    def flush(self, until_s: float) -> bool:
+        """Write everything that is read, trying until a moment of `clock.elapsed_s`; says whether all was written."""
+        while any(own.moved or own.writing for own in self._owned.values()):
+            self._try(lambda: self._write_due(all_of_it=True))
+            if self._failing_since_s is not None:
+                if self._clock.elapsed_s() >= until_s:
+                    return False
+                self._source.poll(POLL_S)  # everything is paused: this only keeps the membership and passes the time
+        return True
+
+    # ---- partitions come and go
+
+    def _rebalanced(self, event: Assigned | Gone | OutOfRange) -> Sequence[Partition]:
+        if isinstance(event, OutOfRange):
+            self._drop(event.partition)
+            self._unopened[event.partition] = None
+            return [event.partition]
+        for partition in event.partitions:
+            self._drop(partition)
+            self._unopened.pop(partition, None)
+            if isinstance(event, Assigned):
+                self._unopened[partition] = None
+        self.assigned_once |= isinstance(event, Assigned)
+        if event.partitions:
+            what = "partitions assigned" if isinstance(event, Assigned) else "partitions gone"
+            log.info(what, partitions=", ".join(map(str, event.partitions)))
+        return event.partitions
+
+    def _drop(self, partition: Partition) -> None:
+        """Forget a partition's rows: they stay in Kafka, and whoever owns it next reads them from the catalog's offset."""
+        own = self._owned.pop(partition, None)
+        if own is not None and own.rows:
+            log.info("rows dropped, to be read again", partition=str(partition), rows=own.rows, offset=own.first_offset)
+
+    def _open(self, partition: Partition) -> None:
+        """Take a partition over, finish what its former owner left, and read on from the catalog's offset."""
+        if self._source.position(partition) is None:
+            return  # gone again already: taking it over now would only shut its owner out
+        claim = self._ledger.take(partition)
+        first, end = self._source.range_of(partition)
+        if claim is None:
+            claim = self._ledger.start_at(partition, end if self._limits.start_latest else first)
+        pending = self._ledger.pending(partition)
+        for commit, files in pending.items():
+            self._storage.place(commit, files)
+            self._ledger.publish(commit.commit_id)
+            log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
+        swept = self._storage.sweep(partition, keep=())
+        if swept:
+            log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
+        offset = self._check_range(claim, first, end)
+        if self._source.read_from(partition, offset):
+            self._owned[partition] = _Owned(claim, offset, offset)
+            log.info("reading", partition=str(partition), offset=offset, behind=end - offset)
+
+    def _check_range(self, claim: Claim, first: int, end: int) -> int:
+        """The offset to read from; stops the job where the log does not hold it."""
+        stored = claim.next_offset
+        if stored > end:
+            raise OffsetGapError(
+                f"{claim.partition}: the lake is at offset {stored}, but the topic ends at {end}: it was truncated or made "
+                "anew. Name the new topic differently, or give it a new lake"
+            )
+        if stored >= first:
+            return stored
+        hole = self._ledger.note_hole(claim.partition, stored, first, self._clock.now_us())
+        if str(hole) in self._accepted_holes:
+            self._ledger.accept_hole(hole, self._clock.now_us())
+            log.warning("stepped over a hole", hole=str(hole), offsets=first - stored)
+            return first
+        raise OffsetGapError(_hole_in_words(hole))
+
+    # ---- rows
+
+    def _add(self, own: _Owned, records: Records) -> None:
+        if len(records) and records.offsets[0] < own.next_offset:
+            log.warning("records came again: reading anew", partition=str(records.partition), offset=int(records.offsets[0]))
+            self._drop(records.partition)
+            self._unopened[records.partition] = None
+            return
+        if len(records):
+            decoded = self._decoder.decode(records)
+            if not own.parts:
+                own.since_s = self._clock.elapsed_s()
+            own.parts.append(decoded)
+            own.rows += len(decoded.events) + len(decoded.rejects)
+            own.bytes += decoded.events.nbytes + decoded.rejects.nbytes
+            self.progress.records += len(records)
+        own.next_offset = max(own.next_offset, records.next_offset)
+
+    def _cut(self, records: Records) -> Records:
+        """No more records than may be read in all."""
+        if self._limits.records_max is None or self.progress.records + len(records) <= self._limits.records_max:
+            return records
+        left = self._limits.records_max - self.progress.records
+        next_offset = int(records.offsets[left - 1]) + 1 if left else int(records.offsets[0])
+        return Records(
+            records.partition, records.values.slice(0, left), records.offsets[:left], records.timestamps[:left], next_offset
+        )
+
+    def _note_positions(self) -> None:
+        """Move past what shows no records: transaction markers, aborted and compacted records."""
+        for partition, own in self._owned.items():
+            position = self._source.position(partition)
+            if position is not None and position > own.next_offset:
+                if not own.moved:
+                    own.since_s = self._clock.elapsed_s()
+                own.next_offset = position
+
+    # ---- writing
+
+    def _open_and_write(self) -> None:
+        for partition in list(self._unopened):
+            self._open(partition)
+            self._unopened.pop(partition, None)
+        self._write_due(all_of_it=False)
+
+    def _write_due(self, *, all_of_it: bool) -> None:
+        for partition, own in list(self._owned.items()):
+            if own.writing or (own.moved and (all_of_it or self._is_due(own))):
+                self._write(partition, own)
+        while sum(own.bytes for own in self._owned.values()) > self._limits.buffer_bytes_max:
+            largest = max(self._owned, key=lambda partition: self._owned[partition].bytes)
+            self._write(largest, self._owned[largest])
+
+    def _is_due(self, own: _Owned) -> bool:
+        limits = self._limits
+        old = self._clock.elapsed_s() - own.since_s >= limits.file_age_s
+        return own.rows >= limits.file_rows_max or own.bytes >= limits.file_bytes_max or old
+
+    def _write(self, partition: Partition, own: _Owned) -> None:
+        """Take a partition's rows through the steps of a commit."""
+        if own.writing is None:
+            commit = Commit(
+                commit_id=uuid.uuid4().hex,
+                partition=partition,
+                first_offset=own.first_offset,
+                next_offset=own.next_offset,
+                events=sum(len(part.events) for part in own.parts),
+                rejects=sum(len(part.rejects) for part in own.parts),
+                committed_at_us=self._clock.now_us(),
+                worker=self._worker,
+            )
+            own.writing = _Writing(commit, own.parts)
+            own.parts, own.rows, own.bytes = [], 0, 0
+        try:
+            self._advance(own.writing, own.claim.epoch)
+        except FencedError as error:
+            log.warning("fenced: rows dropped", partition=str(partition), reason=str(error))
+            self.progress.fenced += 1
+            self._storage.discard(own.writing.commit)
+            self._drop(partition)
+            self._unopened[partition] = None
+            return
+        self._count(own.writing)
+        own.first_offset, own.writing = own.writing.commit.next_offset, None
+        self._source.hint({partition: own.first_offset})
+        self._step("hinted")
+
+    def _advance(self, writing: _Writing, epoch: int) -> None:
+        """Do the steps that are left."""
+        if writing.files is None:
+            writing.files = self._storage.stage(writing.commit, list(sections(writing.parts)) if writing.parts else [])
+            self._step("staged")
+        if not writing.committed:
+            self._ledger.commit(writing.commit, epoch, writing.files)
+            writing.committed = True
+            self._step("committed")
+        if not writing.placed:
+            self._storage.place(writing.commit, writing.files)
+            writing.placed = True
+            self._step("placed")
+        self._ledger.publish(writing.commit.commit_id)
+        self._step("published")
+
+    def _count(self, writing: _Writing) -> None:
+        files = writing.files or []
+        self.progress.commits += 1
+        self.progress.events += writing.commit.events
+        self.progress.rejects += writing.commit.rejects
+        self.progress.files += len(files)
+        self.progress.bytes += sum(file.bytes for file in files)
+        log.debug("committed", partition=str(writing.commit.partition), next_offset=writing.commit.next_offset, files=len(files))
+
+    # ---- when the lake or the catalog fails
+
+    def _try(self, act: Callable[[], None]) -> None:
+        """Do something that may fail for a while; while it fails everything is paused, and polling goes on."""
+        now_s = self._clock.elapsed_s()
+        if self._failing_since_s is not None and now_s < self._retry_at_s:
+            self._source.pause(self._owned)  # a rebalance may have brought partitions that run
+            return
+        try:
+            act()
+        except RetryableError as error:
+            self._failed(error)
+        else:
+            if self._failing_since_s is not None:
+                log.info("works again", after_s=round(now_s - self._failing_since_s, 1))
+                self._source.resume(self._owned)
+            self._failing_since_s, self._tries, self.progress.failing = None, 0, ""
+
+    def _failed(self, error: RetryableError) -> None:
+        now_s = self._clock.elapsed_s()
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        failing_s = now_s - self._failing_since_s
+        if failing_s >= self._limits.retry_s:
+            raise RetryableError(f"gave up after {failing_s:.0f} s: {error}") from error
+        self._source.pause(self._owned)
+        wait_s = BACKOFF_S[min(self._tries, len(BACKOFF_S) - 1)]
+        self._retry_at_s = now_s + wait_s
+        self._tries += 1
+        self.progress.failing = str(error)
+        log.warning("waiting to try again", reason=str(error), failing_s=round(failing_s, 1), next_try_s=wait_s)
+
+
+def _hole_in_words(hole: Hole) -> str:
+    count = hole.next_offset - hole.first_offset
+    return (
+        f"{hole.partition}: Kafka no longer holds offsets {hole.first_offset} to {hole.next_offset - 1} ({count} in all), "
+        "which were never landed. Nothing was skipped. The hole is on record in the catalog; to go on without these "
+        f"records run again with --accept-hole {hole}"
+    )
