@@ -20,6 +20,7 @@ from rich.text import Text
 
 from jobs import logs, options
 from pipeline.config import Settings, read_settings
+from pipeline.errors import RetryableError
 from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
 from pipeline.io.kafka import KafkaSource
@@ -28,6 +29,7 @@ from pipeline.stream import Limits, Stream
 
 _CAUGHT_UP_CHECK_S = 0.5
 _SHOWN_EVERY_S = 0.5
+_START_S = 30.0
 
 log = structlog.get_logger("run")
 
@@ -115,9 +117,9 @@ def job(
         The stream, for its counts.
     """
     storage = Lake.open(settings.lake, create=True)
-    ledger = Catalog.open(settings.catalog_url, create=True)
-    source = KafkaSource(settings)
     clock = SystemClock()
+    ledger = _open_catalog(settings, clock)
+    source = KafkaSource(settings)
     stream = Stream(
         source, storage, ledger, clock, _limits(settings, records_max),
         worker=f"{socket.gethostname()}:{os.getpid()}", accepted_holes=accepted_holes, step=step,
@@ -139,6 +141,19 @@ def job(
         ledger.close()
     _say_goodbye(stream, stop, written=written)
     return stream
+
+
+def _open_catalog(settings: Settings, clock: SystemClock) -> Catalog:
+    """Open the catalog; one that is locked or starting up is given half a minute."""
+    until_s = clock.elapsed_s() + min(settings.retry_s, _START_S)
+    while True:
+        try:
+            return Catalog.open(settings.catalog_url, create=True)
+        except RetryableError as error:
+            if clock.elapsed_s() >= until_s:
+                raise
+            log.warning("waiting for the catalog", reason=str(error))
+            clock.sleep(1.0)
 
 
 def _limits(settings: Settings, records_max: int | None) -> Limits:

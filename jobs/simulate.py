@@ -87,7 +87,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer rea
     bootstrap: Annotated[str | None, typer.Option(help="Kafka to send to: HOST:PORT[,HOST:PORT…].")] = None,
     topic: Annotated[str | None, typer.Option(help="Topic to send to; made if it does not exist.")] = None,
     partitions: Annotated[
-        int | None, typer.Option(min=1, help=f"Partitions of a new topic [default: {TopicWriter.PARTITIONS_DEFAULT}].")
+        int | None,
+        typer.Option(min=1, help="Partitions of a new topic.", show_default=str(TopicWriter.PARTITIONS_DEFAULT)),
     ] = None,
     replay: Annotated[
         Path | None, typer.Option(help="Send the lines of this NDJSON file (.gz, .zst) as they are, instead.")
@@ -95,27 +96,31 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer rea
     events: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
     hours: Annotated[
         float | None,
-        typer.Option(help=f"Length of the simulated time [default: {HOURS_DEFAULT:g}, or what --events takes]."),
+        typer.Option(help="Length of the simulated time.", show_default=f"{HOURS_DEFAULT:g}, or what --events takes"),
     ] = None,
-    accounts: Annotated[int | None, typer.Option(help=f"Number of accounts [default: {ACCOUNTS_DEFAULT}].")] = None,
+    accounts: Annotated[
+        int | None, typer.Option(help="Number of accounts.", show_default=str(ACCOUNTS_DEFAULT))
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed and --start give the same traffic [default: 0].")
+        int | None, typer.Option(help="The same seed and --start give the same traffic.", show_default="0")
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            metavar="ISO", help="Simulated start, such as 2026-03-02T00:00Z [default: so that it ends about now]."
+            metavar="ISO", help="Simulated start, such as 2026-03-02T00:00Z.", show_default="so that it ends about now"
         ),
     ] = None,
     attack_share: Annotated[
-        float | None, typer.Option(help=f"Share of the accounts that harvest [default: {ATTACK_SHARE_DEFAULT}].")
+        float | None, typer.Option(help="Share of the accounts that harvest.", show_default=str(ATTACK_SHARE_DEFAULT))
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for accounts.ndjson and labels.csv [default: beside --out, or here]."),
+        typer.Option(
+            metavar="DIR", help="Folder for accounts.ndjson and labels.csv.", show_default="beside --out, or here"
+        ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Events per second of real time [default: as fast as possible].")
+        float | None, typer.Option(help="Events per second of real time.", show_default="as fast as possible")
     ] = None,
     kafka: Annotated[
         list[str] | None,

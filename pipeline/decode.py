@@ -236,12 +236,13 @@ def _exactly(
 
 def _with_lineage(table: pa.Table, records: Records, at: npt.NDArray[np.int64]) -> pa.Table:
     """Add the columns of LINEAGE for the records at the given positions."""
-    known = records.timestamps[at] >= 0
+    times = records.timestamps[at]
+    known = (times >= 0) & (times < exact.TIME_MAX_US // 1000)  # a producer may send any number, say microseconds
     columns = {
         "topic": pa.repeat(pa.scalar(records.partition.topic), len(at)),
         "partition": pa.repeat(pa.scalar(records.partition.number, pa.int32()), len(at)),
         "offset": pa.array(records.offsets[at]),
-        "kafka_time": pa.array(records.timestamps[at] * 1000, pa.int64(), mask=~known).cast(TIME),
+        "kafka_time": pa.array(np.where(known, times, 0) * 1000, pa.int64(), mask=~known).cast(TIME),
     }
     for name, column in columns.items():
         table = table.append_column(EVENT_SCHEMA.field(name), column)

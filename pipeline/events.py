@@ -98,7 +98,7 @@ LINEAGE: Final = (
     pa.field("offset", pa.int64(), nullable=False),
     pa.field("kafka_time", TIME),
 )
-"""Where a row comes from; `kafka_time` is the record's Kafka timestamp, null where it had none."""
+"""Where a row comes from; `kafka_time` is the record's Kafka timestamp, null where it had none or an impossible one."""
 
 EVENT_SCHEMA: Final = pa.schema([*arrow_schema(ACCESS_FIELDS), EXTRA, *LINEAGE])
 """One decoded event with all that its payload said; `land` divides it into the lake's tables."""

@@ -1,19 +1,19 @@
-"""Count the values of JSON objects by kind, straight from their bytes, without parsing them.
+"""Prove from the bytes of JSON objects that typed columns hold all that they say, without parsing them.
 
-A parser that is told which fields to read says nothing of those it was not told of, and bends what does not fit: text
-"200" becomes the number 200.  Counting shows it.  If an object holds as many texts, numbers and booleans as columns came
-out of it, then no field was unknown, twice there, or of another kind.
+A parser that is told which fields to read says nothing of those it was not told of, bends what does not fit (text "200"
+becomes the number 200), and of a field that is there twice takes the first where others take the last.  Counting shows
+it.  If an object holds as many texts, numbers and booleans as columns came out of it, each number and boolean under a
+name that such a value may have, and no null under a name whose column has a value, then no field was unknown, there
+twice, or of another kind.
 
 Every `:` in JSON either follows a key's closing quote or stands inside a text.  Inside a text each quote is escaped, so
 `":` there reads `\\":`.  What is left to doubt (white space before a colon, a backslash at a key's end, a nested value, a
 comma before a closing brace) is not decided here but called unsure.
-
-Known limit: two wrongs in one object that balance, a number where text belongs and numeric text where a number
-belongs, are not seen; the values are then taken as they convert.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Counts = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 _QUOTE, _COLON, _COMMA, _BACKSLASH, _SPACE = b'":,\\ '
 _CLOSING: Final = ord("}")
@@ -29,66 +30,145 @@ _CLOSING: Final = ord("}")
 _BITS: Final = 15
 """Each kind is counted in its own bits of one integer; an object with more values than fit is unsure."""
 _MASK: Final = (1 << _BITS) - 1
-_TEXT, _NUMBER, _BOOLEAN, _UNSURE = (1 << _BITS * i for i in range(4))
+TEXT, NUMBER, BOOLEAN, _UNSURE = (1 << _BITS * i for i in range(4))
+_NULL: Final = 0
+"""As good as absent."""
 _KIND: Final = np.full(256, _UNSURE, dtype=np.int64)
-_KIND[_QUOTE] = _TEXT
-_KIND[np.frombuffer(b"-0123456789", dtype=np.uint8)] = _NUMBER
-_KIND[np.frombuffer(b"tf", dtype=np.uint8)] = _BOOLEAN
-_KIND[ord("n")] = 0  # null: as good as absent
+_KIND[_QUOTE] = TEXT
+_KIND[np.frombuffer(b"-0123456789", dtype=np.uint8)] = NUMBER
+_KIND[np.frombuffer(b"tf", dtype=np.uint8)] = BOOLEAN
+_KIND[ord("n")] = _NULL
+_HASH_FACTOR: Final = np.uint64(0x100000001B3)
+_BEFORE_KEY: Final = b"{, \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Which kind of value each known field may have, in the forms that the scan needs.
+
+    Attributes:
+        kind_by_end: indexed by a key's last byte and its last but two: the kind of number or boolean that such a key may
+            have, 0 for none, -1 where known fields of both kinds end so.
+        hashes: of the names, ascending.
+        fields: which field each hash is of.
+        length_max: bytes of the longest name.
+    """
+
+    kind_by_end: Counts
+    hashes: npt.NDArray[np.uint64]
+    fields: Counts
+    length_max: int
 
 
 @dataclass(frozen=True, slots=True)
 class ValueCounts:
-    """How many values of each kind each object holds; where `unsure`, the numbers mean nothing."""
+    """How many values of each kind each object holds; where `unsure`, the numbers mean nothing.
+
+    Attributes:
+        texts: by object.
+        numbers: by object.
+        booleans: by object.
+        unsure: by object.
+        null_rows: the object of each null under a known name.
+        null_fields: the field, by its place in `Names`, of each such null.
+    """
 
     texts: Counts
     numbers: Counts
     booleans: Counts
     unsure: npt.NDArray[np.bool_]
+    null_rows: Counts
+    null_fields: Counts
 
 
-def count_values(objects: pa.LargeStringArray) -> ValueCounts:
+def names_of(kinds: Mapping[str, int]) -> Names:
+    """Prepare the known fields.
+
+    Args:
+        kinds: TEXT, NUMBER or BOOLEAN for each name; names are ASCII.
+    """
+    table = np.zeros((256, 256), dtype=np.int64)
+    for name, kind in kinds.items():
+        key = b'"' + name.encode("ascii")
+        # A name of one letter: before its opening quote stands whatever may stand before a key.
+        for third in [key[-3]] if len(key) > 2 else _BEFORE_KEY:  # noqa: PLR2004
+            known = table[key[-1], third]
+            table[key[-1], third] = kind if known in (0, kind) else -1
+    table[table == TEXT] = 0
+    names = list(kinds)
+    hashes = np.array([_hash(name.encode("ascii")) for name in names], dtype=np.uint64)
+    order = np.argsort(hashes)
+    return Names(table, hashes[order], order.astype(np.int64), max(map(len, names)))
+
+
+def count_values(objects: pa.LargeStringArray, names: Names) -> ValueCounts:
     """Count the values of each JSON object by kind.
 
     Args:
         objects: valid JSON in UTF-8, no nulls; objects (anything else is unsure or counts to nothing).
+        names: the known fields.
     """
     starts = np.frombuffer(objects.buffers()[1], dtype=np.int64)[objects.offset : objects.offset + len(objects) + 1]
     data = np.frombuffer(objects.buffers()[2] or b"", dtype=np.uint8)[: starts[-1] if len(starts) else 0]
-    code_at, code = _codes(data, int(starts[0]))
+    begin = int(starts[0])
+    padded = np.concatenate([data, np.zeros(2, dtype=np.uint8)])  # looking past the last byte stays inside
+    code_at, code, null_at = _codes(padded, begin, names)
+    null_at, null_fields, strange = _null_fields(padded, null_at, names)
+    doubtful = np.concatenate([_trailing_commas(padded, begin), strange])
+    if len(doubtful):
+        code_at = np.concatenate([code_at, doubtful])
+        order = np.argsort(code_at, kind="stable")
+        code_at, code = code_at[order], np.concatenate([code, np.full(len(doubtful), _UNSURE)])[order]
     total = np.concatenate([[0], np.cumsum(code)])
     edge = np.searchsorted(code_at, starts)
     packed = np.diff(total[edge])
-    values = np.diff(edge)
     return ValueCounts(
         texts=packed & _MASK,
         numbers=(packed >> _BITS) & _MASK,
         booleans=(packed >> 2 * _BITS) & _MASK,
-        unsure=((packed >> 3 * _BITS) > 0) | (values > _MASK),
+        unsure=((packed >> 3 * _BITS) > 0) | (np.diff(edge) > _MASK),
+        null_rows=np.searchsorted(starts, null_at, side="right") - 1,
+        null_fields=null_fields,
     )
 
 
-def _codes(data: npt.NDArray[np.uint8], begin: int) -> tuple[Counts, Counts]:
-    """Positions that say something of a value, ascending, and what each says."""
-    padded = np.concatenate([data, np.zeros(2, dtype=np.uint8)])
-    colon = np.flatnonzero(data[begin:] == _COLON) + begin
-    before, first = padded[colon - 1], padded[colon + 1]
+def _codes(padded: Bytes, begin: int, names: Names) -> tuple[Counts, Counts, Counts]:
+    """Positions of colons, ascending; what each says of a value; the positions of those that stand before a null."""
+    colon = np.flatnonzero(padded[begin:] == _COLON) + begin
+    before, key_end, first = padded[colon - 1], padded[colon - 2], padded[colon + 1]
     code = _KIND[first]
     spaced = np.flatnonzero(first == _SPACE)
     code[spaced] = _KIND[padded[colon[spaced] + 2]]
-    code[before != _QUOTE] = 0
+    code[before != _QUOTE] = _IN_TEXT
     code[before <= _SPACE] = _UNSURE
-    escaped = np.flatnonzero((padded[colon - 2] == _BACKSLASH) & (before == _QUOTE))
-    code[escaped] = np.where(padded[colon[escaped] - 3] == _BACKSLASH, _UNSURE, 0)
-    doubtful = _trailing_commas(padded, begin)
-    if not len(doubtful):
-        return colon, code
-    where = np.concatenate([colon, doubtful])
-    order = np.argsort(where, kind="stable")
-    return where[order], np.concatenate([code, np.full(len(doubtful), _UNSURE)])[order]
+    escaped = np.flatnonzero((key_end == _BACKSLASH) & (before == _QUOTE))
+    code[escaped] = np.where(padded[colon[escaped] - 3] == _BACKSLASH, _UNSURE, _IN_TEXT)
+    plain = np.flatnonzero((code == NUMBER) | (code == BOOLEAN))
+    allowed = names.kind_by_end[key_end[plain], padded[colon[plain] - 4]]
+    misplaced = (allowed != code[plain]) & (allowed != _EITHER)
+    code[plain[misplaced]] = _UNSURE
+    null_at = colon[code == _NULL]
+    code[code == _IN_TEXT] = 0
+    return colon, code, null_at
 
 
-def _trailing_commas(data: npt.NDArray[np.uint8], begin: int) -> Counts:
+def _null_fields(padded: Bytes, colon: Counts, names: Names) -> tuple[Counts, Counts, Counts]:
+    """Of colons before nulls: those after a known name, which name, and those whose name cannot be read here."""
+    value = np.zeros(len(colon), dtype=np.uint64)
+    reading = np.arange(len(colon))
+    for back in range(2, names.length_max + 3):
+        byte = padded[colon[reading] - back]
+        inside = (byte != _QUOTE) & (byte != _BACKSLASH)
+        reading = reading[inside]
+        if not len(reading):
+            break
+        value[reading] = (value[reading] ^ byte[inside]) * _HASH_FACTOR
+    ended = padded[colon - 1] == _QUOTE
+    ended[reading] = False
+    return colon, value.astype(np.int64), reading
+
+
+def _trailing_commas(data: Bytes, begin: int) -> Counts:
     """Positions of closing braces and brackets before which a comma may stand: DuckDB reads over it, JSON forbids it."""
     closing = np.flatnonzero((data[begin:] | 0x20) == _CLOSING) + begin
     before = data[closing - 1]

@@ -30,7 +30,7 @@ class Section:
         dt: day in UTC, `YYYY-MM-DD`.
         hour: hour in UTC, 0 to 23.
         rows: of the table's schema; events sorted by account, time, then offset, rejects by offset.
-        time_min_us: earliest time among the rows, microseconds since the epoch; null where none has one.
+        time_min_us: earliest time among the rows, microseconds since the epoch; null where one has none.
         time_max_us: latest.
     """
 
@@ -88,12 +88,13 @@ def _cut(table: str, rows: pa.Table, times: np.ndarray, schema: pa.Schema) -> It
     edges = np.flatnonzero(np.diff(hours)) + 1
     for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(hours)], strict=True):
         moment = datetime.fromtimestamp(int(hours[start]) * 3600, UTC)
-        known = table != "rejects" or int(times[start]) > 0
+        cut = rows.slice(start, stop - start).cast(schema)
+        known = table != "rejects" or cut["kafka_time"].null_count == 0
         yield Section(
             table=table,
             dt=moment.date().isoformat(),
             hour=moment.hour,
-            rows=rows.slice(start, stop - start).cast(schema),
+            rows=cut,
             time_min_us=int(times[start:stop].min()) if known else None,
             time_max_us=int(times[start:stop].max()) if known else None,
         )

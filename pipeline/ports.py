@@ -77,8 +77,11 @@ class Storage(Protocol):
     def discard(self, commit: Commit) -> None:
         """Remove what is staged for a commit."""
 
-    def sweep(self, partition: Partition, keep: Iterable[str]) -> int:
-        """Remove what former owners of a partition left staged."""
+    def leftovers(self, partition: Partition) -> Sequence[str]:
+        """Commits of a partition that have something staged."""
+
+    def sweep(self, partition: Partition, commit_ids: Iterable[str]) -> int:
+        """Remove what is staged for these commits; says for how many there was something."""
 
 
 class Ledger(Protocol):

@@ -166,6 +166,8 @@ class Stream:
         for event in polled.events:
             touched.update(self._rebalanced(event))
         for records in polled.records:
+            if self.exhausted:  # what is not read now must not count as passed over
+                break
             if records.partition in self._owned and records.partition not in touched:
                 self._add(self._owned[records.partition], self._cut(records))
         if not self.exhausted:
@@ -193,8 +195,15 @@ class Stream:
             if self._failing_since_s is not None:
                 if self._clock.elapsed_s() >= until_s:
                     return False
-                self._source.poll(POLL_S)  # everything is paused: this only keeps the membership and passes the time
+                self._keep_membership()
         return True
+
+    def _keep_membership(self) -> None:
+        """Pass some time while everything is paused and nothing is to be read."""
+        try:
+            self._source.poll(POLL_S)
+        except RetryableError:
+            self._clock.sleep(POLL_S)
 
     # ---- partitions come and go
 
@@ -224,6 +233,7 @@ class Stream:
         """Take a partition over, finish what its former owner left, and read on from the catalog's offset."""
         if self._source.position(partition) is None:
             return  # gone again already: taking it over now would only shut its owner out
+        leftovers = self._storage.leftovers(partition)  # before the take-over: what is staged later is not ours to judge
         claim = self._ledger.take(partition)
         first, end = self._source.range_of(partition)
         if claim is None:
@@ -233,7 +243,7 @@ class Stream:
             self._storage.place(commit, files)
             self._ledger.publish(commit.commit_id)
             log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
-        swept = self._storage.sweep(partition, keep=())
+        swept = self._storage.sweep(partition, leftovers)
         if swept:
             log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
         offset = self._check_range(claim, first, end)
@@ -281,7 +291,7 @@ class Stream:
         if self._limits.records_max is None or self.progress.records + len(records) <= self._limits.records_max:
             return records
         left = self._limits.records_max - self.progress.records
-        next_offset = int(records.offsets[left - 1]) + 1 if left else int(records.offsets[0])
+        next_offset = int(records.offsets[left - 1]) + 1
         return Records(
             records.partition, records.values.slice(0, left), records.offsets[:left], records.timestamps[:left], next_offset
         )
@@ -299,7 +309,11 @@ class Stream:
 
     def _open_and_write(self) -> None:
         for partition in list(self._unopened):
-            self._open(partition)
+            try:
+                self._open(partition)
+            except FencedError as error:  # another worker opened it between our look and our step: look again
+                log.info("fenced while opening", partition=str(partition), reason=str(error))
+                continue
             self._unopened.pop(partition, None)
         self._write_due(all_of_it=False)
 

@@ -31,6 +31,10 @@ SCHEMA_VERSION: Final = 1
 LOCK_WAIT_S: Final = 5.0
 """How long one statement waits for a locked database before the caller is told to try again."""
 
+IDLE_S_MAX: Final = 20.0
+"""PostgreSQL ends a transaction whose worker says nothing for this long.  SQLite cannot: there a frozen worker must be
+killed or woken."""
+
 _META = sa.MetaData()
 _meta = sa.Table("meta", _META, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False))
 _offsets = sa.Table(
@@ -324,8 +328,11 @@ def _engine(url: str) -> sa.Engine:
         return _sqlite_engine(parsed)
     if backend != "postgresql":
         raise ConfigError(f"--catalog: {backend} is not supported; use sqlite or postgresql+psycopg")
+    # A worker that freezes inside a transaction (a suspended machine) must not hold its locks for ever.
+    timeouts = f"-c lock_timeout={int(LOCK_WAIT_S * 1000)} -c idle_in_transaction_session_timeout={int(IDLE_S_MAX * 1000)}"
+    arguments = {"connect_timeout": int(LOCK_WAIT_S), "options": timeouts}
     try:
-        return sa.create_engine(parsed, pool_pre_ping=True, pool_recycle=3600, connect_args={"connect_timeout": int(LOCK_WAIT_S)})
+        return sa.create_engine(parsed, pool_pre_ping=True, pool_recycle=3600, connect_args=arguments)
     except ModuleNotFoundError as error:
         raise ConfigError(f"--catalog: the driver {error.name} is not installed; install stillwatch[postgres]") from None
 

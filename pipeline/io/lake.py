@@ -34,7 +34,7 @@ ROW_GROUP_ROWS: Final = 122_880
 
 _STAGING: Final = "_staging"
 _TOPIC_CHARS_MAX: Final = 80
-"""File names hold 255 bytes and topic names up to 249; the UUID keeps shortened names apart."""
+"""File names hold 255 bytes, and topic names alone up to 249."""
 
 _PLAIN: Final = ("request_id", "system_prompt_hash", "prompt_hash", "response_hash", "prompt", "response", "raw", "offset")
 """Columns whose values hardly repeat: a dictionary of them would be built in vain."""
@@ -107,17 +107,30 @@ class Lake:
         """Remove what is staged for a commit."""
         shutil.rmtree(self._staging_of(commit.partition) / commit.commit_id, ignore_errors=True)
 
-    def sweep(self, partition: Partition, keep: Iterable[str]) -> int:
-        """Remove what former owners of a partition left staged, but for the commits named; returns how many went.
+    def leftovers(self, partition: Partition) -> list[str]:
+        """Ids of a partition's commits that have something staged.
 
-        Only for the worker that holds the partition: nobody else can commit these files any more.
+        Raises:
+            RetryableError: the file system refuses.
         """
-        folder = self._staging_of(partition)
-        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        gone = [name for name in names if name not in set(keep)]
-        for name in gone:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        return len(gone)
+        try:
+            return sorted(entry.name for entry in self._staging_of(partition).iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RetryableError(f"lake {self.root}: {error.strerror or error}") from error
+
+    def sweep(self, partition: Partition, commit_ids: Iterable[str]) -> int:
+        """Remove what is staged for these commits; says for how many there was something.
+
+        Name only what `leftovers` named *before* the partition was taken over, after all pending commits are placed:
+        those commits can never be made any more.  What was staged later may be the next owner's.
+        """
+        there = [self._staging_of(partition) / commit_id for commit_id in commit_ids]
+        there = [folder for folder in there if folder.is_dir()]
+        for folder in there:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(there)
 
     def staged_files(self) -> Iterator[Path]:
         """Every staged Parquet file, as paths relative to the lake."""
@@ -231,5 +244,6 @@ def _sync_folders(folders: Iterable[Path], root: Path) -> None:
 
 
 def _safe(topic: str) -> str:
-    """A topic's name as part of a file's: Kafka's own letters, so that even a catalog's mistake stays inside the lake."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", topic)[:_TOPIC_CHARS_MAX].lstrip(".") or "_"
+    """A topic's name as part of a file's, of Kafka's own letters; what had to be changed is told apart by its hash."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", topic)[:_TOPIC_CHARS_MAX].lstrip(".")
+    return safe if safe == topic else f"{safe}~{hashlib.sha256(topic.encode()).hexdigest()[:12]}"

@@ -111,11 +111,12 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
     def _gather(self, batch: Any) -> Iterator[Records]:
         """Keep a batch's records for the next slab; hand that slab out first if it is full."""
         if not self._is_passed_over(batch):
-            payload, count = _payload(batch), batch.records_count
-            if self._rows or not self._gathered.has_room(len(payload), count, self._slab_bytes_max):
-                yield from self._pending_slabs()
-            self._gathered.add(batch, count, payload, self._floor)
-            batch._buffer = bytearray()
+            payload, records = _payload(batch), batch.records_count
+            if records or len(payload):  # compaction leaves empty batches: they only move the position
+                if self._rows or not self._gathered.has_room(len(payload), records, self._slab_bytes_max):
+                    yield from self._pending_slabs()
+                self._gathered.add(batch, records, payload, self._floor)
+                batch._buffer = bytearray()
         self._read_past(batch)
 
     def _is_passed_over(self, batch: Any) -> bool:

@@ -13,10 +13,10 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
 import orjson
 import zstandard
@@ -34,6 +34,7 @@ _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 _IN_FLIGHT_BYTES_MAX = 64 << 20
 _IN_FLIGHT_RECORDS_MAX = 50_000
+_CLOSE_TIMEOUT_S = 30.0
 _PRODUCER_DEFAULTS: Mapping[str, Any] = {
     "acks": "all",
     "batch_size": 256 << 10,
@@ -248,7 +249,7 @@ def _typed(key: str, text: str, default: object) -> object:
 class TopicWriter(AbstractContextManager["TopicWriter"]):
     """Sends lines to a topic: idempotent, lz4, keyed, with every delivery checked and a bound on what is under way.
 
-    Leaving the context waits for everything sent.
+    Leaving the context waits for everything sent; leaving it because of an exception drops what is under way.
 
     Args:
         bootstrap: `host:port` of one or more brokers, separated by commas.
@@ -296,9 +297,7 @@ class TopicWriter(AbstractContextManager["TopicWriter"]):
         self._in_flight_bytes += size
 
     def flush(self) -> None:
-        """Wait until everything handed over is delivered."""
-        with _kafka_errors(f"cannot deliver to {self.topic}"):
-            self._producer.flush(timeout=self._delivery_timeout_s)
+        """Wait until everything handed over is delivered; raises RetryableError if something is not."""
         self._settle(0, 0)
 
     def _settle(self, bytes_max: int, records_max: int) -> None:
@@ -306,22 +305,26 @@ class TopicWriter(AbstractContextManager["TopicWriter"]):
         waiting = self._in_flight
         while waiting:
             future, size = waiting[0]
-            if not future.is_done:
-                if len(waiting) <= records_max and (self._in_flight_bytes <= bytes_max or not self._in_flight_bytes):
-                    return
-                with _kafka_errors(f"{self.topic} took {self.sent} records and no more"):
-                    future.get(timeout=self._delivery_timeout_s)
-            if future.exception is not None:
-                self._fail(future.exception)
+            if not future.is_done and len(waiting) <= records_max and self._in_flight_bytes <= bytes_max:
+                return
+            try:
+                future.get(timeout=self._delivery_timeout_s)
+            except KafkaError as error:
+                self._give_up(error)
             waiting.popleft()
             self._in_flight_bytes -= size
             self.sent += 1
             self.sent_bytes += size
 
-    def _fail(self, error: BaseException) -> None:
-        self.failed = sum(1 for future, _ in self._in_flight if future.is_done and future.exception is not None)
+    def _give_up(self, error: KafkaError) -> NoReturn:
+        """Count what was not delivered, or not known to be, and say so."""
+        delivered = [size for future, size in self._in_flight if future.is_done and future.exception is None]
+        self.failed = len(self._in_flight) - len(delivered)
+        self.sent += len(delivered)
+        self.sent_bytes += sum(delivered)
+        self._in_flight.clear()
         raise RetryableError(
-            f"{self.failed} records were not delivered to {self.topic} ({self.sent} were): {error}"
+            f"{self.sent} records were delivered to {self.topic}, {self.failed} were not: {error}"
         ) from error
 
     def __exit__(
@@ -331,7 +334,11 @@ class TopicWriter(AbstractContextManager["TopicWriter"]):
             if kind is None:
                 self.flush()
         finally:
-            self._producer.close(timeout=self._delivery_timeout_s if kind is None else 1)
+            if self._in_flight or self.failed:
+                # Closing would first wait, batch by batch, for what cannot be delivered; there is no public way around.
+                self._producer._sender.force_close()  # noqa: SLF001
+            with suppress(KafkaError):  # delivery was settled above: what is left to fail is tidying up
+                self._producer.close(timeout=_CLOSE_TIMEOUT_S)
 
 
 def _create_topic(options: Mapping[str, Any], topic: str, partitions: int) -> None:

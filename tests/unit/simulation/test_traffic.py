@@ -194,8 +194,8 @@ def test_pools_take_disjoint_shards_of_one_data_set(events: list[Event], default
         assert shared <= 0.03 * len(prompts)
 
 
-def test_variants_send_what_their_names_say(default: Simulation) -> None:
-    two_days = Simulation(seed=11, start=START, hours=48)
+def test_variants_send_what_their_names_say() -> None:
+    two_days = Simulation(seed=11, accounts=500, start=START, hours=48)
     counts = Counter(event["account_id"] for event in two_days.events() if event["status"] == 200)
     by_variant = defaultdict(list)
     for label in two_days.labels:

@@ -1,0 +1,175 @@
+"""What `stillwatch demo` shows: one live view on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_MAX: Final = 100
+"""Wider lines are harder to read, however wide the terminal is."""
+
+_PLAIN_EVERY_S: Final = 5.0
+_NAME_WIDTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query gave.
+
+    Attributes:
+        sql: the query.
+        columns: names.
+        rows: as DuckDB gave them.
+        took_s: how long it took.
+    """
+
+    sql: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far everything is.
+
+    Attributes:
+        elapsed_s: since the traffic began.
+        seconds: how long the traffic takes.
+        clock: simulated time of the newest record.
+        produced: records that the broker has acknowledged.
+        landed: events in the lake.
+        rejected: records in the lake's table of rejects.
+        files: Parquet files that readers see.
+        file_bytes: their size.
+        answer: the latest answer over the lake, if there was one.
+    """
+
+    elapsed_s: float
+    seconds: int
+    clock: str
+    produced: int
+    landed: int
+    rejected: int
+    files: int
+    file_bytes: int
+    answer: Answer | None
+
+    @property
+    def lag(self) -> int:
+        """Records that the broker holds and the lake does not yet."""
+        return max(0, self.produced - self.landed - self.rejected)
+
+
+class View:
+    """Shows moments as they come, by whatever means the console has."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._said_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, moment: Moment) -> None:
+        """Show a moment; without a terminal, only every few seconds."""
+        if self._live:
+            self._live.update(_picture(moment, _width(self._console)), refresh=True)
+        elif time.monotonic() - self._said_s >= _PLAIN_EVERY_S:
+            self._said_s = time.monotonic()
+            say(self._console, _line(moment))
+
+
+def say(console: Console, text: str | Text = "") -> None:
+    """Print a line that may be longer than the terminal is wide: it must stay whole to be copied."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def title(console: Console, text: str) -> None:
+    """Begin a part of the report."""
+    console.print()
+    console.print(Rule(Text(text, style="bold"), align="left", style="dim"), width=_width(console))
+
+
+def pairs(console: Console, values: Mapping[str, str]) -> None:
+    """Print names and what there is to say of each, one below the other."""
+    for name, value in values.items():
+        say(console, Text.assemble(("  " + name.ljust(_NAME_WIDTH), "dim"), value))
+
+
+def query(console: Console, answer: Answer) -> None:
+    """Print a query and its answer."""
+    console.print(_sql(answer.sql), width=_width(console))
+    console.print(table(answer))
+
+
+def table(answer: Answer) -> Table:
+    """A query's answer: numbers with thousands separated, to the right."""
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
+    for number, name in enumerate(answer.columns):
+        numeric = all(isinstance(row[number], int | float) for row in answer.rows)
+        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in answer.rows:
+        shown.add_row(*map(_cell, row))
+    return shown
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _sql(sql: str) -> Syntax:
+    return Syntax(sql, "sql", theme="ansi_dark", background_color="default", word_wrap=True, padding=(0, 2))
+
+
+def _width(console: Console) -> int:
+    return min(console.width, WIDTH_MAX)
+
+
+def _line(moment: Moment) -> str:
+    answered = f", query in {moment.answer.took_s * 1000:.0f} ms" if moment.answer else ""
+    return (
+        f"{moment.elapsed_s:3.0f} s: produced {moment.produced:,}, landed {moment.landed:,}, rejected {moment.rejected:,}, "
+        f"lag {moment.lag:,}, {moment.files:,} files{answered}"
+    )
+
+
+def _picture(moment: Moment, width: int) -> RenderableType:
+    bar = ProgressBar(total=moment.seconds, completed=min(moment.elapsed_s, moment.seconds), width=width - 24)
+    progress = Table.grid(padding=(0, 2))
+    progress.add_row(" ", bar, Text(moment.clock, style="bold"))
+    counts = Table.grid(padding=(0, 3))
+    for _ in range(4):
+        counts.add_column(justify="right")
+        counts.add_column()
+    bold = "bold"
+    counts.add_row(
+        Text(f"  {moment.produced:,}", bold), "produced", Text(f"{moment.landed:,}", "bold green"), "landed",
+        Text(f"{moment.rejected:,}", "bold yellow"), "rejected", Text(f"{moment.lag:,}", bold), "lag",
+    )  # fmt: skip
+    parts: list[RenderableType] = [Text(), progress, Text(), counts]
+    if moment.answer:
+        said = f"the lake while the job writes: {moment.files:,} files, {moment.file_bytes / 1e6:,.1f} MB; "
+        said += f"this query took {moment.answer.took_s * 1000:.0f} ms"
+        parts += [Text(), Text("  " + said, style="dim"), _sql(moment.answer.sql), table(moment.answer)]
+    return Group(*parts)

@@ -1,0 +1,132 @@
+"""Every record lands exactly once, whatever is killed, frozen or fenced while events flow."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.io.catalog import sqlite_url
+from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, site_of, wait_until
+from tests.servers import KafkaServer
+
+STEPS = ("staged", "committed", "placed", "published", "hinted")
+KILLS = 50
+
+
+def _land_the_rest(site: Site, *names: str) -> int:
+    """Run workers until all is landed, stop them, and judge; returns the records."""
+    ends = ends_of(site.bootstrap, site.topic)
+    workers = [site.worker(name) for name in names]
+    wait_until(lambda: site.landed() >= sum(ends.values()), "everything landed")
+    assert [worker.stop() for worker in workers] == [0] * len(workers)
+    return site.assert_exactly_once(ends)
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thirty random moments, and four kills right after each of the five steps of a commit; a restart after each."""
+    chance = random.Random(7)
+    plan: list[str | float] = [*(step for step in STEPS for _ in range(4)), *(chance.uniform(0, 1.5) for _ in range(30))]
+    assert len(plan) == KILLS
+    chance.shuffle(plan)
+    kills = 0
+    with (
+        site_of(tmp_path, kafka.bootstrap, topic(3)) as site,
+        Producer(kafka.bootstrap, site.topic, rate=3_000) as producer,
+        Reader(site) as reader,
+    ):
+        for moment in plan:
+            if isinstance(moment, str):
+                worker = site.worker(crash_at=moment, count=chance.randint(1, 4))
+                assert worker.process.wait(60) == -signal.SIGKILL
+            else:
+                worker = site.worker()
+                wait_until(lambda worker=worker: bool(worker.logged("started")), "the worker's start")  # type: ignore[misc]
+                with pytest.raises(TimeoutError):
+                    _sleep_watching(worker.process.wait, moment)
+                assert worker.kill() == -signal.SIGKILL
+            kills += 1
+        producer.__exit__()
+        total = _land_the_rest(site, "worker")
+    assert kills == KILLS
+    assert total == producer.sent
+    with capsys.disabled():
+        print(f"\n{kills} kills, {total:,} records produced, {total:,} landed once each, {reader.queries:,} queries whole")
+
+
+def _sleep_watching(wait: Callable[[float], int], seconds: float) -> None:
+    """Let a process run for a while; it must not end by itself."""
+    try:
+        code = wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    raise AssertionError(f"ended by itself with {code}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty catalog."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "catalog.db")
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.timeout(300)
+def test_a_killed_worker_and_a_zombie_leave_the_lake_right(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], catalog: str, workers: int
+) -> None:
+    """One worker is killed; another is frozen past its session time-out, loses its partitions, and wakes up again."""
+    with site_of(tmp_path, kafka.bootstrap, topic(6), catalog=catalog) as site, Reader(site) as reader:
+        with Producer(kafka.bootstrap, site.topic, rate=2_000) as producer:
+            group = [site.worker(f"w{number}") for number in range(workers)]
+            for worker in group:
+                worker.wait_for("reading")
+            zombie, victim = group[0], group[-1]
+            _freeze(zombie, site)
+            frozen_at = site.landed()
+            victim.kill()
+            heir = site.worker("heir")
+            wait_until(lambda: _partitions_read_by(heir, *group[1:-1]) == 6, "the heirs have every partition")
+            wait_until(lambda: site.landed() > frozen_at + 4_000, "the heirs land on")
+            zombie.process.send_signal(signal.SIGCONT)
+            zombie.wait_for("partitions gone")
+        ends = ends_of(site.bootstrap, site.topic)
+        wait_until(lambda: site.landed() >= sum(ends.values()), "everything landed")
+        living = [*group[:-1], heir]
+        assert [worker.stop() for worker in living] == [0] * len(living)
+        assert site.assert_exactly_once(ends) == producer.sent
+        assert not list((site.lake / "_staging").rglob("*.parquet"))
+    assert reader.queries > 10
+
+
+def _freeze(worker: Worker, site: Site) -> None:
+    """Stop a process where it is; with SQLite not inside a transaction, for then nobody else could write."""
+    while True:
+        worker.process.send_signal(signal.SIGSTOP)
+        if not site.catalog_url.startswith("sqlite") or _is_unlocked(site.root / "catalog.db"):
+            return
+        worker.process.send_signal(signal.SIGCONT)
+
+
+def _is_unlocked(database: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(database, timeout=0.5, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
+
+
+def _partitions_read_by(*workers: Worker) -> int:
+    return len({line["partition"] for worker in workers for line in worker.logged("reading")})
