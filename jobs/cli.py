@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import sys
 from typing import Annotated
 
@@ -51,7 +52,12 @@ def main() -> None:
         app()
     except StillwatchError as error:
         print(f"stillwatch: {error}", file=sys.stderr)  # noqa: T201  # the one line that is promised
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    else:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # kafka-python's thread may still wait for a broker that is not there, and DuckDB complains of it at a clean exit
 
 
 if __name__ == "__main__":

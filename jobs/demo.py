@@ -8,7 +8,6 @@ what was landed and rejected.
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import json
 import logging
@@ -16,19 +15,17 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Annotated, Any, Final, Self
 
 import duckdb
-import orjson
 import typer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -36,33 +33,29 @@ from rich.console import Console
 
 from jobs import demo_view as view
 from jobs import options
+from jobs.demo_traffic import BROKEN_EVERY, Feed, write_labels
 from jobs.demo_view import Answer, Moment, View
 from pipeline.config import CATALOG_FILE, ENV_PREFIX
-from pipeline.errors import ConfigError, RetryableError, StillwatchError
+from pipeline.errors import ConfigError, RetryableError
 from pipeline.events import TABLE_SCHEMAS
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.embedded_broker import EmbeddedBroker, ServerProcess
-from pipeline.io.replay import KeyedLine, TopicWriter, client_settings
-from pipeline.simulation import Event, Label, Simulation
+from pipeline.io.replay import TopicWriter, client_settings
+from pipeline.simulation import Label, Simulation
 
 SECONDS_DEFAULT: Final = 48
 MARKER: Final = ".stillwatch-demo"
 """Stands in a folder that a demo has made, and that the next one may therefore empty."""
 
-BROKEN_EVERY: Final = 1000
-"""After so many good records comes a broken one."""
-
-_HOUR_S: Final = 1.0
-"""Real seconds that a simulated hour takes."""
-
 _PARTITIONS: Final = 2
 _FILE_AGE_S: Final = 2
+_SESSION_TIMEOUT_S: Final = 6
+"""The embedded broker lets the first member of a group wait for half of this before it gives it the partitions."""
+
 _SHOW_EVERY_S: Final = 0.25
 _ASK_EVERY_S: Final = 1.5
 _STALLED_S: Final = 30.0
 _STOP_S: Final = 15.0
-_LATE: Final = 1.5
-"""A machine that is too slow for the traffic gets no more of it after so many times its length."""
 
 _LATEST_HOURS: Final = """\
 SELECT dt, hour, count(*) AS requests, count(DISTINCT account_id) AS accounts,
@@ -70,13 +63,15 @@ SELECT dt, hour, count(*) AS requests, count(DISTINCT account_id) AS accounts,
 FROM access GROUP BY dt, hour ORDER BY dt DESC, hour DESC LIMIT 5"""
 
 _TAKERS: Final = """\
-SELECT account_id, count(*) AS requests, sum(output_tokens)::BIGINT AS answer_tokens,
-       round(100 * avg((conversation_id IS NULL)::INT), 1) AS one_shot_percent
-FROM access GROUP BY account_id ORDER BY answer_tokens DESC, account_id LIMIT 10"""
+SELECT account_id, count(*) AS requests, sum(output_tokens)::BIGINT AS tokens,
+       round(100 * avg((conversation_id IS NULL)::INT), 1) AS one_shot_pct
+FROM access GROUP BY account_id ORDER BY tokens DESC, account_id LIMIT 10"""
 
 _REASONS: Final = """\
-SELECT error_type, coalesce(field, '') AS field, count(*) AS records, any_value(reason) AS for_example
+SELECT error_type, field, count(*) AS records, min(reason) AS for_example
 FROM rejects GROUP BY ALL ORDER BY ALL"""
+
+_EXAMPLE: Final = "SELECT model, count(*) FROM access GROUP BY ALL"
 
 _OFFSETS: Final = """\
 SELECT count(*), count(DISTINCT (topic, "partition", "offset"))
@@ -89,15 +84,19 @@ def demo(
     ] = SECONDS_DEFAULT,
     bootstrap: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT,…", help="A Kafka broker of yours instead of the embedded one; gets a topic of its own."),
+        typer.Option(
+            metavar="HOST:PORT,…", help="A Kafka broker of yours instead of the embedded one; gets a topic of its own."
+        ),
     ] = None,
     kafka: options.KafkaSettings = None,
-    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the lake, the labels and the logs go.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the lake, the labels and the logs go.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """See the whole job at work on simulated traffic: broker, `stillwatch run`, lake and queries, in about a minute.
 
-    Ends by itself.  Exit codes: 0 every record is accounted for; 1 one is not; 2 a wrong setting; 4 broker or job failed;
-    130 interrupted.
+    Ends by itself.  Exit codes: 0 every record is accounted for; 1 one is not; 2 a wrong setting; 4 broker or job
+    failed; 130 interrupted.
     """
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs every lost connection as an error
     if kafka and bootstrap is None:
@@ -128,7 +127,9 @@ class _Interrupt:
             self._former[number] = signal.signal(number, self._caught)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
 
@@ -169,40 +170,53 @@ def _folder_of_its_own(folder: Path) -> Iterator[None]:
 class _Demo:
     """One demo from start to end."""
 
-    def __init__(self, console: Console, seconds: int, folder: Path, bootstrap: str | None, kafka: tuple[str, ...]) -> None:
+    def __init__(
+        self, console: Console, seconds: int, folder: Path, bootstrap: str | None, kafka: tuple[str, ...]
+    ) -> None:
         self._console, self._seconds, self._folder, self._kafka = console, seconds, folder, kafka
         self._own_broker = bootstrap is not None
         self._bootstrap = bootstrap or ""
         self._topic = f"stillwatch-demo-{uuid.uuid4().hex[:8]}" if bootstrap else "llm-access"
         self._lake = folder / "lake"
+        self._config = folder / "stillwatch.toml"
         self._run_log = folder / "run.log"
         start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=seconds)
         self._simulation = Simulation(start=start, hours=seconds)
 
     def play(self) -> list[str]:
         """Run everything, report, and return what does not add up."""
-        _write_labels(self._simulation, self._folder)
+        write_labels(self._simulation, self._folder)
         with contextlib.ExitStack() as running:
             self._start_broker(running)
             writer = running.enter_context(self._topic_writer(running))
             self._say_what_runs()
             job = self._start_job()
             running.callback(job.stop, _STOP_S)
-            feed = running.enter_context(_Feed(self._simulation, writer, self._seconds))
+            feed = running.enter_context(Feed(self._simulation, writer, self._seconds))
             reader = running.enter_context(contextlib.closing(_Reader(self._lake)))
             self._watch(feed, job, reader)
             view.say(self._console, "\nEverything is in: stopping the job with SIGTERM.")
             job.stop(_STOP_S)
-            problems = [*_stopped_well(job, self._run_log), *self._count(feed, reader)]
+            problems = [*_stopped_well(job, self._run_log), *self._count(feed, reader), *self._verify()]
             self._report(reader)
-        self._say_next(problems)
+        self._say_next()
+        for problem in problems:
+            view.say(self._console, f"stillwatch demo: {problem}")
         return problems
 
     # ---- what runs
 
     def _start_broker(self, running: contextlib.ExitStack) -> None:
-        if not self._own_broker:
-            self._bootstrap = running.enter_context(EmbeddedBroker(self._folder / "broker.log")).bootstrap
+        if self._own_broker:
+            return
+        log = self._folder / "broker.log"
+        try:
+            self._bootstrap = running.enter_context(EmbeddedBroker(log)).bootstrap
+        except RetryableError as error:
+            why = str(error).splitlines()[0].partition("; the end of its log")[0]
+            raise RetryableError(
+                f"the embedded broker did not start: {why} (its log: {log}); or name a broker with --bootstrap"
+            ) from error
 
     def _topic_writer(self, running: contextlib.ExitStack) -> TopicWriter:
         settings = client_settings(self._kafka)
@@ -222,17 +236,26 @@ class _Demo:
 
     def _start_job(self) -> ServerProcess:
         """`stillwatch run`, by this demo's settings alone; it ends when this process ends, however it ends."""
+        settings = {
+            "bootstrap": self._bootstrap,
+            "topic": self._topic,
+            "group": self._topic,
+            "lake": str(self._lake),
+            "file_age_s": _FILE_AGE_S,
+        }
+        if not self._own_broker:
+            settings["session_timeout_s"] = _SESSION_TIMEOUT_S
+        lines = ["# stillwatch run --config", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+        pairs = [pair.partition("=") for pair in self._kafka if not _is_secret(pair)]
+        lines += ["", "[kafka]", *(f"{name} = {json.dumps(value)}" for name, _, value in pairs)] if pairs else []
+        self._config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
             del os.environ[name]
         os.environ.update(self._secrets())
         return ServerProcess([*_own_command(), *self._job_arguments()], self._run_log)
 
     def _job_arguments(self) -> list[str]:
-        arguments = ["run", "--bootstrap", self._bootstrap, "--topic", self._topic, "--lake", str(self._lake)]
-        arguments += ["--file-age", str(_FILE_AGE_S)]
-        if self._own_broker:
-            arguments += ["--group", self._topic]
-        return arguments + [part for pair in self._kafka if not _is_secret(pair) for part in ("--kafka", pair)]
+        return ["run", "--config", str(self._config)]
 
     def _secrets(self) -> dict[str, str]:
         """Passwords go by the environment: a command line is for all to see."""
@@ -252,13 +275,13 @@ class _Demo:
                 "traffic": f"simulated: {len(accounts):,} accounts, {attackers:,} of them harvesting",
                 "": f"one record in {BROKEN_EVERY:,} is broken on purpose",
                 "job": f"{secrets}{_typed(*self._job_arguments())}",
-                "its log": str(self._run_log),
+                " ": f"its log: {self._run_log}",
             },
         )
 
     # ---- while it runs
 
-    def _watch(self, feed: _Feed, job: ServerProcess, reader: _Reader) -> None:
+    def _watch(self, feed: Feed, job: ServerProcess, reader: _Reader) -> None:
         """Show how far everything is until all that was produced is in the lake."""
         answer, asked_s = None, time.monotonic()
         moved, moved_s = -1, time.monotonic()
@@ -280,23 +303,29 @@ class _Demo:
                 if landed + rejected + produced != moved:
                     moved, moved_s = landed + rejected + produced, time.monotonic()
                 elif time.monotonic() - moved_s > _STALLED_S:
+                    if not ended:
+                        raise RetryableError(
+                            f"nothing has come through Kafka at {self._bootstrap} for {_STALLED_S:.0f} s"
+                        )
                     return  # the count will say what is missing
                 time.sleep(_SHOW_EVERY_S)
 
     # ---- when it has run
 
-    def _count(self, feed: _Feed, reader: _Reader) -> list[str]:
+    def _count(self, feed: Feed, reader: _Reader) -> list[str]:
         """Count the rows in the files, not what anybody says of them."""
         landed = reader.number("SELECT count(*) FROM access")
         rejected = reader.number("SELECT count(*) FROM rejects")
         rows, offsets = reader.ask(_OFFSETS).rows[0]
         problems = []
         if feed.produced != landed + rejected:
-            problems.append(f"produced {feed.produced:,} is not landed {landed:,} + rejected {rejected:,}")
+            problems.append(f"IT DOES NOT ADD UP: {feed.produced:,} is not {landed:,} + {rejected:,}")
         if feed.broken != rejected:
             problems.append(f"{feed.broken:,} broken records were sent and {rejected:,} rejected")
         if rows != offsets:
             problems.append(f"{rows:,} rows come from {offsets:,} offsets")
+        if feed.cut_short:
+            view.say(self._console, f"This machine is too slow for all of the traffic: it ended at {feed.clock}.")
         view.title(self._console, "Counts")
         view.pairs(
             self._console,
@@ -304,114 +333,52 @@ class _Demo:
                 "produced": f"{feed.produced:>9,}  records that the broker acknowledged",
                 "landed": f"{landed:>9,}  rows in the table access",
                 "rejected": f"{rejected:>9,}  rows in the table rejects; {feed.broken:,} were broken on purpose",
-                "sum": " " * 11 + (
-                    "DOES NOT ADD UP: " + "; ".join(problems) if problems
-                    else "produced = landed + rejected, and every offset is there exactly once"
-                ),
+                "check": "; ".join(problems) or "produced = landed + rejected, every offset exactly once",
             },
-        )  # fmt: skip
+        )
         return problems
+
+    def _verify(self) -> list[str]:
+        """Have the lake checked as an operator would."""
+        arguments = ["maintain", "verify", "--lake", str(self._lake)]
+        found = subprocess.run([*_own_command(), *arguments], capture_output=True, text=True, check=False)
+        verdict = (found.stdout.splitlines() or [""])[-1].strip()
+        view.pairs(self._console, {"verify": f"{verdict}, by {_typed(*arguments)}"})
+        if not found.returncode:
+            return []
+        view.say(self._console, found.stdout.rstrip())
+        return [found.stderr.strip()]
 
     def _report(self, reader: _Reader) -> None:
         view.title(self._console, "Why records were rejected")
         view.query(self._console, reader.ask(_REASONS))
-        view.title(self._console, "Who took the most, and how much of it in requests outside any conversation")
+        view.title(self._console, "Who took most answers, and what share of requests stood alone")
         answer = reader.ask(_TAKERS)
         label_of = {label.account_id: label for label in self._simulation.labels}
         rows = [(*row, _in_words(label_of[str(row[0])])) for row in answer.rows]
         view.query(self._console, Answer(answer.sql, [*answer.columns, "(simulated as)"], rows, answer.took_s))
-        view.say(
+        view.prose(
             self._console,
-            "\n  Volume alone does not tell harvesters from customers.  Scoring accounts is the next part of Stillwatch\n"
-            "  and not built yet: the last column comes from the simulation and not from any detection.",
+            "Volume alone does not tell harvesters from customers. Scoring accounts is not built yet: the last column "
+            "comes from the simulation, not from any detection.",
         )
 
-    def _say_next(self, problems: list[str]) -> None:
-        for problem in problems:
-            view.say(self._console, f"stillwatch demo: {problem}")
-        lake = shlex.quote(str(self._lake))
+    def _say_next(self) -> None:
+        ask = _typed("sql", "--lake", str(self._lake))
         view.title(self._console, "What to try next")
-        for what, command in {
-            "a query of your own": f'{_typed("sql", "--lake")} {lake} "SELECT model, count(*) FROM access GROUP BY ALL"',
-            "a prompt for many": f'{_typed("sql", "--lake")} {lake}',
-            "the job on your own topic, into a lake of its own": _typed("run", "--bootstrap")
-            + " HOST:PORT --topic TOPIC --lake lake",
-            "traffic into a file, or with --bootstrap and --topic into a topic": _typed(
-                "simulate", "--hours", "6", "--out", "traffic.ndjson.zst"
-            ),
-        }.items():
-            view.say(self._console, f"  {what}:")
-            view.say(self._console, f"    {command}")
-        view.say(self._console, f"  which accounts harvest: {self._folder / 'labels.csv'}; who they are: {self._folder / 'accounts.ndjson'}")
-
-
-class _Feed(threading.Thread):
-    """Sends the simulated traffic, an hour of it a second, from a thread of its own."""
-
-    def __init__(self, simulation: Simulation, writer: TopicWriter, seconds: int) -> None:
-        super().__init__(name="feed", daemon=True)
-        self._simulation, self._writer, self._seconds = simulation, writer, seconds
-        self._stopping = threading.Event()
-        self._began_s = time.monotonic()
-        self.broken = 0
-        self.clock = ""
-        self.ended = False
-        self.error: BaseException | None = None
-
-    @property
-    def produced(self) -> int:
-        """Records that the broker has acknowledged."""
-        return self._writer.sent
-
-    @property
-    def elapsed_s(self) -> float:
-        """Since the traffic began."""
-        return time.monotonic() - self._began_s
-
-    def __enter__(self) -> Self:
-        self._began_s = time.monotonic()
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stopping.set()
-        self.join(timeout=_STOP_S)
-
-    def run(self) -> None:
-        """Send, in the thread."""
-        try:
-            self._send_all()
-            self._writer.flush()
-        except BaseException as error:  # noqa: BLE001  # raised again by whoever watches
-            self.error = error
-        self.ended = True
-
-    def _send_all(self) -> None:
-        for number, event in enumerate(self._simulation.events(), start=1):
-            at = datetime.fromisoformat(event["event_time"])
-            ahead_s = (at - self._simulation.start).total_seconds() / 3600 * _HOUR_S - self.elapsed_s
-            if ahead_s > 0.002:  # noqa: PLR2004  # below this, a sleep costs more than it corrects
-                self._stopping.wait(ahead_s)
-            if self._stopping.is_set() or self.elapsed_s > self._seconds * _LATE:
-                return
-            key = event["account_id"].encode()
-            self._writer.send(KeyedLine(key, orjson.dumps(event)))
-            if number % BROKEN_EVERY == 0:
-                damage = _DAMAGES[self.broken % len(_DAMAGES)]
-                self.broken += 1
-                self._writer.send(KeyedLine(key, damage(event)))
-            self.clock = f"{at:%a %H:%M}"
-
-
-_DAMAGES: Final[tuple[Callable[[Event], bytes], ...]] = (
-    lambda event: orjson.dumps(event)[:200],
-    lambda event: orjson.dumps({**event, "account_id": None}),
-    lambda event: orjson.dumps({**event, "output_tokens": -7}),
-    lambda event: orjson.dumps({**event, "event_time": "2999-01-01T00:00:00Z"}),
-    lambda event: orjson.dumps({**event, "status": "teapot"}),
-    lambda event: orjson.dumps(event).replace(b'"prompt":"', b'"prompt":"\xff\xfe'),
-)
-"""What goes wrong with records on their way: cut short, incomplete, impossible, of the wrong type, not UTF-8."""
+        view.commands(
+            self._console,
+            {
+                "a query of your own": f'{ask} "{_EXAMPLE}"',
+                "a prompt for many": ask,
+                "the job on a topic of yours": f"{_typed('run')} --bootstrap HOST:PORT --topic TOPIC --lake lake",
+                "traffic into a file; with --bootstrap and --topic, into a topic": _typed(
+                    "simulate", "--hours", "6", "--out", "traffic.ndjson.zst"
+                ),
+            },
+        )
+        labels, accounts = self._folder / "labels.csv", self._folder / "accounts.ndjson"
+        view.prose(self._console, f"{labels} says which accounts harvest, {accounts} who they are.")
 
 
 class _Reader:
@@ -462,17 +429,8 @@ class _Reader:
         return int(str(self.ask(sql).rows[0][0]))
 
 
-def _write_labels(simulation: Simulation, folder: Path) -> None:
-    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.DictWriter(file, [field.name for field in fields(Label)], lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(asdict(label) for label in simulation.labels)
-    lines = [orjson.dumps(asdict(account)) + b"\n" for account in simulation.accounts]
-    (folder / "accounts.ndjson").write_bytes(b"".join(lines))
-
-
 def _in_words(label: Label) -> str:
-    return f"harvester, {label.variant}" if label.label == "attack" else f"customer, {label.population}"
+    return f"harvester, {label.variant}" if label.label == "attack" else "customer"
 
 
 def _stopped_well(job: ServerProcess, log: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Final, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
 from rich.syntax import Syntax
@@ -85,7 +87,9 @@ class View:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -103,6 +107,13 @@ def say(console: Console, text: str | Text = "") -> None:
     console.print(text, soft_wrap=True, markup=False)
 
 
+def prose(console: Console, text: str) -> None:
+    """Print sentences, wrapped between words."""
+    console.print()
+    for line in textwrap.wrap(text, _width(console) - 2, break_on_hyphens=False):
+        say(console, f"  {line}")
+
+
 def title(console: Console, text: str) -> None:
     """Begin a part of the report."""
     console.print()
@@ -115,31 +126,48 @@ def pairs(console: Console, values: Mapping[str, str]) -> None:
         say(console, Text.assemble(("  " + name.ljust(_NAME_WIDTH), "dim"), value))
 
 
+def commands(console: Console, values: Mapping[str, str]) -> None:
+    """Print what each command is for, and the command on a line of its own."""
+    for what, command in values.items():
+        say(console, Text(f"  {what}:", "dim"))
+        say(console, f"    {command}")
+
+
 def query(console: Console, answer: Answer) -> None:
     """Print a query and its answer."""
-    console.print(_sql(answer.sql), width=_width(console))
-    console.print(table(answer))
+    console.print(_sql(answer.sql), soft_wrap=True)
+    console.print()
+    console.print(table(answer), width=_width(console))
 
 
-def table(answer: Answer) -> Table:
-    """A query's answer: numbers with thousands separated, to the right."""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-    for number, name in enumerate(answer.columns):
+def table(answer: Answer) -> Padding:
+    """A query's answer: numbers with thousands separated, to the right; where room is short, the last column is cut."""
+    shown = Table.grid(padding=(0, 2, 0, 0))
+    columns = [[_cell(row[number]) for row in answer.rows] for number in range(len(answer.columns))]
+    for number, cells in enumerate(columns):
         numeric = all(isinstance(row[number], int | float) for row in answer.rows)
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True)
-    for row in answer.rows:
-        shown.add_row(*map(_cell, row))
-    return shown
+        last = number == len(columns) - 1
+        wide = max(map(len, [answer.columns[number], *cells]))
+        shown.add_column(justify="right" if numeric else "left", no_wrap=True, min_width=None if last else wide)
+    shown.add_row(*(Text(name, "dim") for name in answer.columns))
+    for row in zip(*columns, strict=True):
+        shown.add_row(*map(Text, row))
+    return Padding(shown, (0, 0, 0, 2), expand=False)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)
 
 
-def _sql(sql: str) -> Syntax:
-    return Syntax(sql, "sql", theme="ansi_dark", background_color="default", word_wrap=True, padding=(0, 2))
+def _sql(sql: str) -> Text:
+    painter = Syntax("", "sql", theme="ansi_dark", background_color="default")
+    painted = painter.highlight("\n".join("  " + line for line in sql.splitlines()))
+    painted.rstrip()
+    return painted
 
 
 def _width(console: Console) -> int:
@@ -149,8 +177,8 @@ def _width(console: Console) -> int:
 def _line(moment: Moment) -> str:
     answered = f", query in {moment.answer.took_s * 1000:.0f} ms" if moment.answer else ""
     return (
-        f"{moment.elapsed_s:3.0f} s: produced {moment.produced:,}, landed {moment.landed:,}, rejected {moment.rejected:,}, "
-        f"lag {moment.lag:,}, {moment.files:,} files{answered}"
+        f"{moment.elapsed_s:3.0f} s: produced {moment.produced:,}, landed {moment.landed:,}, "
+        f"rejected {moment.rejected:,}, lag {moment.lag:,}, {moment.files:,} files{answered}"
     )
 
 
@@ -158,18 +186,21 @@ def _picture(moment: Moment, width: int) -> RenderableType:
     bar = ProgressBar(total=moment.seconds, completed=min(moment.elapsed_s, moment.seconds), width=width - 24)
     progress = Table.grid(padding=(0, 2))
     progress.add_row(" ", bar, Text(moment.clock, style="bold"))
-    counts = Table.grid(padding=(0, 3))
-    for _ in range(4):
-        counts.add_column(justify="right")
-        counts.add_column()
+    counts = Table.grid(padding=(0, 2, 0, 0))
     bold = "bold"
     counts.add_row(
-        Text(f"  {moment.produced:,}", bold), "produced", Text(f"{moment.landed:,}", "bold green"), "landed",
-        Text(f"{moment.rejected:,}", "bold yellow"), "rejected", Text(f"{moment.lag:,}", bold), "lag",
+        Text(f"{moment.produced:>9,}", bold), "produced", Text(f"{moment.landed:>9,}", "bold green"), "landed",
+        Text(f"{moment.rejected:>5,}", "bold yellow"), "rejected", Text(f"{moment.lag:>7,}", bold), "lag",
     )  # fmt: skip
     parts: list[RenderableType] = [Text(), progress, Text(), counts]
     if moment.answer:
-        said = f"the lake while the job writes: {moment.files:,} files, {moment.file_bytes / 1e6:,.1f} MB; "
-        said += f"this query took {moment.answer.took_s * 1000:.0f} ms"
-        parts += [Text(), Text("  " + said, style="dim"), _sql(moment.answer.sql), table(moment.answer)]
+        took_ms = moment.answer.took_s * 1000
+        size = f"{moment.files:,} files, {moment.file_bytes / 1e6:,.1f} MB"
+        said = f"The lake while the job writes: {size}, this query {took_ms:.0f} ms"
+        parts += [Text(), Text("  " + said, "dim"), _sql(moment.answer.sql), Text(), table(moment.answer)]
+    else:
+        parts += [
+            Text(),
+            Text("  The job is joining its consumer group; until then the traffic waits in Kafka.", "dim"),
+        ]
     return Group(*parts)

@@ -27,8 +27,8 @@ from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
 from pipeline.stream import Limits, Stream
 
-_CAUGHT_UP_CHECK_S = 0.5
 _SHOWN_EVERY_S = 0.5
+_LOGGED_EVERY_S = 30.0
 _START_S = 30.0
 
 log = structlog.get_logger("run")
@@ -71,7 +71,7 @@ def run(
     file_age: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Write a partition's rows once the first has waited this long.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Stop when everything in the topic is landed.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop when everything is landed that the topic held at the start.")] = False,
     max_events: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N records.")] = None,
     accept_hole: Annotated[
         list[str] | None,
@@ -169,37 +169,31 @@ def _limits(settings: Settings, records_max: int | None) -> Limits:
 
 
 def _work(stream: Stream, stop: Stop, display: _Display, *, once: bool) -> None:
-    checked_s, seen = time.monotonic(), 0
-    while not stop.reason and not stream.exhausted:
+    while not (stop.reason or stream.exhausted or (once and stream.caught_up())):
         stream.round()
         display.show()
-        if not once:
-            continue
-        idle, seen = stream.progress.records == seen, stream.progress.records
-        if idle and time.monotonic() - checked_s >= _CAUGHT_UP_CHECK_S:
-            checked_s = time.monotonic()
-            if stream.caught_up():
-                return
 
 
 def _say_goodbye(stream: Stream, stop: Stop, *, written: bool) -> None:
-    progress = stream.progress
-    counts = {"read": progress.records, "events": progress.events, "rejects": progress.rejects, "files": progress.files}
     if not written:
-        log.error("stopped before all was written; what is missing stays in Kafka and is read again", **counts)
+        log.error("stopped before all was written; what is missing stays in Kafka and is read again", **_counts(stream))
         raise typer.Exit(4)
-    log.info("stopped", why=stop.reason or "done", **counts)
+    log.info("stopped", why=stop.reason or "done", **_counts(stream))
+
+
+def _counts(stream: Stream) -> dict[str, int]:
+    progress = stream.progress
+    return {"read": progress.records, "events": progress.events, "rejects": progress.rejects, "files": progress.files}
 
 
 class _Display:
-    """One line on a terminal that says how far the job is; nothing elsewhere."""
+    """One line on a terminal that says how far the job is; elsewhere a log line now and then."""
 
     def __init__(self, stream: Stream, source: KafkaSource) -> None:
         self._stream, self._source = stream, source
         console = Console(stderr=True)
         self._live = Live(console=console, auto_refresh=False, transient=True) if sys.stderr.isatty() else None
-        self._shown_s = self._rate_s = time.monotonic()
-        self._rate_records, self._rate = 0, 0.0
+        self._shown_s, self._shown_records = time.monotonic(), 0
 
     def __enter__(self) -> _Display:
         if self._live:
@@ -211,16 +205,19 @@ class _Display:
             self._live.stop()
 
     def show(self) -> None:
-        """Refresh the line, a few times a second."""
+        """Refresh the line a few times a second; where there is no terminal, log now and then."""
         now_s = time.monotonic()
-        if self._live is None or now_s - self._shown_s < _SHOWN_EVERY_S:
+        if now_s - self._shown_s < (_SHOWN_EVERY_S if self._live else _LOGGED_EVERY_S):
             return
         progress = self._stream.progress
-        self._rate = (progress.records - self._rate_records) / (now_s - self._rate_s)
-        self._rate_s, self._rate_records, self._shown_s = now_s, progress.records, now_s
+        rate = (progress.records - self._shown_records) / (now_s - self._shown_s)
+        self._shown_s, self._shown_records = now_s, progress.records
         lag = self._source.lag(self._stream.owned)
+        if self._live is None:
+            log.info("progress", records_per_s=round(rate), **_counts(self._stream), lag=lag, failing=progress.failing)
+            return
         parts = [
-            f"{self._rate:,.0f} records/s",
+            f"{rate:,.0f} records/s",
             f"landed {progress.events:,}",
             f"rejected {progress.rejects:,}",
             f"lag {'?' if lag is None else f'{lag:,}'}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pipeline.batch import Partition
 
@@ -59,6 +61,10 @@ class Commit:
     worker: str
 
 
+REBUILT: Final = "rebuilt: no file holds these offsets"
+"""Stands for the worker of a commit that `maintain rebuild-catalog` filled in between the commits that it found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hole:
     """Offsets `first_offset` to `next_offset` - 1 of a partition that Kafka deleted before they were landed."""
@@ -85,3 +91,22 @@ class Claim:
     partition: Partition
     next_offset: int
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that the catalog said at one moment.
+
+    Attributes:
+        offsets: where reading goes on.
+        commits: by partition and offset.
+        live: files that readers see, by commit.
+        pending: files of commits whose files are not shown yet, by commit.
+        holes: noticed so far.
+    """
+
+    offsets: Mapping[Partition, int]
+    commits: Sequence[Commit]
+    live: Mapping[str, Sequence[FileEntry]]
+    pending: Mapping[str, Sequence[FileEntry]]
+    holes: Sequence[Hole]

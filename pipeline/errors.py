@@ -5,8 +5,10 @@
     StillwatchError          exit code
     ├─ ConfigError           2   a setting or argument is wrong: stop at start, one clear line
     ├─ OffsetGapError        3   Kafka no longer holds offsets that were never landed: stop, name them
+    ├─ UnreadableError       3   Kafka sends records that nobody can read: stop, name them
     ├─ RetryableError        4   broker, catalog or disk is down: bounded retry with back-off, then stop
     ├─ SchemaError           5   Stillwatch broke its own contract (a file, catalog or frame of another shape): stop
+    ├─ LakeDamagedError      6   files and catalog do not agree, or a file is not what was written: name them, change nothing
     └─ FencedError           –   another worker owns this partition now: drop the buffer, seek again; never ends the job
 
 Bad input is data: it becomes a reject row and never an exception.  Anything else that is raised is a bug: it is
@@ -35,6 +37,12 @@ class OffsetGapError(StillwatchError):
     exit_code = 3
 
 
+class UnreadableError(StillwatchError):
+    """A batch of records fails its checksum or breaks Kafka's own format."""
+
+    exit_code = 3
+
+
 class RetryableError(StillwatchError):
     """Something outside (broker, catalog, disk) is down or full; trying again later may work."""
 
@@ -45,6 +53,12 @@ class SchemaError(StillwatchError):
     """Data that Stillwatch itself wrote, or is about to write, is not of the shape it promises."""
 
     exit_code = 5
+
+
+class LakeDamagedError(StillwatchError):
+    """Files are missing, changed or too many, as the catalog or the other files tell."""
+
+    exit_code = 6
 
 
 class FencedError(StillwatchError):

@@ -73,7 +73,7 @@ def decode(value: bytes | None, kafka_time_ms: int) -> dict[str, object]:
             raise Refusal("missing_field", f"required field {field.name} {state}", field.name)
     unknown = {name: given for name, given in payload.items() if name not in _FIELDS and given is not None}
     if unknown:
-        row[EXTRA.name] = orjson.dumps(unknown).decode()
+        row[EXTRA.name] = _as_json(unknown)
     return row
 
 
@@ -93,6 +93,13 @@ def _parse(value: bytes | None) -> dict[str, object]:
     if not isinstance(payload, dict):
         raise Refusal("wrong_type", f"expected an object, got {_named(payload)}")
     return payload
+
+
+def _as_json(unknown: dict[str, object]) -> str:
+    try:
+        return orjson.dumps(unknown).decode()
+    except orjson.JSONEncodeError:  # it reads 1024 levels and writes 254
+        raise Refusal("impossible_value", "unknown fields are nested too deep to keep") from None
 
 
 def _check(field: Field, given: object, kafka_time_ms: int) -> object:

@@ -1,4 +1,4 @@
-"""Prove from the bytes of JSON objects that typed columns hold all that they say, without parsing them.
+r"""Prove from the bytes of JSON objects that typed columns hold all that they say, without parsing them.
 
 A parser that is told which fields to read says nothing of those it was not told of, bends what does not fit (text "200"
 becomes the number 200), and of a field that is there twice takes the first where others take the last.  Counting shows
@@ -7,7 +7,7 @@ name that such a value may have, and no null under a name whose column has a val
 twice, or of another kind.
 
 Every `:` in JSON either follows a key's closing quote or stands inside a text.  Inside a text each quote is escaped, so
-`":` there reads `\\":`.  What is left to doubt (white space before a colon, a backslash at a key's end, a nested value, a
+`":` there reads `\":`.  What is left to doubt (white space before a colon, a backslash at a key's end, a nested value, a
 comma before a closing brace) is not decided here but called unsure.
 """
 
@@ -33,6 +33,9 @@ _MASK: Final = (1 << _BITS) - 1
 TEXT, NUMBER, BOOLEAN, _UNSURE = (1 << _BITS * i for i in range(4))
 _NULL: Final = 0
 """As good as absent."""
+_IN_TEXT: Final = -1
+"""A colon that follows no key."""
+_EITHER: Final = -1
 _KIND: Final = np.full(256, _UNSURE, dtype=np.int64)
 _KIND[_QUOTE] = TEXT
 _KIND[np.frombuffer(b"-0123456789", dtype=np.uint8)] = NUMBER
@@ -47,8 +50,8 @@ class Names:
     """Which kind of value each known field may have, in the forms that the scan needs.
 
     Attributes:
-        kind_by_end: indexed by a key's last byte and its last but two: the kind of number or boolean that such a key may
-            have, 0 for none, -1 where known fields of both kinds end so.
+        kind_by_end: indexed by a key's last byte and its last but two, the kind that a value after such a key may have
+            if it is no text; 0 if it must be one, `_EITHER` where known fields of several kinds end so.
         hashes: of the names, ascending.
         fields: which field each hash is of.
         length_max: bytes of the longest name.
@@ -93,7 +96,7 @@ def names_of(kinds: Mapping[str, int]) -> Names:
         # A name of one letter: before its opening quote stands whatever may stand before a key.
         for third in [key[-3]] if len(key) > 2 else _BEFORE_KEY:  # noqa: PLR2004
             known = table[key[-1], third]
-            table[key[-1], third] = kind if known in (0, kind) else -1
+            table[key[-1], third] = kind if known in (0, kind) else _EITHER
     table[table == TEXT] = 0
     names = list(kinds)
     hashes = np.array([_hash(name.encode("ascii")) for name in names], dtype=np.uint64)
@@ -153,19 +156,32 @@ def _codes(padded: Bytes, begin: int, names: Names) -> tuple[Counts, Counts, Cou
 
 
 def _null_fields(padded: Bytes, colon: Counts, names: Names) -> tuple[Counts, Counts, Counts]:
-    """Of colons before nulls: those after a known name, which name, and those whose name cannot be read here."""
+    """Look at the keys of nulls, from their last byte to their opening quote.
+
+    Returns:
+        Colons after a known name, which field that is, and colons after a key that cannot be read here.
+    """
     value = np.zeros(len(colon), dtype=np.uint64)
+    odd = np.zeros(len(colon), dtype=np.bool_)
     reading = np.arange(len(colon))
     for back in range(2, names.length_max + 3):
         byte = padded[colon[reading] - back]
+        odd[reading[byte == _BACKSLASH]] = True
         inside = (byte != _QUOTE) & (byte != _BACKSLASH)
         reading = reading[inside]
-        if not len(reading):
-            break
         value[reading] = (value[reading] ^ byte[inside]) * _HASH_FACTOR
-    ended = padded[colon - 1] == _QUOTE
-    ended[reading] = False
-    return colon, value.astype(np.int64), reading
+    odd[reading] = True  # longer than any name, as written; an escape further on might make it one
+    place = np.minimum(np.searchsorted(names.hashes, value), len(names.hashes) - 1)
+    known = ~odd & (names.hashes[place] == value)
+    return colon[known], names.fields[place[known]], colon[odd]
+
+
+def _hash(name: bytes) -> int:
+    """Of a name, byte by byte from its end, as `_null_fields` does it."""
+    value = 0
+    for byte in reversed(name):
+        value = ((value ^ byte) * int(_HASH_FACTOR)) & (2**64 - 1)
+    return value
 
 
 def _trailing_commas(data: Bytes, begin: int) -> Counts:
@@ -175,4 +191,4 @@ def _trailing_commas(data: Bytes, begin: int) -> Counts:
     comma = before == _COMMA
     spaced = np.flatnonzero(before <= _SPACE)
     comma[spaced] = (data[closing[spaced] - 2] == _COMMA) | (data[closing[spaced] - 2] <= _SPACE)
-    return closing[comma]
+    return np.asarray(closing[comma])

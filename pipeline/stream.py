@@ -90,6 +90,9 @@ class _Owned:
     claim: Claim
     first_offset: int
     next_offset: int
+    end: int
+    """Where the log ended when the partition was opened."""
+
     parts: list[Decoded] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
@@ -180,13 +183,10 @@ class Stream:
         return self._limits.records_max is not None and self.progress.records >= self._limits.records_max
 
     def caught_up(self) -> bool:
-        """Whether everything that the owned partitions hold now is read; it may not be written yet."""
+        """Whether everything is read that the owned partitions held when they were opened; it may not be written yet."""
         if not self.assigned_once or self._unopened:
             return False
-        try:
-            return all(own.next_offset >= self._source.range_of(partition)[1] for partition, own in self._owned.items())
-        except RetryableError:  # the broker is away: nothing can be said
-            return False
+        return all(own.next_offset >= own.end for own in self._owned.values())
 
     def flush(self, until_s: float) -> bool:
         """Write everything that is read, trying until a moment of `clock.elapsed_s`; says whether all was written."""
@@ -248,7 +248,7 @@ class Stream:
             log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
         offset = self._check_range(claim, first, end)
         if self._source.read_from(partition, offset):
-            self._owned[partition] = _Owned(claim, offset, offset)
+            self._owned[partition] = _Owned(claim, offset, offset, end)
             log.info("reading", partition=str(partition), offset=offset, behind=end - offset)
 
     def _check_range(self, claim: Claim, first: int, end: int) -> int:
@@ -284,6 +284,7 @@ class Stream:
             own.rows += len(decoded.events) + len(decoded.rejects)
             own.bytes += decoded.events.nbytes + decoded.rejects.nbytes
             self.progress.records += len(records)
+            log.debug("read", partition=str(records.partition), records=len(records), rejects=len(decoded.rejects))
         own.next_offset = max(own.next_offset, records.next_offset)
 
     def _cut(self, records: Records) -> Records:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.batch import Partition
-from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.commits import Claim, Commit, FileEntry, Hole, Manifest
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 
 SCHEMA_VERSION: Final = 1
@@ -34,6 +34,9 @@ LOCK_WAIT_S: Final = 5.0
 IDLE_S_MAX: Final = 20.0
 """PostgreSQL ends a transaction whose worker says nothing for this long.  SQLite cannot: there a frozen worker must be
 killed or woken."""
+
+_CREATION_LOCK: Final = 0x5711
+"""PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
 
 _META = sa.MetaData()
 _meta = sa.Table("meta", _META, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False))
@@ -108,26 +111,62 @@ class Catalog:
             SchemaError: a newer Stillwatch made it.
         """
         engine = _engine(url)
+        if not create and _is_missing_file(engine.url):
+            raise ConfigError(f"there is no catalog at {url_without_password(url)}: has `stillwatch run` written here?")
         catalog = cls(engine)
         try:
-            with catalog._transaction(write=create) as tx:
-                if create:
-                    _META.create_all(tx)
-                    tx.execute(_insert(engine, _meta).values(key="schema_version", value=str(SCHEMA_VERSION)).on_conflict_do_nothing())
-                elif not sa.inspect(tx).has_table("meta"):
-                    raise ConfigError(f"{url_without_password(url)} holds no catalog: has `stillwatch run` written here?")
-                version = tx.execute(sa.select(_meta.c.value).where(_meta.c.key == "schema_version")).scalar_one()
+            version = catalog._version()
+            if version is None and create:
+                catalog._create()
+                version = catalog._version()
         except BaseException:
             engine.dispose()
             raise
-        if int(version) != SCHEMA_VERSION:
+        if version is None:
+            engine.dispose()
+            raise ConfigError(f"{url_without_password(url)} holds no catalog: has `stillwatch run` written here?")
+        if version != SCHEMA_VERSION:
             engine.dispose()
             raise SchemaError(f"the catalog has version {version}, this Stillwatch knows version {SCHEMA_VERSION}: upgrade it")
         return catalog
 
+    @classmethod
+    def check_empty(cls, url: str) -> None:
+        """Check that there is no catalog at a URL yet, or one without content; makes nothing.
+
+        Raises:
+            ConfigError: the URL is unusable, or there is a catalog that holds something.
+            RetryableError: the database does not answer.
+        """
+        engine = _engine(url)
+        catalog = cls(engine)
+        try:
+            if not _is_missing_file(engine.url) and catalog._version() is not None:
+                with catalog._transaction() as tx:
+                    _check_empty(tx)
+        finally:
+            catalog.close()
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def _version(self) -> int | None:
+        """Version of the tables, or None where there are none."""
+        with self._transaction() as tx:
+            if not sa.inspect(tx).has_table(_meta.name):
+                return None
+            found = tx.execute(sa.select(_meta.c.value).where(_meta.c.key == "schema_version")).scalar_one_or_none()
+            return None if found is None else int(found)
+
+    def _create(self) -> None:
+        """Make the tables; of several workers that start at once, one."""
+        with self._transaction(write=True) as tx:
+            if tx.dialect.name == "postgresql":
+                tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            _META.create_all(tx)
+            row = {"key": "schema_version", "value": str(SCHEMA_VERSION)}
+            tx.execute(_insert(self._engine, _meta).values(row).on_conflict_do_nothing())
 
     def take(self, partition: Partition) -> Claim | None:
         """Take a partition over: from now on no former owner can commit.
@@ -222,14 +261,20 @@ class Catalog:
     def offsets(self) -> dict[Partition, int]:
         """Where reading goes on, for every partition ever read."""
         with self._transaction() as tx:
-            rows = tx.execute(sa.select(_offsets).order_by(_offsets.c.topic, _offsets.c.partition))
-            return {Partition(row.topic, row.partition): row.next_offset for row in rows}
+            return _all_offsets(tx)
 
     def commits(self) -> list[Commit]:
         """Every commit, by partition and offset."""
-        query = sa.select(_commits).order_by(_commits.c.topic, _commits.c.partition, _commits.c.first_offset)
         with self._transaction() as tx:
-            return [_commit(row) for row in tx.execute(query).mappings()]
+            return _all_commits(tx)
+
+    def manifest(self) -> Manifest:
+        """Everything of one moment, while workers go on writing."""
+        files: dict[str, dict[str, list[FileEntry]]] = {"live": {}, "pending": {}}
+        with self._transaction(snapshot=True) as tx:
+            for row in tx.execute(sa.select(_files).order_by(_files.c.path)).mappings():
+                files[row["state"]].setdefault(row["commit_id"], []).append(_file(row))
+            return Manifest(_all_offsets(tx), _all_commits(tx), files["live"], files["pending"], _all_holes(tx))
 
     def note_hole(self, partition: Partition, first_offset: int, next_offset: int, now_us: int) -> Hole:
         """Record that offsets are gone from Kafka; recording the same again changes nothing."""
@@ -258,11 +303,7 @@ class Catalog:
     def holes(self) -> list[Hole]:
         """Every hole that was ever noticed."""
         with self._transaction() as tx:
-            rows = tx.execute(sa.select(_holes).order_by(_holes.c.topic, _holes.c.partition, _holes.c.first_offset))
-            return [
-                Hole(Partition(row.topic, row.partition), row.first_offset, row.next_offset, row.accepted_at_us is not None)
-                for row in rows
-            ]
+            return _all_holes(tx)
 
     def replace_all(
         self, offsets: dict[Partition, int], commits: Iterable[tuple[Commit, Sequence[FileEntry]]], holes: Iterable[Hole], now_us: int
@@ -273,8 +314,7 @@ class Catalog:
             ConfigError: it is not empty.
         """
         with self._transaction(write=True) as tx:
-            if tx.execute(sa.select(sa.func.count()).select_from(_offsets)).scalar_one():
-                raise ConfigError("the catalog is not empty: rebuild into a new one")
+            _check_empty(tx)
             for partition, offset in offsets.items():
                 tx.execute(sa.insert(_offsets).values(**_key(partition), next_offset=offset, epoch=0))
             for commit, files in commits:
@@ -288,11 +328,18 @@ class Catalog:
                 tx.execute(sa.insert(_holes).values(**_key(hole.partition), **span, accepted_at_us=now_us))
 
     @contextlib.contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        """One transaction; a database that does not answer, is locked or full becomes a RetryableError."""
+    def _transaction(self, *, write: bool = False, snapshot: bool = False) -> Iterator[sa.Connection]:
+        """One transaction; a database that does not answer, is locked or full becomes a RetryableError.
+
+        Args:
+            write: it will write.
+            snapshot: all its queries see one moment, and not each its own.
+        """
         try:
             with self._engine.connect() as connection:
                 connection = connection.execution_options(stillwatch_write=write)
+                if snapshot and self._engine.dialect.name == "postgresql":  # SQLite's transactions are so anyway
+                    connection = connection.execution_options(isolation_level="REPEATABLE READ")
                 with connection.begin():
                     yield connection
         except sa.exc.IntegrityError:
@@ -337,6 +384,17 @@ def _engine(url: str) -> sa.Engine:
         raise ConfigError(f"--catalog: the driver {error.name} is not installed; install stillwatch[postgres]") from None
 
 
+def _is_missing_file(url: sa.URL) -> bool:
+    """Whether SQLite would make the file, even for somebody who only reads."""
+    return url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file()
+
+
+def _check_empty(tx: sa.Connection) -> None:
+    for table in (_offsets, _commits):
+        if tx.execute(sa.select(sa.func.count()).select_from(table)).scalar_one():
+            raise ConfigError("the catalog is not empty: move it away, or name a new one with --catalog")
+
+
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigError("--catalog: SQLite needs a file, for example sqlite:////var/lib/stillwatch/catalog.db")
@@ -365,6 +423,24 @@ def _insert(engine: sa.Engine, table: sa.Table) -> Any:
 
 def _key(partition: Partition) -> dict[str, Any]:
     return {"topic": partition.topic, "partition": partition.number}
+
+
+def _all_offsets(tx: sa.Connection) -> dict[Partition, int]:
+    rows = tx.execute(sa.select(_offsets).order_by(_offsets.c.topic, _offsets.c.partition))
+    return {Partition(row.topic, row.partition): row.next_offset for row in rows}
+
+
+def _all_commits(tx: sa.Connection) -> list[Commit]:
+    query = sa.select(_commits).order_by(_commits.c.topic, _commits.c.partition, _commits.c.first_offset)
+    return [_commit(row) for row in tx.execute(query).mappings()]
+
+
+def _all_holes(tx: sa.Connection) -> list[Hole]:
+    rows = tx.execute(sa.select(_holes).order_by(_holes.c.topic, _holes.c.partition, _holes.c.first_offset))
+    return [
+        Hole(Partition(row.topic, row.partition), row.first_offset, row.next_offset, row.accepted_at_us is not None)
+        for row in rows
+    ]
 
 
 def _of(table: sa.Table, partition: Partition) -> list[sa.ColumnElement[bool]]:

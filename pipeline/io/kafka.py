@@ -20,7 +20,7 @@ from kafka.structs import OffsetAndMetadata
 
 from pipeline.batch import Partition, Records
 from pipeline.config import Settings
-from pipeline.errors import ConfigError, RetryableError
+from pipeline.errors import ConfigError, RetryableError, UnreadableError
 from pipeline.io import columnar
 from pipeline.io.records import to_records
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
@@ -91,7 +91,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
 
         Raises:
             ConfigError: the broker refuses this client.
-            RetryableError: the broker sent something unreadable.
+            UnreadableError: the broker sent a corrupt batch.
+            RetryableError: the broker fails in another way.
         """
         out_of_range: list[OutOfRange] = []
         found: Mapping[TopicPartition, list[Any]] = {}
@@ -106,6 +107,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             pass  # polled between an assignment and its listener, which sets the position
         except _REFUSED as error:
             raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
+        except kafka_errors.CorruptRecordError as error:  # not to be polled again: kafka-python may loop on it for ever
+            raise UnreadableError(f"the broker sent records that cannot be read: {error}") from error
         except kafka_errors.KafkaError as error:
             raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,8 @@ ROW_GROUP_ROWS: Final = 122_880
 """DuckDB's own row group: sixty of its vectors."""
 
 _STAGING: Final = "_staging"
+_QUARANTINE: Final = "_quarantine"
+_NAME: Final = re.compile(r"(?P<partition>.+-\d+)-(?P<first>\d{20})-\d{20}-(?P<commit>[0-9a-f]{32})\.parquet")
 _TOPIC_CHARS_MAX: Final = 80
 """File names hold 255 bytes, and topic names alone up to 249."""
 
@@ -75,7 +77,7 @@ class Lake:
             entries = [
                 self._stage_one(commit, section, index, len(sections)) for index, section in enumerate(sections)
             ]
-            _sync_folders({self._staged(commit, entry.path).parent for entry in entries}, self.root)
+            _sync_folders({self.staged_path(commit, entry.path).parent for entry in entries}, self.root)
         except OSError as error:
             self.discard(commit)
             raise RetryableError(f"lake {self.root}: {error.strerror or error}; nothing is lost, the records stay in Kafka") from error
@@ -95,7 +97,7 @@ class Lake:
                 final.parent.mkdir(parents=True, exist_ok=True)
                 folders.add(final.parent)
                 with contextlib.suppress(FileNotFoundError):
-                    self._staged(commit, file.path).replace(final)
+                    self.staged_path(commit, file.path).replace(final)
                 if not final.exists():
                     raise SchemaError(f"{final}: a committed file is gone; `stillwatch maintain verify` says what else is")
             _sync_folders(folders, self.root)
@@ -132,6 +134,23 @@ class Lake:
             shutil.rmtree(folder, ignore_errors=True)
         return len(there)
 
+    def quarantine(self, paths: Iterable[str]) -> None:
+        """Move files out of the tables, to where no glob over a table and no reader looks.
+
+        Raises:
+            RetryableError: the file system refuses.
+        """
+        try:
+            folders = set()
+            for path in paths:
+                aside = self.root / _QUARANTINE / path
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                (self.root / path).replace(aside)
+                folders |= {aside.parent, (self.root / path).parent}
+            _sync_folders(folders, self.root)
+        except OSError as error:
+            raise RetryableError(f"lake {self.root}: {error.strerror or error}") from error
+
     def staged_files(self) -> Iterator[Path]:
         """Every staged Parquet file, as paths relative to the lake."""
         for path in sorted((self.root / _STAGING).rglob("*.parquet")):
@@ -147,7 +166,7 @@ class Lake:
         path = f"{section.table}/dt={section.dt}/hour={section.hour:02d}/{_name(commit)}"
         footer = {**footer_of(commit), "table": section.table, "file": index, "files": count}
         content = _to_parquet(section, footer)
-        staged = self._staged(commit, path)
+        staged = self.staged_path(commit, path)
         staged.parent.mkdir(parents=True, exist_ok=True)
         with staged.open("xb") as file:
             file.write(content)
@@ -165,7 +184,8 @@ class Lake:
             time_max_us=section.time_max_us,
         )
 
-    def _staged(self, commit: Commit, path: str) -> Path:
+    def staged_path(self, commit: Commit, path: str) -> Path:
+        """Where a commit's file stands until it is placed."""
         return self._staging_of(commit.partition) / commit.commit_id / path
 
     def _staging_of(self, partition: Partition) -> Path:
@@ -194,17 +214,18 @@ def commit_of(footer: dict[str, Any]) -> Commit:
     return Commit(partition=Partition(footer["topic"], footer["partition"]), **{name: footer[name] for name in names})
 
 
-def read_footer(path: Path) -> tuple[dict[str, Any], pq.FileMetaData]:
+def read_footer(source: Path | BinaryIO) -> tuple[dict[str, Any], pq.FileMetaData]:
     """Read a file's footer.
 
     Raises:
         SchemaError: it is no Parquet file of the lake's.
     """
     try:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(source)
         return dict(json.loads((metadata.metadata or {})[FOOTER_KEY])), metadata
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
-        raise SchemaError(f"{path}: not a file that Stillwatch wrote ({error})") from error
+        name = source if isinstance(source, Path) else source.name
+        raise SchemaError(f"{name}: not a file that Stillwatch wrote ({error})") from error
 
 
 def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
@@ -230,6 +251,12 @@ def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
 def _name(commit: Commit) -> str:
     span = f"{commit.first_offset:020d}-{commit.next_offset - 1:020d}"
     return f"{_safe(commit.partition.topic)}-{commit.partition.number}-{span}-{commit.commit_id}.parquet"
+
+
+def offset_in(name: str) -> tuple[str, int] | None:
+    """The partition (in a form that only compares) and first offset in the name that `stage` gave a file, if it did."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (match["partition"], int(match["first"]))
 
 
 def _sync_folders(folders: Iterable[Path], root: Path) -> None:

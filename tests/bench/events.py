@@ -73,8 +73,9 @@ def event_lines(count: int) -> Iterator[bytes]:
                 f'"message_count":{messages},"input_tokens":{tokens_in},"output_tokens":{tokens_out},'
                 f'"latency_ms":{latency},"finish_reason":"{_FINISHES[choice >> 7 & 7]}","prompt":"'
             )
-            at = (choice >> 10) % (_TEXT_BYTES - EVENT_BYTES)
-            yield f'{head}{_uncut(text[at : at + EVENT_BYTES - len(head) - 2])}"}}'.encode()
+            at = text.index(" ", (choice >> 10) % (_TEXT_BYTES - 2 * EVENT_BYTES)) + 1
+            prompt = _whole(text[at : at + EVENT_BYTES - len(head) - 2])
+            yield f'{head}{prompt}"}}'.encode()
 
 
 def account_of(event: bytes) -> bytes:
@@ -120,8 +121,6 @@ def _text() -> str:
     return " ".join(words)
 
 
-def _uncut(piece: str) -> str:
-    """A piece of the text, of the same length, that does not begin or end in the middle of an escape."""
-    first = "t" if piece[0] in 'n"' else piece[0]
-    last = "." if piece[-1] == "\\" else piece[-1]
-    return f"{first}{piece[1:-1]}{last}"
+def _whole(piece: str) -> str:
+    """A piece of the text, of the same length, that does not end in the middle of an escape."""
+    return piece[:-1] + "." if piece[-1] == "\\" else piece

@@ -112,7 +112,7 @@ class Site:
 
     def landed(self) -> int:
         """Records in the lake by the catalog."""
-        with contextlib.closing(Catalog.open(self.catalog_url, create=False)) as catalog:
+        with contextlib.closing(Catalog.open(self.catalog_url, create=True)) as catalog:
             return sum(commit.events + commit.rejects for commit in catalog.commits())
 
     def assert_exactly_once(self, ends: Offsets) -> int:

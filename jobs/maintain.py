@@ -1,0 +1,156 @@
+"""`stillwatch maintain`: look after the lake."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs import logs, options
+from pipeline.config import Settings, read_settings
+from pipeline.errors import LakeDamagedError
+from pipeline.io.catalog import Catalog, url_without_password
+from pipeline.io.clock import SystemClock
+from pipeline.io.inspection import Finding, Inspection, inspect
+from pipeline.io.lake import Lake
+from pipeline.io.rebuild import Plan, plan_of, rebuild
+
+app = typer.Typer(help="Look after the lake: check it, mend its catalog.", no_args_is_help=True, rich_markup_mode=None)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+@app.command()
+def verify(
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare sizes and footers, but do not hash the files.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that the lake holds what the catalog says, every record once, and nothing else.
+
+    Changes nothing, and may run while workers write.  Looks at every live file (there, size, SHA-256, footer, rows), at
+    the offsets of every commit (no overlap, no gap but accepted holes), for files that no commit lists, and for records
+    that are there twice.
+
+    Exit codes: 0 all is well (notes are no errors); 2 there is no such lake or catalog; 4 the catalog does not answer;
+    6 something is wrong, and what it is was printed.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    storage = Lake.open(settings.lake, create=False)
+    ledger = Catalog.open(settings.catalog_url, create=False)
+    try:
+        inspection = inspect(storage, ledger, quick=quick)
+    finally:
+        ledger.close()
+    if as_json:
+        typer.echo(
+            json.dumps({"ok": not inspection.errors, "lake": str(storage.root), "quick": quick, **asdict(inspection)})
+        )
+    else:
+        _show_inspection(inspection, storage, quick=quick)
+    if inspection.errors:
+        raise LakeDamagedError(f"{len(inspection.errors)} things are wrong with the lake in {storage.root}")
+
+
+@app.command(name="rebuild-catalog")
+def rebuild_catalog(
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a lost catalog anew from the files' footers.
+
+    Stop every `stillwatch run` of this lake first, and let the catalog be one that does not exist or is empty: move a
+    damaged one away, or name another with --catalog.  A commit that was half placed is completed from its staged files,
+    or else moved to `_quarantine`, and its records are read from Kafka again; so are those of commits that were never
+    placed at all.  Offsets that no file holds, between two commits, get an empty commit of their own.
+
+    Exit codes: 0 done, or could be done; 2 the catalog is not empty; 4 it does not answer; 6 the files contradict each
+    other, or one is missing that Kafka's next reading could not replace; nothing was changed.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    storage = Lake.open(settings.lake, create=False)
+    plan = plan_of(storage)
+    if apply:
+        logs.configure("info")
+        rebuild(storage, settings.catalog_url, plan, SystemClock().now_us())
+    else:
+        Catalog.check_empty(settings.catalog_url)
+    if as_json:
+        typer.echo(json.dumps(_plan_as_json(plan, applied=apply)))
+    else:
+        _show_plan(plan, settings, applied=apply)
+
+
+def _show_inspection(inspection: Inspection, lake: Lake, *, quick: bool) -> None:
+    console = Console()
+    counts = Table(title=f"Lake {lake.root}", title_justify="left", show_header=False)
+    for name in ("partitions", "commits", "files", "bytes", "events", "rejects"):
+        counts.add_row(name, f"{getattr(inspection, name):,}")
+    console.print(counts)
+    for title, findings in (("Notes", inspection.notes), ("Errors", inspection.errors)):
+        if findings:
+            console.print(_table(title, findings))
+    how = " (files not hashed: --quick)" if quick else ""
+    verdict = f"{len(inspection.errors)} errors" if inspection.errors else "all is well"
+    console.print(f"{verdict}{how}", style="bold red" if inspection.errors else "bold green", highlight=False)
+
+
+def _table(title: str, findings: list[Finding]) -> Table:
+    table = Table("what", "where", "details", title=title, title_justify="left")
+    for finding in findings:
+        table.add_row(finding.kind, finding.subject, finding.detail)
+    return table
+
+
+def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
+    return {
+        "applied": applied,
+        "commits": len(plan.commits),
+        "files": plan.files,
+        "offsets": {str(partition): offset for partition, offset in plan.offsets.items()},
+        "complete": plan.to_place,
+        "quarantine": plan.to_quarantine,
+        "left_out": plan.left_out,
+        "filled": [
+            {"partition": str(commit.partition), "first_offset": commit.first_offset, "next_offset": commit.next_offset}
+            for commit in plan.filled
+        ],
+    }
+
+
+def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
+    console = Console()
+    table = Table("partition", "next offset", title="Offsets from the files", title_justify="left")
+    for partition, offset in plan.offsets.items():
+        table.add_row(str(partition), f"{offset:,}")
+    console.print(table)
+    lists = (
+        ("files to complete half-placed commits with, from staging", plan.to_place),
+        ("files of incomplete commits, to _quarantine", plan.to_quarantine),
+        ("commits that were staged only, left out and read again", plan.left_out),
+        ("ranges without files, filled with empty commits", [str(commit.partition) for commit in plan.filled]),
+    )
+    for what, names in lists:
+        if names:
+            console.print(f"{len(names)} {what}:", highlight=False)
+            for name in names:
+                console.print(f"  {name}", highlight=False, soft_wrap=True)
+    where = url_without_password(settings.catalog_url)
+    summary = f"{len(plan.commits)} commits with {plan.files} files"
+    if applied:
+        console.print(f"wrote {summary} to {where}", style="bold green", highlight=False, soft_wrap=True)
+    else:
+        console.print(
+            f"would write {summary} to {where}; --apply does it", style="bold", highlight=False, soft_wrap=True
+        )

@@ -1,0 +1,324 @@
+"""Does the lake hold what the catalog says, all of it, and nothing else?  What `stillwatch maintain verify` asks.
+
+It changes nothing, and it may run while workers write.  What stands on disk is listed first and the catalog is read
+second, at one moment: a file is committed before it is placed, so each file of the list that is not of the catalog's is
+no worker's.  Files that appear later are left to the next inspection.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import duckdb
+import pyarrow.parquet as pq
+
+from pipeline.batch import Partition
+from pipeline.commits import REBUILT, Commit, FileEntry, Hole, Manifest
+from pipeline.errors import SchemaError
+from pipeline.events import TABLE_SCHEMAS
+from pipeline.io.catalog import Catalog
+from pipeline.io.lake import Lake, commit_of, read_footer
+
+_CHUNK_BYTES: Final = 1 << 20
+_SHOWN_MAX: Final = 20
+"""Of findings that may be millions, such as doubled offsets, this many are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        kind: which check it comes from, in one word or two.
+        subject: the file, commit or partition.
+        detail: what is the matter, in words.
+    """
+
+    kind: str
+    subject: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What an inspection saw.
+
+    Attributes:
+        files: live files in the catalog.
+        bytes: their size.
+        commits: in the catalog.
+        partitions: in the catalog.
+        events: event rows that commits speak of.
+        rejects: reject rows that commits speak of.
+        errors: what is wrong.
+        notes: what is as it may be: commits under way, traces of workers that crashed.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    commits: int = 0
+    partitions: int = 0
+    events: int = 0
+    rejects: int = 0
+    errors: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+
+
+def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
+    """Compare a lake with its catalog.
+
+    Args:
+        lake: the files.
+        catalog: the catalog.
+        quick: believe each file's bytes by their number and do not hash them.
+    """
+    placed = {path.as_posix() for path in lake.final_files()}
+    staged = {path.as_posix() for path in lake.staged_files()}
+    manifest = catalog.manifest()
+    found = Inspection(
+        files=sum(map(len, manifest.live.values())),
+        bytes=sum(file.bytes for files in manifest.live.values() for file in files),
+        commits=len(manifest.commits),
+        partitions=len(manifest.offsets),
+        events=sum(commit.events for commit in manifest.commits),
+        rejects=sum(commit.rejects for commit in manifest.commits),
+    )
+    chains: dict[Partition, list[Commit]] = {partition: [] for partition in manifest.offsets}
+    for commit in manifest.commits:
+        chains.setdefault(commit.partition, []).append(commit)
+    for partition, commits in chains.items():
+        found.errors += _check_chain(partition, commits, manifest)
+    for commit in manifest.commits:
+        _check_commit(lake, commit, manifest, found, quick=quick)
+    found.errors += _orphans(placed, manifest)
+    found.notes += _leftovers(staged, manifest)
+    found.notes += [
+        Finding("hole", str(hole), "Kafka lost these offsets; nobody has accepted it yet")
+        for hole in manifest.holes
+        if not hole.accepted
+    ]
+    found.errors += _check_rows(lake, manifest)
+    return found
+
+
+# ---- commits
+
+
+def _check_chain(partition: Partition, commits: Sequence[Commit], manifest: Manifest) -> Iterator[Finding]:
+    """A partition's commits follow one another without overlap or gap, up to the catalog's offset."""
+    holes = [hole for hole in manifest.holes if hole.partition == partition and hole.accepted]
+    at: int | None = None
+    for commit in commits:
+        if at is not None and commit.first_offset < at:
+            yield Finding(
+                "overlap", str(partition), f"commit {_named(commit)} begins before the one before it ends, at {at}"
+            )
+        elif at is not None:
+            yield from _check_gap(partition, at, commit.first_offset, holes)
+        at = max(at or 0, commit.next_offset)
+    stands = manifest.offsets.get(partition)
+    if stands is None:
+        yield Finding("offset", str(partition), "it has commits, but the catalog has no offset for it")
+    elif at is not None and at > stands:
+        yield Finding("offset", str(partition), f"its commits reach {at}, but the catalog's offset is {stands}")
+    elif at is not None:
+        yield from _check_gap(partition, at, stands, holes)
+
+
+def _check_gap(partition: Partition, at: int, to: int, holes: Sequence[Hole]) -> Iterator[Finding]:
+    for hole in sorted(holes, key=lambda hole: hole.first_offset):
+        if hole.first_offset == at and hole.next_offset <= to:
+            at = hole.next_offset
+    if at < to:
+        yield Finding("gap", str(partition), f"offsets {at} to {to - 1} are in no commit and no accepted hole")
+
+
+def _check_commit(lake: Lake, commit: Commit, manifest: Manifest, found: Inspection, *, quick: bool) -> None:
+    """A commit's files are there and hold its rows."""
+    live, pending = manifest.live.get(commit.commit_id, []), manifest.pending.get(commit.commit_id, [])
+    if live and pending:
+        found.errors.append(
+            Finding("half live", _named(commit), f"{len(live)} files are shown, {len(pending)} are not")
+        )
+    if pending:
+        found.notes.append(
+            Finding("pending", _named(commit), f"{len(pending)} files, not shown yet; whoever reads on finishes it")
+        )
+    if commit.worker == REBUILT:
+        found.notes.append(
+            Finding("rebuilt", _named(commit), "no file holds these offsets: markers, a hole, or lost files")
+        )
+    for table, expected in (("access", commit.events), ("rejects", commit.rejects)):
+        rows = sum(file.rows for file in [*live, *pending] if file.table_name == table)
+        if rows != expected:
+            found.errors.append(
+                Finding("rows", _named(commit), f"table {table} has {rows} of its rows, expected {expected}")
+            )
+    for file in [*live, *pending]:
+        # A worker may be moving a pending file, and only ever moves it this way.
+        paths = (
+            [lake.root / file.path] if file in live else [lake.staged_path(commit, file.path), lake.root / file.path]
+        )
+        found.errors += _check_file(paths, file, commit, len(live) + len(pending), quick=quick)
+
+
+# ---- files
+
+
+def _check_file(paths: Sequence[Path], file: FileEntry, commit: Commit, files: int, *, quick: bool) -> list[Finding]:
+    """A file is at one of its places, and what the catalog says it is."""
+    for path in paths:
+        try:
+            with path.open("rb") as content:
+                return list(_check_content(content, file, commit, files, quick=quick))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return [Finding("unreadable", file.path, str(error))]
+    return [Finding("missing", file.path, f"commit {_named(commit)} lists it, but there is no such file")]
+
+
+def _check_content(content: BinaryIO, file: FileEntry, commit: Commit, files: int, *, quick: bool) -> Iterator[Finding]:
+    size = os.fstat(content.fileno()).st_size
+    if size != file.bytes:
+        yield Finding("size", file.path, f"{size} bytes, expected {file.bytes}")
+    elif not quick and sha256_of(content) != file.sha256:
+        yield Finding("checksum", file.path, "its bytes are not those that were written")
+    else:
+        try:
+            yield from _check_footer(file, commit, files, *read_footer(content))
+        except SchemaError as error:
+            yield Finding("unreadable", file.path, str(error))
+
+
+def sha256_of(content: BinaryIO) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    while chunk := content.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_footer(
+    file: FileEntry, commit: Commit, files: int, footer: dict[str, Any], metadata: pq.FileMetaData
+) -> Iterator[Finding]:
+    told = commit_of(footer)
+    if told != commit:
+        yield Finding(
+            "footer", file.path, f"its footer speaks of commit {_named(told)}, the catalog of {_named(commit)}"
+        )
+    if footer["table"] != file.table_name or footer["files"] != files:
+        yield Finding(
+            "footer",
+            file.path,
+            f"its footer says table {footer['table']}, one of {footer['files']} files; "
+            f"the catalog says table {file.table_name}, one of {files}",
+        )
+    if metadata.num_rows != file.rows:
+        yield Finding("rows", file.path, f"{metadata.num_rows} rows, expected {file.rows}")
+    expected = TABLE_SCHEMAS.get(file.table_name)
+    if expected is None:
+        yield Finding("schema", file.path, f"there is no table {file.table_name}")
+        return
+    schema = metadata.schema.to_arrow_schema()
+    bent = [
+        name
+        for name in schema.names
+        if name not in expected.names or schema.field(name).type != expected.field(name).type
+    ]
+    if bent:
+        yield Finding("schema", file.path, f"columns that its table does not have so: {', '.join(bent)}")
+
+
+def _orphans(placed: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
+    """Files below the tables that no commit lists."""
+    listed = {file.path for files in (*manifest.live.values(), *manifest.pending.values()) for file in files}
+    for path in sorted(set(placed) - listed):
+        yield Finding("orphan", path, "no commit lists this file, but a glob over the table reads it")
+
+
+def _leftovers(staged: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
+    """Staged files of no pending commit: a worker is writing them, or was when it crashed."""
+    by_commit: dict[str, int] = {}
+    for path in staged:
+        commit_id = Path(path).parts[2]
+        by_commit[commit_id] = by_commit.get(commit_id, 0) + 1
+    for commit_id, count in sorted(by_commit.items()):
+        if commit_id not in manifest.pending:
+            yield Finding(
+                "staged", commit_id, f"{count} files, committed by nobody; the partition's next owner removes them"
+            )
+
+
+# ---- rows
+
+
+def _check_rows(lake: Lake, manifest: Manifest) -> Iterator[Finding]:
+    """What a plain glob reads: each record once, and in a file whose commit spans its offset."""
+    spans = {commit.commit_id: commit for commit in manifest.commits}
+    owner = {
+        file.path: spans[commit_id]
+        for commit_id, files in manifest.live.items()
+        if commit_id in spans
+        for file in files
+    }
+    globs = {table: _glob(lake, table) for table in TABLE_SCHEMAS if any((lake.root / table).rglob("*.parquet"))}
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as spill:
+        connection = duckdb.connect(config={"temp_directory": spill})
+        try:
+            # A record is an event or a reject, and has at most one row of text.
+            for tables in (("access", "rejects"), ("content",)):
+                yield from _doubled(connection, [globs[table] for table in tables if table in globs])
+            for files in globs.values():
+                yield from _strayed(connection, lake, files, owner)
+        except duckdb.Error as error:
+            yield Finding("unreadable", str(lake.root), f"a glob over the tables fails: {str(error).splitlines()[0]}")
+        finally:
+            connection.close()
+
+
+def _glob(lake: Lake, table: str) -> str:
+    return f"{glob.escape(str(lake.root / table))}/**/*.parquet"
+
+
+def _doubled(connection: duckdb.DuckDBPyConnection, globs: Sequence[str]) -> Iterator[Finding]:
+    if not globs:
+        return
+    rows = " UNION ALL ".join(
+        'SELECT topic, partition, "offset" FROM read_parquet(?, hive_partitioning = false, union_by_name = true)'
+        for _ in globs
+    )
+    query = f"SELECT *, count(*) AS times FROM ({rows}) GROUP BY ALL HAVING times > 1 ORDER BY ALL LIMIT {_SHOWN_MAX}"  # noqa: S608
+    for topic, number, offset, times in connection.execute(query, list(globs)).fetchall():
+        yield Finding("doubled", str(Partition(topic, number)), f"offset {offset} is there {times} times")
+
+
+def _strayed(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, files: str, owner: dict[str, Commit]
+) -> Iterator[Finding]:
+    """Rows of another partition or of offsets beyond their file's commit."""
+    query = (
+        'SELECT filename, topic, partition, min("offset"), max("offset") '
+        "FROM read_parquet(?, filename = true, hive_partitioning = false, union_by_name = true) GROUP BY ALL"
+    )
+    for name, topic, number, low, high in connection.execute(query, [files]).fetchall():
+        path = Path(name).relative_to(lake.root).as_posix()
+        commit = owner.get(path)
+        if commit is None:
+            continue
+        inside = commit.first_offset <= low and high < commit.next_offset
+        if commit.partition != (topic, number) or not inside:
+            yield Finding(
+                "stray rows", path, f"rows of {Partition(topic, number)}, offsets {low} to {high}, in {_named(commit)}"
+            )
+
+
+def _named(commit: Commit) -> str:
+    return f"{commit.partition} {commit.first_offset}-{commit.next_offset - 1} ({commit.commit_id})"

@@ -1,0 +1,193 @@
+"""The world around a stream, in memory: a broker with its consumer group, and a clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.batch import Partition, Records
+from pipeline.errors import RetryableError
+from pipeline.ports import Assigned, Gone, OutOfRange, Polled
+
+NEVER_READ = 0
+"""Where an assigned partition stands until `read_from`; it is paused, as `KafkaSource` has it."""
+
+
+@dataclass
+class FakeClock:
+    """A clock that moves when it is told to."""
+
+    seconds: float = 0.0
+
+    def now_us(self) -> int:
+        return 1_780_000_000_000_000 + int(self.seconds * 1e6)
+
+    def elapsed_s(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@dataclass
+class FakeLog:
+    """One partition's records, by offset; offsets without record are markers, or were compacted away."""
+
+    records: dict[int, tuple[bytes | None, int]] = field(default_factory=dict)
+    start: int = 0
+    end: int = 0
+
+    def append(self, value: bytes | None, timestamp_ms: int = -1) -> int:
+        """Add a record, and return its offset."""
+        self.records[self.end] = (value, timestamp_ms)
+        self.end += 1
+        return self.end - 1
+
+    def append_marker(self) -> None:
+        """Take up an offset without a record."""
+        self.end += 1
+
+    def delete_before(self, offset: int) -> None:
+        """Let the log begin later, as retention does."""
+        self.start = max(self.start, offset)
+        self.records = {at: record for at, record in self.records.items() if at >= self.start}
+
+
+class FakeKafka:
+    """A broker with one topic, and the coordinator of one consumer group."""
+
+    def __init__(self, partitions: int = 1, topic: str = "access", first_offset: int = 0) -> None:
+        self.logs = {
+            Partition(topic, number): FakeLog(start=first_offset, end=first_offset) for number in range(partitions)
+        }
+        self.members: list[FakeMember] = []
+        self.hinted: dict[Partition, int] = {}
+
+    def join(self, clock: FakeClock, rng: random.Random | None = None) -> FakeMember:
+        """Add a member; it gets partitions with the next `assign`."""
+        member = FakeMember(self, clock, rng or random.Random(0))
+        self.members.append(member)
+        return member
+
+    def leave(self, member: FakeMember) -> None:
+        """Forget a member; what it held is nobody's until the next `assign`."""
+        self.members.remove(member)
+
+    def assign(self, owners: Mapping[Partition, FakeMember | None]) -> None:
+        """Rebalance.  Members learn of it at their next poll, in any order, as it is when one of them is a zombie."""
+        for member in self.members:
+            gets = {partition for partition, owner in owners.items() if owner is member}
+            member.learn(gone=sorted(member.told - gets), assigned=sorted(gets - member.told))
+
+
+@dataclass
+class _Place:
+    position: int = NEVER_READ
+    paused: bool = True
+
+
+class FakeMember:
+    """A member of the group, as `pipeline.ports.Source` describes one."""
+
+    def __init__(self, kafka: FakeKafka, clock: FakeClock, rng: random.Random) -> None:
+        self._kafka, self._clock, self._rng = kafka, clock, rng
+        self._places: dict[Partition, _Place] = {}
+        self._events: deque[Assigned | Gone] = deque()
+        self.told: set[Partition] = set()
+        self.records_max = 7
+        self.down = False
+
+    def learn(self, *, gone: Iterable[Partition], assigned: Iterable[Partition]) -> None:
+        """What the coordinator has decided; noticed at the next poll."""
+        gone, assigned = list(gone), list(assigned)
+        if gone:
+            self._events.append(Gone(gone))
+        if assigned:
+            self._events.append(Assigned(assigned))
+        self.told = (self.told - set(gone)) | set(assigned)
+
+    def poll(self, timeout_s: float) -> Polled:
+        self._answer()
+        events: list[Assigned | Gone | OutOfRange] = []
+        while self._events:
+            event = self._events.popleft()
+            for partition in event.partitions:
+                if isinstance(event, Gone):
+                    self._places.pop(partition, None)
+                else:
+                    self._places[partition] = _Place()
+            events.append(event)
+        reading = {partition: place for partition, place in self._places.items() if not place.paused}
+        lost = [
+            partition
+            for partition, place in reading.items()
+            if not self._kafka.logs[partition].start <= place.position <= self._kafka.logs[partition].end
+        ]
+        if lost:  # kafka-python raises, and returns no records of others
+            return Polled([*events, *map(OutOfRange, lost)], [])
+        records = list(
+            itertools.chain.from_iterable(self._fetch(partition, place) for partition, place in reading.items())
+        )
+        if not records and not events:
+            self._clock.sleep(timeout_s)
+        return Polled(events, records)
+
+    def _fetch(self, partition: Partition, place: _Place) -> Iterable[Records]:
+        """Up to three batches, of up to `records_max` offsets each."""
+        log = self._kafka.logs[partition]
+        for _ in range(self._rng.randint(0, 3)):
+            stop = min(log.end, place.position + self._rng.randint(1, self.records_max))
+            if stop <= place.position:
+                return
+            offsets = [offset for offset in range(place.position, stop) if offset in log.records]
+            place.position = stop
+            if offsets or self._rng.random() < 0.5:  # a fetch of nothing but markers may show, or may not
+                yield records_of(partition, {offset: log.records[offset] for offset in offsets}, stop)
+
+    def range_of(self, partition: Partition) -> tuple[int, int]:
+        self._answer()
+        return self._kafka.logs[partition].start, self._kafka.logs[partition].end
+
+    def read_from(self, partition: Partition, offset: int) -> bool:
+        if partition not in self._places:
+            return False
+        self._places[partition] = _Place(offset, paused=False)
+        return True
+
+    def position(self, partition: Partition) -> int | None:
+        place = self._places.get(partition)
+        return None if place is None else place.position
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            if partition in self._places:
+                self._places[partition].paused = True
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            if partition in self._places:
+                self._places[partition].paused = False
+
+    def hint(self, offsets: Mapping[Partition, int]) -> None:
+        self._kafka.hinted.update(offsets)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise RetryableError("the broker is down")
+
+
+def records_of(partition: Partition, records: Mapping[int, tuple[bytes | None, int]], next_offset: int) -> Records:
+    """Records as a source gives them, from value and timestamp by offset."""
+    return Records(
+        partition=partition,
+        values=pa.array([value for value, _ in records.values()], pa.binary_view()),
+        offsets=np.array(list(records), dtype=np.int64),
+        timestamps=np.array([timestamp for _, timestamp in records.values()], dtype=np.int64),
+        next_offset=next_offset,
+    )

@@ -1,0 +1,223 @@
+"""`stillwatch run` as its operator meets it: clean stops, exit codes, holes in the log, real traffic."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pytest
+from confluent_kafka import Producer as TransactionalProducer
+from kafka import KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from pipeline.batch import Partition
+from pipeline.events import ACCESS_FIELDS, TIME
+from pipeline.io.catalog import Catalog
+from tests.integration.workers import ROOT, Producer, Site, ends_of, event, site_of, wait_until
+from tests.servers import KafkaServer
+
+DEV_TRAFFIC = Path(os.environ.get("STILLWATCH_DEV_TRAFFIC", ROOT.parent / "shared/data/dev/access.ndjson.zst"))
+DEV_EVENTS = 202_044
+
+
+def produce(bootstrap: str, topic: str, values: list[bytes | None], partition: int = 0) -> None:
+    """Send values to one partition, in order."""
+    with contextlib.closing(KafkaProducer(bootstrap_servers=bootstrap, acks="all")) as producer:
+        for future in [producer.send(topic, value=value, key=b"k", partition=partition) for value in values]:
+            future.get(30)
+
+
+def rows(site: Site, table: str, query: str) -> list[dict[str, object]]:
+    """Query one table's files by a plain glob; in the query it is called `t`."""
+    t = duckdb.read_parquet(str(site.lake / table / "**/*.parquet"), union_by_name=True)
+    return t.query("t", query).to_arrow_table().to_pylist()  # DuckDB itself wants pytz for times
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_job_within_ten_seconds_with_everything_written(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], number: signal.Signals
+) -> None:
+    """Rows that no limit has cut yet are written on the way out."""
+    with site_of(tmp_path, kafka.bootstrap, topic(2)) as site:
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(1_000)])
+        worker = site.command("--file-age", "3600", "--log-level", "debug")
+        wait_until(lambda: sum(line["records"] for line in worker.logged("read")) == 1_000, "the records are read")
+        assert site.landed() == 0
+        before_s = time.monotonic()
+        assert worker.kill(number) == 0
+        assert time.monotonic() - before_s < 10
+        assert site.assert_exactly_once({0: 1_000, 1: 0}) == 1_000
+        assert worker.logged("stopped")[0]["why"] == number.name
+
+
+def test_offsets_that_kafka_deleted_stop_the_job_and_are_named(
+    tmp_path: Path, full_kafka: KafkaServer, topic: Callable[..., str], kafka_admin: KafkaAdminClient
+) -> None:
+    """The topic's start has moved past the stored offset: exit code 3, the range in words, the hole on record."""
+    with site_of(tmp_path, full_kafka.bootstrap, topic(1)) as site:
+        produce(full_kafka.bootstrap, site.topic, [event(i) for i in range(100)])
+        assert site.command("--once").process.wait(60) == 0
+        produce(full_kafka.bootstrap, site.topic, [event(i) for i in range(100, 300)])
+        kafka_admin.delete_records({TopicPartition(site.topic, 0): 250})
+        for _ in range(2):
+            stopped = site.command("--once")
+            assert stopped.process.wait(60) == 3
+            assert "offsets 100 to 249 (150 in all)" in stopped.log()[-1]["event"]
+        assert site.landed() == 100
+        with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+            assert [(hole.first_offset, hole.next_offset, hole.accepted) for hole in catalog.holes()] == [(100, 250, False)]
+        wrong = site.command("--once", "--accept-hole", f"{site.topic}:0:100-200")
+        assert wrong.process.wait(60) == 3
+        assert site.command("--once", "--accept-hole", f"{site.topic}:0:100-249").process.wait(60) == 0
+        assert rows(site, "access", 'SELECT count(*) AS n, count(DISTINCT "offset") AS once, max("offset") AS high FROM t') == [
+            {"n": 150, "once": 150, "high": 299}
+        ]
+        with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+            assert [hole.accepted for hole in catalog.holes()] == [True]
+
+
+def test_a_topic_made_anew_stops_the_job(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> None:
+    """The lake is past the topic's end: its offsets would mean other records now."""
+    with site_of(tmp_path, kafka.bootstrap, topic(1)) as site:
+        produce(kafka.bootstrap, site.topic, [event(0)])
+        with contextlib.closing(Catalog.open(site.catalog_url, create=True)) as catalog:
+            catalog.start_at(Partition(site.topic, 0), 50)
+        stopped = site.command("--once")
+        assert stopped.process.wait(60) == 3
+        assert "offset 50" in stopped.log()[-1]["event"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--topic", "no-such-topic"], 2, "has no topic no-such-topic"),
+        (["--kafka", "no_such_setting=1"], 2, "no_such_setting is unknown"),
+        (["--kafka", "group_id=x"], 2, "group_id is Stillwatch's own"),
+        (["--catalog", "mysql://x/y"], 2, "mysql is not supported"),
+        (["--lake", "s3://bucket/lake"], 2, "object storage is not built yet"),
+        (["--fetch", "quick"], 2, "setting fetch"),
+        (["--config", "/no/such/file.toml"], 2, "No such file"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_code_2(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], flags: list[str], code: int, words: str
+) -> None:
+    """The last line says what is wrong; there is no traceback."""
+    with site_of(tmp_path, kafka.bootstrap, topic(1)) as site:
+        worker = site.command("--once", *flags)
+        assert worker.process.wait(60) == code
+        assert words in worker.log()[-1]["event"]
+        assert "Traceback" not in str(worker.log())
+
+
+def test_no_broker_is_one_line_and_exit_code_4(tmp_path: Path) -> None:
+    """Nobody listens on the port."""
+    with site_of(tmp_path, "127.0.0.1:1", "logs") as site:
+        worker = site.command("--once")
+        assert worker.process.wait(60) == 4
+        assert "no Kafka broker answers at 127.0.0.1:1" in worker.log()[-1]["event"]
+
+
+def test_max_events_is_exact_and_the_next_run_goes_on(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> None:
+    """The first run lands 123 records, the next one the others."""
+    with site_of(tmp_path, kafka.bootstrap, topic(1)) as site:
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(1_000)])
+        assert site.command("--max-events", "123").process.wait(60) == 0
+        assert site.landed() == 123
+        assert site.command("--once").process.wait(60) == 0
+        assert site.assert_exactly_once({0: 1_000}) == 1_000
+
+
+def test_both_paths_land_the_same_rows_from_a_broker_with_transactions(
+    tmp_path: Path, full_kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
+    """Committed, aborted and plain records of every codec, broken ones and tombstones: the same rows either way."""
+    name = topic(1)
+    for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+        _transactions(full_kafka.bootstrap, name, codec)
+    produce(full_kafka.bootstrap, name, [event(1), None, b"", b"{broken", b'{"a":1}', b"\xff\xfe", b'"text"', event(2)])
+    found = []
+    for path in ("stock", "columnar"):
+        (tmp_path / path).mkdir()
+        with site_of(tmp_path / path, full_kafka.bootstrap, name, group=f"{name}-{path}") as site:
+            assert site.command("--once", "--fetch", path).process.wait(60) == 0
+            found.append([rows(site, table, 'SELECT * FROM t ORDER BY "offset"') for table in ("access", "content", "rejects")])
+            assert site.landed() == 5 * 20 + 8
+    assert found[0] == found[1]
+    assert len(found[0][2]) == 6
+
+
+def _transactions(bootstrap: str, topic: str, codec: str) -> None:
+    """Ten records committed, ten aborted, ten committed."""
+    producer = TransactionalProducer(
+        {"bootstrap.servers": bootstrap, "transactional.id": f"{topic}-{codec}", "compression.type": codec, "linger.ms": 5}
+    )
+    producer.init_transactions(30)
+    for end in (producer.commit_transaction, producer.abort_transaction, producer.commit_transaction):
+        producer.begin_transaction()
+        for number in range(10):
+            producer.produce(topic, event(number), partition=0)
+        producer.flush(30)
+        end(30)
+
+
+@pytest.mark.skipif(
+    not DEV_TRAFFIC.exists(), reason="the labelled development traffic is not here; STILLWATCH_DEV_TRAFFIC=FILE names it"
+)
+def test_the_development_traffic_lands_with_every_column_equal(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
+    """202,044 events through broker, job and lake: what DuckDB reads from the file and from the lake is the same."""
+    with site_of(tmp_path, kafka.bootstrap, topic(4)) as site:
+        with pa.input_stream(str(DEV_TRAFFIC), compression="zstd") as file:
+            lines = file.read().splitlines()
+        with contextlib.closing(KafkaProducer(bootstrap_servers=kafka.bootstrap, compression_type="lz4", linger_ms=20)) as producer:
+            for line in lines:
+                producer.send(site.topic, value=line, key=orjson.loads(line)["account_id"].encode())
+        assert len(lines) == DEV_EVENTS
+        assert site.command("--once").process.wait(120) == 0
+        assert site.assert_exactly_once(ends_of(kafka.bootstrap, site.topic)) == DEV_EVENTS
+        with duckdb.connect() as connection:
+            assert _difference(connection, site) == (DEV_EVENTS, 0, 0)
+
+
+def _difference(connection: duckdb.DuckDBPyConnection, site: Site) -> tuple[int, int, int]:
+    """Rows in the lake, rows only in the lake, rows only in the source; by value over all columns."""
+    kinds = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN", TIME: "TIMESTAMPTZ"}
+    columns = ", ".join(f"{field.name}: '{kinds[field.arrow]}'" for field in ACCESS_FIELDS)
+    names = ", ".join(field.name for field in ACCESS_FIELDS)
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(
+        f"CREATE TABLE source AS SELECT {names} FROM read_json('{DEV_TRAFFIC}', columns = {{{columns}}}, format = 'newline_delimited')"
+    )
+    connection.execute(
+        f"CREATE TABLE lake AS SELECT {names} FROM read_parquet('{site.lake}/access/**/*.parquet') AS a "
+        f"LEFT JOIN (SELECT * EXCLUDE (event_time, request_id, account_id) FROM read_parquet('{site.lake}/content/**/*.parquet')) "
+        'AS c USING (topic, "partition", "offset")'
+    )
+    counts = [
+        connection.execute(query).fetchone()
+        for query in (
+            "SELECT count(*) FROM lake",
+            "SELECT count(*) FROM (FROM lake EXCEPT ALL FROM source)",
+            "SELECT count(*) FROM (FROM source EXCEPT ALL FROM lake)",
+        )
+    ]
+    return tuple(count[0] for count in counts if count)  # type: ignore[return-value]
+
+
+def test_a_growing_topic_is_landed_by_several_runs_once(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> None:
+    """`--once` again and again while a producer goes on."""
+    with site_of(tmp_path, kafka.bootstrap, topic(2)) as site:
+        with Producer(kafka.bootstrap, site.topic, rate=1_000) as producer:
+            for _ in range(3):
+                assert site.command("--once").process.wait(60) == 0
+        assert site.command("--once").process.wait(60) == 0
+        assert site.assert_exactly_once(ends_of(kafka.bootstrap, site.topic)) == producer.sent
