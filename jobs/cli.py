@@ -30,17 +30,19 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _stillwatch(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
 ) -> None:
     del version
 
 
 def _register() -> None:
     """Attach every command; each lives in a file of its name."""
-    for name in ("run",):
+    for name in ("run", "simulate", "demo"):
         module = importlib.import_module(f"jobs.{name}")
         app.command(name=name)(getattr(module, name))
-
+    app.add_typer(importlib.import_module("jobs.maintain").app, name="maintain")
 
 
 _register()
@@ -57,7 +59,9 @@ def main() -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # kafka-python's thread may still wait for a broker that is not there, and DuckDB complains of it at a clean exit
+    os._exit(
+        code
+    )  # kafka-python's thread may still wait for a broker that is not there, and DuckDB complains of it at a clean exit
 
 
 if __name__ == "__main__":

@@ -33,8 +33,9 @@ from rich.console import Console
 
 from jobs import demo_view as view
 from jobs import options
-from jobs.demo_traffic import BROKEN_EVERY, Feed, write_labels
+from jobs.demo_traffic import BROKEN_EVERY, Feed
 from jobs.demo_view import Answer, Moment, View
+from jobs.simulate import write_labels
 from pipeline.config import CATALOG_FILE, ENV_PREFIX
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.events import TABLE_SCHEMAS
@@ -185,7 +186,7 @@ class _Demo:
 
     def play(self) -> list[str]:
         """Run everything, report, and return what does not add up."""
-        write_labels(self._simulation, self._folder)
+        write_labels(self._simulation, self._folder / "accounts.ndjson", self._folder / "labels.csv", force=False)
         with contextlib.ExitStack() as running:
             self._start_broker(running)
             writer = running.enter_context(self._topic_writer(running))
@@ -293,12 +294,13 @@ class _Demo:
                     raise RetryableError(f"the job ended: {_last_line(job)}; all that it said: {self._run_log}")
                 ended, produced = feed.ended, feed.produced
                 landed, rejected, files, size = reader.counts()
-                if landed and time.monotonic() - asked_s >= _ASK_EVERY_S:
+                complete = ended and landed + rejected >= produced
+                if landed and (complete or time.monotonic() - asked_s >= _ASK_EVERY_S):
                     answer, asked_s = reader.ask(_LATEST_HOURS), time.monotonic()
                 shown.show(
                     Moment(feed.elapsed_s, self._seconds, feed.clock, produced, landed, rejected, files, size, answer)
                 )
-                if ended and landed + rejected >= produced:
+                if complete:
                     return
                 if landed + rejected + produced != moved:
                     moved, moved_s = landed + rejected + produced, time.monotonic()
@@ -408,21 +410,24 @@ class _Reader:
         return rows["access"], rows["rejects"], len(files), sum(file.bytes for file in files)
 
     def ask(self, sql: str) -> Answer:
-        """Run a query over the lake as it is at this moment."""
+        """Run a query over the lake as it is at this moment.
+
+        Raises:
+            RetryableError: there is no lake yet.
+        """
         if self._catalog is None:
-            raise ConfigError("no lake")
+            raise RetryableError(f"the job has made no lake in {self._lake}")
         began_s = time.monotonic()
         files = self._catalog.live_files()
         for table, schema in TABLE_SCHEMAS.items():
             paths = [str(self._lake / file.path) for file in files if file.table_name == table]
             if paths:
-                rel = self._duckdb.read_parquet(paths, hive_partitioning=True)
+                rows = self._duckdb.read_parquet(paths, hive_partitioning=True)
             else:
-                rel = self._duckdb.from_arrow(schema.empty_table())
-            rel.create_view(table, replace=True)
+                rows = self._duckdb.from_arrow(schema.empty_table())
+            rows.create_view(table, replace=True)
         found = self._duckdb.sql(sql)
-        rows = found.fetchall()
-        return Answer(sql, found.columns, rows, time.monotonic() - began_s)
+        return Answer(sql, found.columns, found.fetchall(), time.monotonic() - began_s)
 
     def number(self, sql: str) -> int:
         """The one number that a query gives."""

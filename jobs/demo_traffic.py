@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import orjson
 
 from pipeline.io.replay import KeyedLine, TopicWriter
-from pipeline.simulation import Event, Label, Simulation
+from pipeline.simulation import Event, Simulation
 
 BROKEN_EVERY: Final = 1000
 """After so many good records comes a broken one."""
@@ -109,13 +106,3 @@ class Feed(threading.Thread):
                 self.broken += 1
                 self._writer.send(KeyedLine(key, damage(event)))
             self.clock = f"{at:%a %H:%M}"
-
-
-def write_labels(simulation: Simulation, folder: Path) -> None:
-    """Write who takes part and who harvests, `accounts.ndjson` and `labels.csv`, as `stillwatch simulate` does."""
-    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.DictWriter(file, [field.name for field in fields(Label)], lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(asdict(label) for label in simulation.labels)
-    lines = [orjson.dumps(asdict(account)) + b"\n" for account in simulation.accounts]
-    (folder / "accounts.ndjson").write_bytes(b"".join(lines))

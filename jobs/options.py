@@ -14,12 +14,17 @@ ConfigFile = Annotated[
 ]
 LakeFolder = Annotated[str | None, typer.Option("--lake", metavar="DIR", help="Folder of the Parquet files.")]
 CatalogUrl = Annotated[
-    str | None, typer.Option("--catalog", metavar="URL", help="Database of the catalog; by default catalog.db in the lake.")
+    str | None,
+    typer.Option("--catalog", metavar="URL", help="Database of the catalog; by default catalog.db in the lake."),
 ]
-Bootstrap = Annotated[str | None, typer.Option("--bootstrap", metavar="HOST:PORT,…", help="Kafka brokers to ask first.")]
+Bootstrap = Annotated[
+    str | None, typer.Option("--bootstrap", metavar="HOST:PORT,…", help="Kafka brokers to ask first.")
+]
 KafkaSettings = Annotated[
     list[str] | None,
-    typer.Option("--kafka", metavar="KEY=VALUE", help="A setting of the Kafka client, such as security_protocol=SSL; repeatable."),
+    typer.Option(
+        "--kafka", metavar="KEY=VALUE", help="A setting of the Kafka client, such as security_protocol=SSL; repeatable."
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import structlog
 import typer
@@ -56,7 +56,7 @@ class Stop:
         signal.signal(number, signal.SIG_DFL)
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     config: options.ConfigFile = None,
     bootstrap: options.Bootstrap = None,
     topic: Annotated[str | None, typer.Option(help="Topic of the access log.")] = None,
@@ -69,16 +69,22 @@ def run(
     ] = None,
     fetch: Annotated[str | None, typer.Option(metavar="auto|columnar|stock", help="How records are unpacked.")] = None,
     file_age: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Write a partition's rows once the first has waited this long.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Write a partition's rows once the first has waited this long."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Stop when everything is landed that the topic held at the start.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when everything is landed that the topic held at the start.")
+    ] = False,
     max_events: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N records.")] = None,
     accept_hole: Annotated[
         list[str] | None,
-        typer.Option(metavar="TOPIC:PARTITION:FIRST-LAST", help="Go on without these offsets, which Kafka has lost; repeatable."),
+        typer.Option(
+            metavar="TOPIC:PARTITION:FIRST-LAST", help="Go on without these offsets, which Kafka has lost; repeatable."
+        ),
     ] = None,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(metavar="debug|info|warning|error", help="How much to log.")
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(metavar="debug|info|warning|error", help="How much to log."),
     ] = "info",
 ) -> None:
     """Read the access log from Kafka and land it as Parquet, every record exactly once.
@@ -195,7 +201,7 @@ class _Display:
         self._live = Live(console=console, auto_refresh=False, transient=True) if sys.stderr.isatty() else None
         self._shown_s, self._shown_records = time.monotonic(), 0
 
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self

@@ -146,7 +146,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer rea
             refuse_existing(_label_files(options), force=options.force)
         writer = _open_writer(options)
         if simulation is not None:
-            _write_labels(simulation, options)
+            write_labels(simulation, *_label_files(options), force=options.force)
         with writer:
             sent = _send_all(lines, writer, expected, options.rate)
     _say_what_was_sent(options, writer, sent, simulation, time.monotonic() - began_s)
@@ -248,16 +248,16 @@ def _label_files(options: Options) -> tuple[Path, Path]:
     return folder / "accounts.ndjson", folder / "labels.csv"
 
 
-def _write_labels(simulation: Simulation, options: Options) -> None:
-    accounts_path, labels_path = _label_files(options)
-    with FileWriter(accounts_path, force=options.force) as accounts:
+def write_labels(simulation: Simulation, accounts_path: Path, labels_path: Path, *, force: bool) -> None:
+    """Write who takes part (one JSON object a line) and who harvests (CSV)."""
+    with FileWriter(accounts_path, force=force) as accounts:
         for account in simulation.accounts:
             accounts.send(KeyedLine(None, orjson.dumps(asdict(account))))
     text = io.StringIO()
     table = csv.DictWriter(text, [field.name for field in fields(Label)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(label) for label in simulation.labels)
-    with FileWriter(labels_path, force=options.force) as labels:
+    with FileWriter(labels_path, force=force) as labels:
         for row in text.getvalue().splitlines():
             labels.send(KeyedLine(None, row.encode()))
 

@@ -38,7 +38,7 @@ class Settings(ps.BaseSettings):
     """Name of this worker for Kafka's static membership; empty: none."""
 
     kafka: dict[str, KafkaValue] = {}
-    """Further settings of the Kafka client, by kafka-python's names: security_protocol, ssl_cafile, sasl_mechanism, …"""
+    """Further settings of the Kafka client, by kafka-python's names: security_protocol, ssl_cafile, …"""
 
     start: Literal["earliest", "latest"] = "earliest"
     """Where a partition that was never read begins."""

@@ -29,7 +29,7 @@ from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, EXTRA, REJECT_SCHEMA, T
 from pipeline.json_proof import BOOLEAN, NUMBER, TEXT, count_values, names_of
 
 QUICK_BYTES_MAX: Final = 1 << 20
-"""Longer payloads go the exact way: DuckDB's parser takes up to sixteen bytes of memory for each byte of hostile JSON."""
+"""Longer payloads go the exact way: DuckDB's parser may take sixteen bytes of memory for each byte of hostile JSON."""
 
 _QUICK_BYTES_MIN: Final = 16
 """No payload this short holds the three required fields."""
@@ -39,7 +39,11 @@ _INTEGER_EXACT_MAX: Final = 2**53
 
 _STRUCTURE: Final = orjson.dumps(
     {
-        field.name: "BOOLEAN" if field.arrow == pa.bool_() else "DOUBLE" if field.arrow in (pa.int64(), pa.float64()) else "VARCHAR"
+        field.name: "BOOLEAN"
+        if field.arrow == pa.bool_()
+        else "DOUBLE"
+        if field.arrow in (pa.int64(), pa.float64())
+        else "VARCHAR"
         for field in ACCESS_FIELDS
     }
 ).decode()
@@ -72,7 +76,9 @@ class Decoder:
         Returns:
             Every record in exactly one of `events` (EVENT_SCHEMA) and `rejects` (REJECT_SCHEMA), both in offset order.
         """
-        values = records.values.cast(pa.large_binary())  # one buffer, which the proof scans; views have few kernels, too
+        values = records.values.cast(
+            pa.large_binary()
+        )  # one buffer, which the proof scans; views have few kernels, too
         quick_rows, quick = self._quick(values, records.timestamps)
         taken = np.zeros(len(records), dtype=np.bool_)
         taken[quick_rows] = True
@@ -109,7 +115,8 @@ class Decoder:
         return at, table
 
     def _transform(self, texts: pa.LargeStringArray) -> pa.Table:
-        return self._run(f"SELECT unnest(json_transform(value, '{_STRUCTURE}')) FROM batch", texts)
+        query = f"SELECT unnest(json_transform(value, '{_STRUCTURE}')) FROM batch"  # noqa: S608  # of this module's own making
+        return self._run(query, texts)
 
     def _run(self, query: str, texts: pa.LargeStringArray) -> pa.Table:
         self._duckdb.register("batch", pa.table({"value": texts}))
@@ -143,10 +150,18 @@ def _prove(columns: pa.Table, texts: pa.LargeStringArray, timestamps: npt.NDArra
     """
     counts = count_values(texts, _NAMES)
     proven = ~counts.unsure
-    for place in np.unique(counts.null_fields):  # null and a value under one name: the last counts, DuckDB takes the first
+    for place in np.unique(
+        counts.null_fields
+    ):  # null and a value under one name: the last counts, DuckDB takes the first
         rows = counts.null_rows[counts.null_fields == place]
-        proven[rows] &= columns.column(ACCESS_FIELDS[place].name).combine_chunks().is_null().to_numpy(zero_copy_only=False)[rows]
-    for names, found in ((_TEXT_NAMES, counts.texts), (_NUMBER_NAMES, counts.numbers), (_BOOLEAN_NAMES, counts.booleans)):
+        proven[rows] &= (
+            columns.column(ACCESS_FIELDS[place].name).combine_chunks().is_null().to_numpy(zero_copy_only=False)[rows]
+        )
+    for names, found in (
+        (_TEXT_NAMES, counts.texts),
+        (_NUMBER_NAMES, counts.numbers),
+        (_BOOLEAN_NAMES, counts.booleans),
+    ):
         proven &= _present(columns, names) == found
     out: list[pa.Array] = []
     for field in ACCESS_FIELDS:
@@ -160,9 +175,9 @@ def _prove(columns: pa.Table, texts: pa.LargeStringArray, timestamps: npt.NDArra
             column, ok = _to_number(column, field.arrow)
             proven &= ok
         elif field.length_min and len(column):
-            proven &= pc.fill_null(pc.greater_equal(pc.utf8_length(column), field.length_min), field.required ^ True).to_numpy(
-                zero_copy_only=False
-            )
+            proven &= pc.fill_null(
+                pc.greater_equal(pc.utf8_length(column), field.length_min), field.required ^ True
+            ).to_numpy(zero_copy_only=False)
         out.append(column)
         if field.required and column.null_count:
             proven &= column.is_valid().to_numpy(zero_copy_only=False)
@@ -188,10 +203,12 @@ def _in_range(column: pa.Array, minimum: float | None, maximum: float | None) ->
         return np.ones(len(column), dtype=np.bool_)
     values = column.to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
-        inside = ~((values < (-np.inf if minimum is None else minimum)) | (values > (np.inf if maximum is None else maximum)))
+        inside = ~(
+            (values < (-np.inf if minimum is None else minimum)) | (values > (np.inf if maximum is None else maximum))
+        )
     if column.null_count:
-        return inside | column.is_null().to_numpy(zero_copy_only=False)
-    return inside & ~np.isnan(values)
+        return np.asarray(inside | column.is_null().to_numpy(zero_copy_only=False))
+    return np.asarray(inside & ~np.isnan(values))
 
 
 def _to_number(column: pa.Array, arrow: pa.DataType) -> tuple[pa.Array, Mask]:
@@ -221,7 +238,7 @@ def _in_time(column: pa.Array, timestamps: npt.NDArray[np.int64]) -> Mask:
     """Which event times are possible: see `exact.TIME_MIN_US` and `exact.AHEAD_MAX_MS`."""
     times = pc.fill_null(column.cast(pa.int64()), exact.TIME_MIN_US).to_numpy(zero_copy_only=False)
     possible = (times >= exact.TIME_MIN_US) & (times < exact.TIME_MAX_US)
-    return possible & ((timestamps < 0) | (times <= (timestamps + exact.AHEAD_MAX_MS) * 1000))
+    return np.asarray(possible & ((timestamps < 0) | (times <= (timestamps + exact.AHEAD_MAX_MS) * 1000)))
 
 
 def _exactly(

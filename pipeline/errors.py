@@ -8,7 +8,7 @@
     ├─ UnreadableError       3   Kafka sends records that nobody can read: stop, name them
     ├─ RetryableError        4   broker, catalog or disk is down: bounded retry with back-off, then stop
     ├─ SchemaError           5   Stillwatch broke its own contract (a file, catalog or frame of another shape): stop
-    ├─ LakeDamagedError      6   files and catalog do not agree, or a file is not what was written: name them, change nothing
+    ├─ LakeDamagedError      6   files and catalog do not agree, or a file is not what was written: name them
     └─ FencedError           –   another worker owns this partition now: drop the buffer, seek again; never ends the job
 
 Bad input is data: it becomes a reject row and never an exception.  Anything else that is raised is a bug: it is

@@ -90,7 +90,7 @@ ACCESS_FIELDS: Final = fields_of(load_schema("access.v1"), table="access")
 ACCOUNT_FIELDS: Final = fields_of(load_schema("accounts.v1"), table="accounts")
 
 EXTRA: Final = pa.field("extra", pa.string())
-"""Unknown fields of the payload, as one JSON object.  Nobody knows what they hold, so they live and die with the text."""
+"""Unknown fields of the payload, as one JSON object.  Nobody knows what they hold, so they live with the text."""
 
 LINEAGE: Final = (
     pa.field("topic", pa.string(), nullable=False),

@@ -18,7 +18,7 @@ from pipeline.events import ACCESS_FIELDS, EXTRA, TIME, Field
 T = TypeVar("T")
 
 AHEAD_MAX_MS: Final = 3_600_000
-"""An event may be this much ahead of its record's Kafka timestamp (clocks differ), and no more: features move on event time."""
+"""An event may be this much ahead of its record's Kafka timestamp (clocks differ), no more: features use event time."""
 
 TIME_MIN_US: Final = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 """No LLM API existed before; what claims to be older is a clock at zero or a wrong unit."""
@@ -26,12 +26,17 @@ TIME_MIN_US: Final = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp()) * 1_000_0
 TIME_MAX_US: Final = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 """For records without a Kafka timestamp, which `AHEAD_MAX_MS` cannot judge."""
 
-_RFC3339: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|z|[+-]\d\d:\d\d)", re.ASCII
-)
+_RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|z|[+-]\d\d:\d\d)", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIELDS: Final = {field.name: field for field in ACCESS_FIELDS}
-_JSON_NAMES: Final = {str: "text", bool: "a boolean", int: "a number", float: "a number", dict: "an object", list: "an array"}
+_JSON_NAMES: Final = {
+    str: "text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "an array",
+}
 _SHOWN_CHARS: Final = 60
 
 
@@ -144,7 +149,9 @@ def _time(field: Field, text: str, kafka_time_ms: int) -> datetime:
     micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if kafka_time_ms >= 0 and micros > (kafka_time_ms + AHEAD_MAX_MS) * 1000:
         ahead_s = micros / 1e6 - kafka_time_ms / 1e3
-        raise Refusal("impossible_value", f"{field.name} is {ahead_s:,.0f} s ahead of the record's Kafka time", field.name)
+        raise Refusal(
+            "impossible_value", f"{field.name} is {ahead_s:,.0f} s ahead of the record's Kafka time", field.name
+        )
     if not TIME_MIN_US <= micros < TIME_MAX_US:
         raise Refusal("impossible_value", f"{field.name}: year {moment.year} cannot be", field.name)
     return moment

@@ -107,7 +107,7 @@ class _Owned:
 class Stream:
     """Moves records of the partitions that this worker is given into the lake, each exactly once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # four ports, and what to do with them
         self,
         source: Source,
         storage: Storage,
@@ -183,7 +183,7 @@ class Stream:
         return self._limits.records_max is not None and self.progress.records >= self._limits.records_max
 
     def caught_up(self) -> bool:
-        """Whether everything is read that the owned partitions held when they were opened; it may not be written yet."""
+        """Whether all is read that the owned partitions held when they were opened; it may not be written yet."""
         if not self.assigned_once or self._unopened:
             return False
         return all(own.next_offset >= own.end for own in self._owned.values())
@@ -224,7 +224,7 @@ class Stream:
         return event.partitions
 
     def _drop(self, partition: Partition) -> None:
-        """Forget a partition's rows: they stay in Kafka, and whoever owns it next reads them from the catalog's offset."""
+        """Forget a partition's rows: they stay in Kafka, and its next owner reads them from the catalog's offset."""
         own = self._owned.pop(partition, None)
         if own is not None and own.rows:
             log.info("rows dropped, to be read again", partition=str(partition), rows=own.rows, offset=own.first_offset)
@@ -233,7 +233,9 @@ class Stream:
         """Take a partition over, finish what its former owner left, and read on from the catalog's offset."""
         if self._source.position(partition) is None:
             return  # gone again already: taking it over now would only shut its owner out
-        leftovers = self._storage.leftovers(partition)  # before the take-over: what is staged later is not ours to judge
+        leftovers = self._storage.leftovers(
+            partition
+        )  # before the take-over: what is staged later is not ours to judge
         claim = self._ledger.take(partition)
         first, end = self._source.range_of(partition)
         if claim is None:
@@ -256,8 +258,8 @@ class Stream:
         stored = claim.next_offset
         if stored > end:
             raise OffsetGapError(
-                f"{claim.partition}: the lake is at offset {stored}, but the topic ends at {end}: it was truncated or made "
-                "anew. Name the new topic differently, or give it a new lake"
+                f"{claim.partition}: the lake is at offset {stored}, but the topic ends at {end}: it was truncated or "
+                "made anew. Name the new topic differently, or give it a new lake"
             )
         if stored >= first:
             return stored
@@ -272,7 +274,9 @@ class Stream:
 
     def _add(self, own: _Owned, records: Records) -> None:
         if len(records) and records.offsets[0] < own.next_offset:
-            log.warning("records came again: reading anew", partition=str(records.partition), offset=int(records.offsets[0]))
+            log.warning(
+                "records came again: reading anew", partition=str(records.partition), offset=int(records.offsets[0])
+            )
             self._drop(records.partition)
             self._unopened[records.partition] = None
             return
@@ -294,7 +298,11 @@ class Stream:
         left = self._limits.records_max - self.progress.records
         next_offset = int(records.offsets[left - 1]) + 1
         return Records(
-            records.partition, records.values.slice(0, left), records.offsets[:left], records.timestamps[:left], next_offset
+            records.partition,
+            records.values.slice(0, left),
+            records.offsets[:left],
+            records.timestamps[:left],
+            next_offset,
         )
 
     def _note_positions(self) -> None:
@@ -383,7 +391,12 @@ class Stream:
         self.progress.rejects += writing.commit.rejects
         self.progress.files += len(files)
         self.progress.bytes += sum(file.bytes for file in files)
-        log.debug("committed", partition=str(writing.commit.partition), next_offset=writing.commit.next_offset, files=len(files))
+        log.debug(
+            "committed",
+            partition=str(writing.commit.partition),
+            next_offset=writing.commit.next_offset,
+            files=len(files),
+        )
 
     # ---- when the lake or the catalog fails
 
@@ -419,9 +432,8 @@ class Stream:
 
 
 def _hole_in_words(hole: Hole) -> str:
-    count = hole.next_offset - hole.first_offset
     return (
-        f"{hole.partition}: Kafka no longer holds offsets {hole.first_offset} to {hole.next_offset - 1} ({count} in all), "
-        "which were never landed. Nothing was skipped. The hole is on record in the catalog; to go on without these "
-        f"records run again with --accept-hole {hole}"
+        f"{hole.partition}: Kafka no longer holds offsets {hole.first_offset} to {hole.next_offset - 1} "
+        f"({hole.next_offset - hole.first_offset} in all), which were never landed. Nothing was skipped. It is on "
+        f"record as a hole; to go on without these records run again with --accept-hole {hole}"
     )

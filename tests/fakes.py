@@ -100,7 +100,7 @@ class FakeMember:
         self._places: dict[Partition, _Place] = {}
         self._events: deque[Assigned | Gone] = deque()
         self.told: set[Partition] = set()
-        self.records_max = 7
+        self.records_max = 12
         self.down = False
 
     def learn(self, *, gone: Iterable[Partition], assigned: Iterable[Partition]) -> None:
@@ -114,7 +114,16 @@ class FakeMember:
 
     def poll(self, timeout_s: float) -> Polled:
         self._answer()
-        events: list[Assigned | Gone | OutOfRange] = []
+        early = self._rng.random() < 0.3  # what was fetched before a rebalance may come with it
+        out_of_range, records = self._fetched() if early else ([], [])
+        events: list[Assigned | Gone | OutOfRange] = list(self._rebalanced())
+        if not early:
+            out_of_range, records = self._fetched()
+        if not records and not events:
+            self._clock.sleep(timeout_s)
+        return Polled([*events, *out_of_range], records)
+
+    def _rebalanced(self) -> Iterable[Assigned | Gone]:
         while self._events:
             event = self._events.popleft()
             for partition in event.partitions:
@@ -122,21 +131,20 @@ class FakeMember:
                     self._places.pop(partition, None)
                 else:
                     self._places[partition] = _Place()
-            events.append(event)
+            yield event
+
+    def _fetched(self) -> tuple[list[OutOfRange], list[Records]]:
         reading = {partition: place for partition, place in self._places.items() if not place.paused}
         lost = [
-            partition
+            OutOfRange(partition)
             for partition, place in reading.items()
             if not self._kafka.logs[partition].start <= place.position <= self._kafka.logs[partition].end
         ]
         if lost:  # kafka-python raises, and returns no records of others
-            return Polled([*events, *map(OutOfRange, lost)], [])
-        records = list(
+            return lost, []
+        return [], list(
             itertools.chain.from_iterable(self._fetch(partition, place) for partition, place in reading.items())
         )
-        if not records and not events:
-            self._clock.sleep(timeout_s)
-        return Polled(events, records)
 
     def _fetch(self, partition: Partition, place: _Place) -> Iterable[Records]:
         """Up to three batches, of up to `records_max` offsets each."""

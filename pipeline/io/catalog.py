@@ -39,7 +39,9 @@ _CREATION_LOCK: Final = 0x5711
 """PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
 
 _META = sa.MetaData()
-_meta = sa.Table("meta", _META, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False))
+_meta = sa.Table(
+    "meta", _META, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False)
+)
 _offsets = sa.Table(
     "offsets",
     _META,
@@ -127,7 +129,9 @@ class Catalog:
             raise ConfigError(f"{url_without_password(url)} holds no catalog: has `stillwatch run` written here?")
         if version != SCHEMA_VERSION:
             engine.dispose()
-            raise SchemaError(f"the catalog has version {version}, this Stillwatch knows version {SCHEMA_VERSION}: upgrade it")
+            raise SchemaError(
+                f"the catalog has version {version}, this Stillwatch knows version {SCHEMA_VERSION}: upgrade it"
+            )
         return catalog
 
     @classmethod
@@ -213,25 +217,34 @@ class Catalog:
             if moved.rowcount != 1:
                 if tx.execute(sa.select(_commits.c.commit_id).where(_commits.c.commit_id == commit.commit_id)).first():
                     return
-                raise FencedError(f"{commit.partition}: taken over by another worker at or after offset {commit.first_offset}")
+                raise FencedError(
+                    f"{commit.partition}: taken over by another worker at or after offset {commit.first_offset}"
+                )
             row = {key: value for key, value in asdict(commit).items() if key != "partition"}
             tx.execute(sa.insert(_commits).values(**row, **_key(commit.partition)))
             if files:
                 tx.execute(
-                    sa.insert(_files), [{**asdict(file), "commit_id": commit.commit_id, "state": "pending"} for file in files]
+                    sa.insert(_files),
+                    [{**asdict(file), "commit_id": commit.commit_id, "state": "pending"} for file in files],
                 )
 
     def publish(self, commit_id: str) -> None:
         """Show all files of a commit to readers at once; they stand at their final paths."""
         with self._transaction(write=True) as tx:
             tx.execute(
-                sa.update(_files).where(_files.c.commit_id == commit_id, _files.c.state == "pending").values(state="live")
+                sa.update(_files)
+                .where(_files.c.commit_id == commit_id, _files.c.state == "pending")
+                .values(state="live")
             )
 
     def pending(self, partition: Partition | None = None) -> dict[Commit, list[FileEntry]]:
         """Commits that were made but whose files are not shown yet, in offset order."""
         where = [_files.c.state == "pending"] + ([] if partition is None else _of(_commits, partition))
-        query = sa.select(_commits, *(column for column in _files.c if column.name != "commit_id")).join(_files, _files.c.commit_id == _commits.c.commit_id).where(*where)
+        query = (
+            sa.select(_commits, *(column for column in _files.c if column.name != "commit_id"))
+            .join(_files, _files.c.commit_id == _commits.c.commit_id)
+            .where(*where)
+        )
         query = query.order_by(_commits.c.first_offset, _files.c.path)
         found: dict[Commit, list[FileEntry]] = {}
         with self._transaction() as tx:
@@ -239,7 +252,9 @@ class Catalog:
                 found.setdefault(_commit(row), []).append(_file(row))
         return found
 
-    def live_files(self, table: str | None = None, time_us: tuple[int | None, int | None] = (None, None)) -> list[FileEntry]:
+    def live_files(
+        self, table: str | None = None, time_us: tuple[int | None, int | None] = (None, None)
+    ) -> list[FileEntry]:
         """Files that readers see, of one moment.
 
         Args:
@@ -297,7 +312,11 @@ class Catalog:
             )
             if moved.rowcount != 1:
                 raise FencedError(f"{hole.partition}: the catalog's offset is no longer {hole.first_offset}")
-            where = (*_of(_holes, hole.partition), _holes.c.first_offset == hole.first_offset, _holes.c.next_offset == hole.next_offset)
+            where = (
+                *_of(_holes, hole.partition),
+                _holes.c.first_offset == hole.first_offset,
+                _holes.c.next_offset == hole.next_offset,
+            )
             tx.execute(sa.update(_holes).where(*where).values(accepted_at_us=now_us))
 
     def holes(self) -> list[Hole]:
@@ -306,7 +325,11 @@ class Catalog:
             return _all_holes(tx)
 
     def replace_all(
-        self, offsets: dict[Partition, int], commits: Iterable[tuple[Commit, Sequence[FileEntry]]], holes: Iterable[Hole], now_us: int
+        self,
+        offsets: dict[Partition, int],
+        commits: Iterable[tuple[Commit, Sequence[FileEntry]]],
+        holes: Iterable[Hole],
+        now_us: int,
     ) -> None:
         """Fill an empty catalog, files live, in one transaction.
 
@@ -336,10 +359,9 @@ class Catalog:
             snapshot: all its queries see one moment, and not each its own.
         """
         try:
-            with self._engine.connect() as connection:
-                connection = connection.execution_options(stillwatch_write=write)
+            with self._engine.connect().execution_options(stillwatch_write=write) as connection:
                 if snapshot and self._engine.dialect.name == "postgresql":  # SQLite's transactions are so anyway
-                    connection = connection.execution_options(isolation_level="REPEATABLE READ")
+                    connection.execution_options(isolation_level="REPEATABLE READ")
                 with connection.begin():
                     yield connection
         except sa.exc.IntegrityError:
@@ -376,12 +398,16 @@ def _engine(url: str) -> sa.Engine:
     if backend != "postgresql":
         raise ConfigError(f"--catalog: {backend} is not supported; use sqlite or postgresql+psycopg")
     # A worker that freezes inside a transaction (a suspended machine) must not hold its locks for ever.
-    timeouts = f"-c lock_timeout={int(LOCK_WAIT_S * 1000)} -c idle_in_transaction_session_timeout={int(IDLE_S_MAX * 1000)}"
+    timeouts = (
+        f"-c lock_timeout={int(LOCK_WAIT_S * 1000)} -c idle_in_transaction_session_timeout={int(IDLE_S_MAX * 1000)}"
+    )
     arguments = {"connect_timeout": int(LOCK_WAIT_S), "options": timeouts}
     try:
         return sa.create_engine(parsed, pool_pre_ping=True, pool_recycle=3600, connect_args=arguments)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--catalog: the driver {error.name} is not installed; install stillwatch[postgres]") from None
+        raise ConfigError(
+            f"--catalog: the driver {error.name} is not installed; install stillwatch[postgres]"
+        ) from None
 
 
 def _is_missing_file(url: sa.URL) -> bool:
@@ -409,7 +435,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        # A transaction that reads first and then writes would fail where another wrote between; so take the lock at once.
+        # One that reads first and then writes would fail where another wrote between; so take the lock at once.
         write = connection.get_execution_options().get("stillwatch_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 

@@ -26,9 +26,18 @@ from pipeline.io.records import to_records
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
 
 OURS: Final = (
-    "bootstrap_servers", "group_id", "group_instance_id", "enable_auto_commit", "auto_offset_reset", "allow_auto_create_topics",
-    "partition_assignment_strategy", "session_timeout_ms", "key_deserializer", "value_deserializer", "max_poll_records",
-)  # fmt: skip
+    "bootstrap_servers",
+    "group_id",
+    "group_instance_id",
+    "enable_auto_commit",
+    "auto_offset_reset",
+    "allow_auto_create_topics",
+    "partition_assignment_strategy",
+    "session_timeout_ms",
+    "key_deserializer",
+    "value_deserializer",
+    "max_poll_records",
+)
 """Client settings that the job's correctness hangs on."""
 
 ANSWER_MS: Final = 15_000
@@ -46,7 +55,7 @@ log = structlog.get_logger("kafka")
 
 
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
-    """One member of the consumer group.  To be used from one thread; the listener's methods are kafka-python's to call."""
+    """One member of the consumer group.  For one thread; the listener's methods are kafka-python's to call."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -72,7 +81,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             raise self._unreachable(error) from error
         if self._settings.topic not in topics:
             raise ConfigError(
-                f"Kafka at {self._settings.bootstrap} has no topic {self._settings.topic} (or this client may not see it): "
+                f"Kafka at {self._settings.bootstrap} has no topic {self._settings.topic} (or hides it): "
                 "create it, or name another with --topic"
             )
         self._choose_path()
@@ -244,7 +253,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
 
     def _unreachable(self, error: Exception) -> RetryableError | ConfigError:
         if isinstance(error, kafka_errors.KafkaError | OSError):
-            return RetryableError(f"no Kafka broker answers at {self._settings.bootstrap}: {type(error).__name__}: {error}")
+            return RetryableError(
+                f"no Kafka broker answers at {self._settings.bootstrap}: {type(error).__name__}: {error}"
+            )
         return ConfigError(f"Kafka client settings: {error}")
 
     @staticmethod
@@ -269,7 +280,7 @@ def passed_through(given: Mapping[str, Any], known: Mapping[str, Any], ours: Ite
         if name in ours:
             raise ConfigError(f"Kafka client setting {name} is Stillwatch's own to set")
         if name not in known:
-            raise ConfigError(f"Kafka client setting {name} is unknown to kafka-python's {'consumer' if 'group_id' in known else 'client'}")
+            raise ConfigError(f"Kafka client setting {name} is unknown to kafka-python's consumer")
         typed[name] = _typed(name, value, known[name])
     return typed
 

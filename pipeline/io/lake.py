@@ -38,7 +38,16 @@ _NAME: Final = re.compile(r"(?P<partition>.+-\d+)-(?P<first>\d{20})-\d{20}-(?P<c
 _TOPIC_CHARS_MAX: Final = 80
 """File names hold 255 bytes, and topic names alone up to 249."""
 
-_PLAIN: Final = ("request_id", "system_prompt_hash", "prompt_hash", "response_hash", "prompt", "response", "raw", "offset")
+_PLAIN: Final = (
+    "request_id",
+    "system_prompt_hash",
+    "prompt_hash",
+    "response_hash",
+    "prompt",
+    "response",
+    "raw",
+    "offset",
+)
 """Columns whose values hardly repeat: a dictionary of them would be built in vain."""
 
 
@@ -74,13 +83,13 @@ class Lake:
             RetryableError: the disk is full or fails; whatever was staged is removed.
         """
         try:
-            entries = [
-                self._stage_one(commit, section, index, len(sections)) for index, section in enumerate(sections)
-            ]
+            entries = [self._stage_one(commit, section, index, len(sections)) for index, section in enumerate(sections)]
             _sync_folders({self.staged_path(commit, entry.path).parent for entry in entries}, self.root)
         except OSError as error:
             self.discard(commit)
-            raise RetryableError(f"lake {self.root}: {error.strerror or error}; nothing is lost, the records stay in Kafka") from error
+            raise RetryableError(
+                f"lake {self.root}: {error.strerror or error}; nothing is lost, the records stay in Kafka"
+            ) from error
         return entries
 
     def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
@@ -99,7 +108,9 @@ class Lake:
                 with contextlib.suppress(FileNotFoundError):
                     self.staged_path(commit, file.path).replace(final)
                 if not final.exists():
-                    raise SchemaError(f"{final}: a committed file is gone; `stillwatch maintain verify` says what else is")
+                    raise SchemaError(
+                        f"{final}: a committed file is gone; `stillwatch maintain verify` says what else is"
+                    )
             _sync_folders(folders, self.root)
             self.discard(commit)
         except OSError as error:
@@ -243,7 +254,9 @@ def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
         use_dictionary=[name for name in rows.column_names if name not in _PLAIN],
         write_page_index=True,
         sorting_columns=[pq.SortingColumn(rows.schema.get_field_index(name)) for name in order],
-        bloom_filter_options={"account_id": {"ndv": max(1, min(len(rows), ROW_GROUP_ROWS)), "fpp": 0.01}} if events else None,
+        bloom_filter_options={"account_id": {"ndv": max(1, min(len(rows), ROW_GROUP_ROWS)), "fpp": 0.01}}
+        if events
+        else None,
     )
     return sink.getvalue()
 

@@ -26,7 +26,7 @@ _WORDS: Final = (
     "so some story summary table tell text than that the their then there these they this to time train translate two "
     "up use value very want was water way we week well were what when which who why will with word work would write "
     "year you your"
-).split()
+)
 _MODELS: Final = ("large-4", "large-4-mini", "medium-3", "small-2", "embed-1")
 _COUNTRIES: Final = ("BR", "CA", "DE", "FR", "GB", "IN", "JP", "KR", "NL", "SG", "US")
 _AGENTS: Final = tuple(
@@ -111,10 +111,11 @@ def _account(draw: np.random.Generator) -> str:
 def _text() -> str:
     """Words with an escaped newline or quotation mark here and there, as JSON writes them."""
     draw = random.Random(SEED)
+    choices = _WORDS.split()
     words: list[str] = []
     size = 0
     while size < _TEXT_BYTES:
-        word = draw.choice(_WORDS)
+        word = draw.choice(choices)
         word = draw.choices((word, f'\\"{word}\\"', f"{word}\\n", f"{word}:"), (90, 3, 4, 3))[0]
         words.append(word)
         size += len(word) + 1

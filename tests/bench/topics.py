@@ -17,9 +17,9 @@ from tests.servers import create_topic
 
 BATCHES: Final[dict[str, dict[str, int]]] = {
     "1 MB": {"batch.size": 1_000_000, "batch.num.messages": 100_000, "linger.ms": 100},
-    "16 KiB": {"batch.size": 16_384, "linger.ms": 100},  # the default size of Kafka's own producer and of kafka-python's
+    "16 KiB": {"batch.size": 16_384, "linger.ms": 100},
 }
-"""Settings of the producer, by the size of its batches before compression."""
+"""Settings of the producer, by the size of its batches: 16 KiB is the default of Kafka's own producer."""
 
 
 class Topic(NamedTuple):

@@ -1,6 +1,8 @@
 """`stillwatch run`, but it kills itself with SIGKILL after a given step of a commit.  Run as a program by the tests.
 
-Usage: python crashing_worker.py STEP COUNT SETTINGS_JSON — dies when STEP happened for the COUNT-th time; STEP `never`: runs on.
+Usage: python crashing_worker.py STEP COUNT SETTINGS_JSON
+
+Dies when STEP happened for the COUNT-th time; STEP `never`: runs on.
 """
 
 import json

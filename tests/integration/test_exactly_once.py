@@ -35,7 +35,10 @@ def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
 ) -> None:
     """Thirty random moments, and four kills right after each of the five steps of a commit; a restart after each."""
     chance = random.Random(7)
-    plan: list[str | float] = [*(step for step in STEPS for _ in range(4)), *(chance.uniform(0, 1.5) for _ in range(30))]
+    plan: list[str | float] = [
+        *(step for step in STEPS for _ in range(4)),
+        *(chance.uniform(0, 1.5) for _ in range(30)),
+    ]
     assert len(plan) == KILLS
     chance.shuffle(plan)
     kills = 0
@@ -60,7 +63,9 @@ def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
     assert kills == KILLS
     assert total == producer.sent
     with capsys.disabled():
-        print(f"\n{kills} kills, {total:,} records produced, {total:,} landed once each, {reader.queries:,} queries whole")
+        print(
+            f"\n{kills} kills, {total:,} records produced, {total:,} landed once each, {reader.queries:,} queries whole"
+        )
 
 
 def _sleep_watching(wait: Callable[[float], int], seconds: float) -> None:
@@ -80,7 +85,7 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres_url"))
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", (2, 3))
 @pytest.mark.timeout(300)
 def test_a_killed_worker_and_a_zombie_leave_the_lake_right(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], catalog: str, workers: int

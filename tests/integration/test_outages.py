@@ -1,4 +1,4 @@
-"""What the job does while the broker, the catalog or the disk is away: nothing is lost, and it says what it waits for."""
+"""What the job does while broker, catalog or disk is away: nothing is lost, and it says what it waits for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from tests.integration.workers import Producer, Reader, ends_of, site_of, wait_u
 from tests.servers import ApacheKafka, KafkaServer, create_topic
 
 
-
-def test_a_broker_that_stops_and_comes_back_costs_nothing(
-    tmp_path: Path, own_kafka: Callable[[], ApacheKafka]
-) -> None:
+def test_a_broker_that_stops_and_comes_back_costs_nothing(tmp_path: Path, own_kafka: Callable[[], ApacheKafka]) -> None:
     """The broker is stopped and started, then killed and started, in the middle of the traffic."""
     broker = own_kafka()
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
@@ -100,7 +97,9 @@ def test_a_full_disk_that_holds_the_catalog_too_is_waited_for(
 ) -> None:
     """As above, with the embedded catalog on the disk that fills up."""
     catalog = f"sqlite:///{small_disk}/catalog.db"
-    with site_of(tmp_path, kafka.bootstrap, topic(3), lake=small_disk / "lake", catalog=catalog, file_age_s=0.1) as site:
+    with site_of(
+        tmp_path, kafka.bootstrap, topic(3), lake=small_disk / "lake", catalog=catalog, file_age_s=0.1
+    ) as site:
         with Producer(kafka.bootstrap, site.topic, rate=3_000) as producer:
             worker = site.worker()
             worker.wait_for("waiting to try again")
@@ -120,7 +119,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk takes root")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"this machine lets nobody mount a small disk: {mounted.stderr.strip()}")
     yield folder

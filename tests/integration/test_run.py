@@ -40,7 +40,7 @@ def rows(site: Site, table: str, query: str) -> list[dict[str, object]]:
     return t.query("t", query).to_arrow_table().to_pylist()  # DuckDB itself wants pytz for times
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
 def test_a_signal_stops_the_job_within_ten_seconds_with_everything_written(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], number: signal.Signals
 ) -> None:
@@ -72,13 +72,15 @@ def test_offsets_that_kafka_deleted_stop_the_job_and_are_named(
             assert "offsets 100 to 249 (150 in all)" in stopped.log()[-1]["event"]
         assert site.landed() == 100
         with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
-            assert [(hole.first_offset, hole.next_offset, hole.accepted) for hole in catalog.holes()] == [(100, 250, False)]
+            assert [(hole.first_offset, hole.next_offset, hole.accepted) for hole in catalog.holes()] == [
+                (100, 250, False)
+            ]
         wrong = site.command("--once", "--accept-hole", f"{site.topic}:0:100-200")
         assert wrong.process.wait(60) == 3
         assert site.command("--once", "--accept-hole", f"{site.topic}:0:100-249").process.wait(60) == 0
-        assert rows(site, "access", 'SELECT count(*) AS n, count(DISTINCT "offset") AS once, max("offset") AS high FROM t') == [
-            {"n": 150, "once": 150, "high": 299}
-        ]
+        assert rows(
+            site, "access", 'SELECT count(*) AS n, count(DISTINCT "offset") AS once, max("offset") AS high FROM t'
+        ) == [{"n": 150, "once": 150, "high": 299}]
         with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
             assert [hole.accepted for hole in catalog.holes()] == [True]
 
@@ -96,7 +98,7 @@ def test_a_topic_made_anew_stops_the_job(tmp_path: Path, kafka: KafkaServer, top
 
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
-    [
+    (
         (["--topic", "no-such-topic"], 2, "has no topic no-such-topic"),
         (["--kafka", "no_such_setting=1"], 2, "no_such_setting is unknown"),
         (["--kafka", "group_id=x"], 2, "group_id is Stillwatch's own"),
@@ -104,7 +106,7 @@ def test_a_topic_made_anew_stops_the_job(tmp_path: Path, kafka: KafkaServer, top
         (["--lake", "s3://bucket/lake"], 2, "object storage is not built yet"),
         (["--fetch", "quick"], 2, "setting fetch"),
         (["--config", "/no/such/file.toml"], 2, "No such file"),
-    ],
+    ),
 )
 def test_a_wrong_setting_is_one_line_and_exit_code_2(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], flags: list[str], code: int, words: str
@@ -125,7 +127,9 @@ def test_no_broker_is_one_line_and_exit_code_4(tmp_path: Path) -> None:
         assert "no Kafka broker answers at 127.0.0.1:1" in worker.log()[-1]["event"]
 
 
-def test_max_events_is_exact_and_the_next_run_goes_on(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> None:
+def test_max_events_is_exact_and_the_next_run_goes_on(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
     """The first run lands 123 records, the next one the others."""
     with site_of(tmp_path, kafka.bootstrap, topic(1)) as site:
         produce(kafka.bootstrap, site.topic, [event(i) for i in range(1_000)])
@@ -148,7 +152,9 @@ def test_both_paths_land_the_same_rows_from_a_broker_with_transactions(
         (tmp_path / path).mkdir()
         with site_of(tmp_path / path, full_kafka.bootstrap, name, group=f"{name}-{path}") as site:
             assert site.command("--once", "--fetch", path).process.wait(60) == 0
-            found.append([rows(site, table, 'SELECT * FROM t ORDER BY "offset"') for table in ("access", "content", "rejects")])
+            found.append(
+                [rows(site, table, 'SELECT * FROM t ORDER BY "offset"') for table in ("access", "content", "rejects")]
+            )
             assert site.landed() == 5 * 20 + 8
     assert found[0] == found[1]
     assert len(found[0][2]) == 6
@@ -157,7 +163,12 @@ def test_both_paths_land_the_same_rows_from_a_broker_with_transactions(
 def _transactions(bootstrap: str, topic: str, codec: str) -> None:
     """Ten records committed, ten aborted, ten committed."""
     producer = TransactionalProducer(
-        {"bootstrap.servers": bootstrap, "transactional.id": f"{topic}-{codec}", "compression.type": codec, "linger.ms": 5}
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": f"{topic}-{codec}",
+            "compression.type": codec,
+            "linger.ms": 5,
+        }
     )
     producer.init_transactions(30)
     for end in (producer.commit_transaction, producer.abort_transaction, producer.commit_transaction):
@@ -169,7 +180,8 @@ def _transactions(bootstrap: str, topic: str, codec: str) -> None:
 
 
 @pytest.mark.skipif(
-    not DEV_TRAFFIC.exists(), reason="the labelled development traffic is not here; STILLWATCH_DEV_TRAFFIC=FILE names it"
+    not DEV_TRAFFIC.exists(),
+    reason="the labelled development traffic is not here; STILLWATCH_DEV_TRAFFIC=FILE names it",
 )
 def test_the_development_traffic_lands_with_every_column_equal(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
@@ -178,7 +190,9 @@ def test_the_development_traffic_lands_with_every_column_equal(
     with site_of(tmp_path, kafka.bootstrap, topic(4)) as site:
         with pa.input_stream(str(DEV_TRAFFIC), compression="zstd") as file:
             lines = file.read().splitlines()
-        with contextlib.closing(KafkaProducer(bootstrap_servers=kafka.bootstrap, compression_type="lz4", linger_ms=20)) as producer:
+        with contextlib.closing(
+            KafkaProducer(bootstrap_servers=kafka.bootstrap, compression_type="lz4", linger_ms=20)
+        ) as producer:
             for line in lines:
                 producer.send(site.topic, value=line, key=orjson.loads(line)["account_id"].encode())
         assert len(lines) == DEV_EVENTS
@@ -190,16 +204,24 @@ def test_the_development_traffic_lands_with_every_column_equal(
 
 def _difference(connection: duckdb.DuckDBPyConnection, site: Site) -> tuple[int, int, int]:
     """Rows in the lake, rows only in the lake, rows only in the source; by value over all columns."""
-    kinds = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN", TIME: "TIMESTAMPTZ"}
+    kinds = {
+        pa.string(): "VARCHAR",
+        pa.int64(): "BIGINT",
+        pa.float64(): "DOUBLE",
+        pa.bool_(): "BOOLEAN",
+        TIME: "TIMESTAMPTZ",
+    }
     columns = ", ".join(f"{field.name}: '{kinds[field.arrow]}'" for field in ACCESS_FIELDS)
     names = ", ".join(field.name for field in ACCESS_FIELDS)
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(
-        f"CREATE TABLE source AS SELECT {names} FROM read_json('{DEV_TRAFFIC}', columns = {{{columns}}}, format = 'newline_delimited')"
+        f"CREATE TABLE source AS SELECT {names} "
+        f"FROM read_json('{DEV_TRAFFIC}', columns = {{{columns}}}, format = 'newline_delimited')"
     )
     connection.execute(
         f"CREATE TABLE lake AS SELECT {names} FROM read_parquet('{site.lake}/access/**/*.parquet') AS a "
-        f"LEFT JOIN (SELECT * EXCLUDE (event_time, request_id, account_id) FROM read_parquet('{site.lake}/content/**/*.parquet')) "
+        "LEFT JOIN (SELECT * EXCLUDE (event_time, request_id, account_id) "
+        f"FROM read_parquet('{site.lake}/content/**/*.parquet')) "
         'AS c USING (topic, "partition", "offset")'
     )
     counts = [
@@ -213,7 +235,9 @@ def _difference(connection: duckdb.DuckDBPyConnection, site: Site) -> tuple[int,
     return tuple(count[0] for count in counts if count)  # type: ignore[return-value]
 
 
-def test_a_growing_topic_is_landed_by_several_runs_once(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> None:
+def test_a_growing_topic_is_landed_by_several_runs_once(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
     """`--once` again and again while a producer goes on."""
     with site_of(tmp_path, kafka.bootstrap, topic(2)) as site:
         with Producer(kafka.bootstrap, site.topic, rate=1_000) as producer:

@@ -44,7 +44,11 @@ class Worker:
         self._log_file = log_file
         with log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments], stderr=log, stdout=log, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+                [sys.executable, *arguments],
+                stderr=log,
+                stdout=log,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
 
     def logged(self, event: str) -> list[dict[str, Any]]:
@@ -54,12 +58,15 @@ class Worker:
     def log(self) -> list[dict[str, Any]]:
         """Every log line so far; a line of plain text (an error's last word) as `{"event": text}`."""
         lines = self._log_file.read_bytes().split(b"\n")
-        return [orjson.loads(line) if line.startswith(b"{") else {"event": line.decode()} for line in lines if line.strip()]
+        return [
+            orjson.loads(line) if line.startswith(b"{") else {"event": line.decode()} for line in lines if line.strip()
+        ]
 
     def wait_for(self, event: str, count: int = 1) -> None:
         """Wait until it has logged something."""
         wait_until(
-            lambda: len(self.logged(event)) >= count or self.process.poll() is not None, f"{event!r} in {self._log_file}"
+            lambda: len(self.logged(event)) >= count or self.process.poll() is not None,
+            f"{event!r} in {self._log_file}",
         )
         assert len(self.logged(event)) >= count, f"ended with {self.process.returncode}: {self.log()[-3:]}"
 
@@ -81,7 +88,8 @@ class Site:
         self.lake = Path(settings.pop("lake", root / "lake"))
         self.catalog_url = settings.pop("catalog", sqlite_url(root / "catalog.db"))
         self.settings = {
-            "bootstrap": bootstrap, "topic": topic, "group": f"group-{topic}", "lake": str(self.lake), "catalog": self.catalog_url,
+            "bootstrap": bootstrap, "topic": topic, "group": f"group-{topic}",
+            "lake": str(self.lake), "catalog": self.catalog_url,
             "file_age_s": 0.3, "session_timeout_s": SESSION_S, **settings,
         }  # fmt: skip
         self._workers: list[Worker] = []
@@ -98,7 +106,16 @@ class Site:
     def command(self, *flags: str) -> Worker:
         """Start `stillwatch run` by its command line."""
         log_file = self.root / f"command-{len(self._workers)}.log"
-        where = ["--bootstrap", self.bootstrap, "--topic", self.topic, "--lake", str(self.lake), "--catalog", self.catalog_url]
+        where = [
+            "--bootstrap",
+            self.bootstrap,
+            "--topic",
+            self.topic,
+            "--lake",
+            str(self.lake),
+            "--catalog",
+            self.catalog_url,
+        ]
         worker = Worker(log_file, ["-m", "jobs.cli", "run", *where, "--group", self.settings["group"], *flags])
         self._workers.append(worker)
         return worker
@@ -122,7 +139,9 @@ class Site:
             live = [str(self.lake / file.path) for file in catalog.live_files() if file.table_name != "content"]
             offsets = {partition.number: offset for partition, offset in catalog.offsets().items()}
         total = sum(ends.values())
-        glob = [str(self.lake / table / "**/*.parquet") for table in ("access", "rejects") if (self.lake / table).exists()]
+        glob = [
+            str(self.lake / table / "**/*.parquet") for table in ("access", "rejects") if (self.lake / table).exists()
+        ]
         for files in (live, glob):
             rows = duckdb.sql(
                 f'SELECT "partition", count(*), count(DISTINCT "offset"), min("offset"), max("offset") '
@@ -156,7 +175,8 @@ class Producer(contextlib.AbstractContextManager["Producer"]):
 
     def _produce(self) -> None:
         producer = KafkaProducer(
-            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, linger_ms=10, compression_type="lz4",
+            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, linger_ms=10,
+            compression_type="lz4",
             delivery_timeout_ms=120_000,
         )  # fmt: skip
         try:
@@ -198,7 +218,10 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
     def _read(self) -> None:
         try:
             wait_until(lambda: self._site.lake.exists() or self._stop.is_set(), "the lake")
-            with contextlib.closing(Catalog.open(self._site.catalog_url, create=True)) as catalog, duckdb.connect() as connection:
+            with (
+                contextlib.closing(Catalog.open(self._site.catalog_url, create=True)) as catalog,
+                duckdb.connect() as connection,
+            ):
                 while not self._stop.is_set():
                     self._check(catalog, connection)
                     self._stop.wait(0.05)
@@ -210,11 +233,18 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         counts = {}
         for tables in (("access", "rejects"), ("access",), ("content",)):
             paths = [str(self._site.lake / file.path) for file in files if file.table_name in tables]
-            query = f'SELECT "partition", count(*), max("offset") + 1 FROM read_parquet({paths}, union_by_name = true) GROUP BY ALL'
+            query = (
+                'SELECT "partition", count(*), max("offset") + 1 '
+                f"FROM read_parquet({paths}, union_by_name = true) GROUP BY ALL"
+            )
             counts[tables] = {row[0]: row[1:] for row in connection.sql(query).fetchall()} if paths else {}
         for number, (rows, end) in counts["access", "rejects"].items():
-            assert rows == end, f"partition {number}: {rows} rows up to offset {end}: part of a commit is missing or doubled"
-        access, content = ({number: row[0] for number, row in counts[key].items()} for key in (("access",), ("content",)))
+            assert rows == end, (
+                f"partition {number}: {rows} rows up to offset {end}: part of a commit is missing or doubled"
+            )
+        access, content = (
+            {number: row[0] for number, row in counts[key].items()} for key in (("access",), ("content",))
+        )
         assert access == content, "a commit shows in one table and not in the other"
         self.queries += 1
 

@@ -8,8 +8,6 @@ import pstats
 import time
 from collections.abc import Sequence
 
-import psutil
-
 from jobs import logs
 from jobs import run as command
 from pipeline.commits import Commit, FileEntry
@@ -53,11 +51,6 @@ def _top(profile: cProfile.Profile) -> list[dict[str, object]]:
         for (file, line, name), (_, calls, own_s, all_s, _) in stats.items()
     ]
     return sorted(rows, key=lambda row: -row["own_s"])[:PROFILE_ROWS]  # type: ignore[operator]
-
-
-def _threads_cpu_s() -> float:
-    """CPU seconds of the main thread."""
-    return time.thread_time()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,277 @@
+"""The views of the lake: their columns, and the SQL that makes them of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from pipeline.commits import Commit, FileEntry, Hole
+from pipeline.batch import Partition
+from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, LINEAGE, REJECT_SCHEMA, TABLE_SCHEMAS, TIME
+
+DT: Final = pa.field("dt", pa.date32())
+HOUR: Final = pa.field("hour", pa.int32())
+
+SQL_TYPES: Final[dict[pa.DataType, str]] = {
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.date32(): "DATE",
+    TIME: "TIMESTAMP WITH TIME ZONE",
+}
+
+TIME_COLUMNS: Final = {"access": "event_time", "content": "event_time", "rejects": "kafka_time"}
+"""The column that decides in which hour a row of a table is kept, and that the catalog has the range of for each file."""
+
+EVENTS: Final = "events"
+
+JOIN_KEYS: Final = ("topic", "partition", "offset", "account_id", "event_time")
+"""What a row of `access` and its row of `content` share.  The first three would do; the others let a filter on one side
+reach the other."""
+
+PLAN_KEYS: Final = (*JOIN_KEYS, DT.name, HOUR.name)
+"""The same where `dt` and `hour` cost nothing."""
+
+_HOUR_US: Final = 3_600_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+FILES_SCHEMA: Final = pa.schema(
+    [
+        pa.field("path", pa.string()),
+        pa.field("table_name", pa.string()),
+        DT,
+        HOUR,
+        pa.field("rows", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("sha256", pa.string()),
+        pa.field("time_min", TIME),
+        pa.field("time_max", TIME),
+    ]
+)
+_COMMITS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("commit_id", pa.string()),
+        pa.field("topic", pa.string()),
+        pa.field("partition", pa.int32()),
+        pa.field("first_offset", pa.int64()),
+        pa.field("next_offset", pa.int64()),
+        pa.field("events", pa.int64()),
+        pa.field("rejects", pa.int64()),
+        pa.field("committed_at", TIME),
+        pa.field("worker", pa.string()),
+    ]
+)
+_OFFSETS_SCHEMA: Final = pa.schema(
+    [pa.field("topic", pa.string()), pa.field("partition", pa.int32()), pa.field("next_offset", pa.int64())]
+)
+_HOLES_SCHEMA: Final = pa.schema(
+    [
+        pa.field("topic", pa.string()),
+        pa.field("partition", pa.int32()),
+        pa.field("first_offset", pa.int64()),
+        pa.field("next_offset", pa.int64()),
+        pa.field("accepted", pa.bool_()),
+    ]
+)
+
+_WORDS: Final = {
+    **{field.name: field.description for field in ACCESS_FIELDS},
+    "extra": "Fields that the schema does not know, as one JSON object.",
+    "topic": "Kafka topic that the row comes from.",
+    "partition": "Its partition.",
+    "offset": "Its offset; topic, partition and offset name a row for good. A word of SQL: write it \"offset\".",
+    "kafka_time": "Timestamp of the Kafka record; null where it had none.",
+    "error_type": "Kind of the first thing that was wrong.",
+    "field": "The field at fault, if it was one.",
+    "reason": "What was wrong, in words.",
+    "raw": "The record's bytes as they came; decode(raw) is its text where it is UTF-8.",
+    "dt": "Day of the row in UTC.",
+    "hour": "Hour of the row in UTC, 0 to 23.",
+    "path": "The file, relative to the lake.",
+    "table_name": "Table that it belongs to: access, content or rejects.",
+    "rows": "How many rows it holds.",
+    "bytes": "Its size.",
+    "sha256": "Of its bytes, in hex.",
+    "time_min": "Earliest event time in it (Kafka time, for rejects); null where its rows have none.",
+    "time_max": "Latest of the same.",
+    "commit_id": "UUID of the commit; the file names hold it too.",
+    "first_offset": "First offset of the range.",
+    "next_offset": "The offset after the last of the range.",
+    "events": "How many of its records became events.",
+    "rejects": "How many became rejects.",
+    "committed_at": "Wall clock of the worker.",
+    "worker": "Host and process that wrote it.",
+    "accepted": "An operator has decided to go on without these records.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One view.
+
+    Attributes:
+        name: in SQL.
+        about: what a row of it is.
+        columns: names and types.
+    """
+
+    name: str
+    about: str
+    columns: pa.Schema
+
+    def described(self) -> list[tuple[str, str, str]]:
+        """Each column's name, SQL type and meaning."""
+        return [(field.name, SQL_TYPES[field.type], self._meaning(field.name)) for field in self.columns]
+
+    def _meaning(self, column: str) -> str:
+        if self.name == "lake_offsets" and column == "next_offset":
+            return "Where reading goes on: all offsets below are in the lake."
+        return _WORDS[column]
+
+
+def _of_table(name: str) -> pa.Schema:
+    return pa.schema([*TABLE_SCHEMAS[name], DT, HOUR])
+
+
+VIEWS: Final[dict[str, View]] = {
+    view.name: view
+    for view in (
+        View("access", "one request to the API, without its text", _of_table("access")),
+        View("content", "the text of a request; only where there is any", _of_table("content")),
+        View("rejects", "one record that could not become an event", _of_table("rejects")),
+        View(EVENTS, "access and content side by side: one request with all that its payload said", pa.schema([*EVENT_SCHEMA, DT, HOUR])),
+        View("lake_files", "one Parquet file that readers see", FILES_SCHEMA),
+        View("lake_commits", "one step forward of one partition", _COMMITS_SCHEMA),
+        View("lake_offsets", "how far each partition is landed", _OFFSETS_SCHEMA),
+        View("lake_holes", "records that Kafka deleted before they were landed", _HOLES_SCHEMA),
+    )
+}
+
+FILE_VIEWS: Final = tuple(TABLE_SCHEMAS)
+"""Those that are made of Parquet files; `events` is made of them in turn."""
+
+CATALOG_VIEWS: Final = tuple(name for name in VIEWS if name.startswith("lake_"))
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def columns_sql(schema: pa.Schema) -> str:
+    """Columns for CREATE TABLE.  Never NOT NULL: a planner would draw conclusions that hold for no Parquet file."""
+    return ", ".join(f"{quoted(field.name)} {SQL_TYPES[field.type]}" for field in schema)
+
+
+def files_sql(table: str, paths: Sequence[str]) -> str:
+    """SELECT over Parquet files of a table, old and new, with the columns of today.
+
+    The columns are given and not looked up: DuckDB opens no file before the query runs, a column that an old file lacks
+    is null, and one that a newer Stillwatch added is left out.
+
+    Args:
+        table: of the lake.
+        paths: absolute; at least one.
+    """
+    schema = TABLE_SCHEMAS[table]
+    given = ", ".join(
+        f"{literal(field.name)}: {{name: {literal(field.name)}, type: {literal(SQL_TYPES[field.type])}, default_value: NULL}}"
+        for field in schema
+    )
+    names = ", ".join(quoted(field.name) for field in schema)
+    return (
+        f"SELECT {names}, {hours_sql(table)} "
+        f"FROM read_parquet([{_paths_sql(paths)}], hive_partitioning = false, schema = MAP {{{given}}})"
+    )
+
+
+def hours_sql(table: str) -> str:
+    """`dt` and `hour` from a row's time: what the path of its file says, too."""
+    microseconds = f"coalesce(epoch_us({quoted(TIME_COLUMNS[table])}), 0)"
+    return (
+        f"CAST(make_timestamp({microseconds}) AS DATE) AS dt, "
+        f"CAST({microseconds} // {_HOUR_US} % 24 AS INTEGER) AS hour"
+    )
+
+
+def events_sql(keys: Iterable[str]) -> str:
+    """SELECT of `events` from `access` and `content`, joined on the given columns."""
+    text = {field.name for field in TABLE_SCHEMAS["content"]} - {field.name for field in TABLE_SCHEMAS["access"]}
+    names = ", ".join(f"{'c' if field.name in text else 'a'}.{quoted(field.name)}" for field in VIEWS[EVENTS].columns)
+    on = " AND ".join(f"a.{quoted(key)} = c.{quoted(key)}" for key in keys)
+    return f"SELECT {names} FROM access AS a LEFT JOIN content AS c ON {on}"
+
+
+def _paths_sql(paths: Sequence[str]) -> str:
+    return ", ".join(literal(path) for path in paths)
+
+
+def files_rows(files: Sequence[FileEntry]) -> pa.Table:
+    """Rows of `lake_files`."""
+    columns = [
+        [file.path for file in files],
+        [file.table_name for file in files],
+        [date.fromisoformat(file.dt) for file in files],
+        [file.hour for file in files],
+        [file.rows for file in files],
+        [file.bytes for file in files],
+        [file.sha256 for file in files],
+        [file.time_min_us for file in files],
+        [file.time_max_us for file in files],
+    ]
+    return _rows(columns, FILES_SCHEMA)
+
+
+def commits_rows(commits: Sequence[Commit]) -> pa.Table:
+    """Rows of `lake_commits`."""
+    columns = [
+        [commit.commit_id for commit in commits],
+        [commit.partition.topic for commit in commits],
+        [commit.partition.number for commit in commits],
+        [commit.first_offset for commit in commits],
+        [commit.next_offset for commit in commits],
+        [commit.events for commit in commits],
+        [commit.rejects for commit in commits],
+        [commit.committed_at_us for commit in commits],
+        [commit.worker for commit in commits],
+    ]
+    return _rows(columns, _COMMITS_SCHEMA)
+
+
+def offsets_rows(offsets: dict[Partition, int]) -> pa.Table:
+    """Rows of `lake_offsets`."""
+    columns = [[at.topic for at in offsets], [at.number for at in offsets], list(offsets.values())]
+    return _rows(columns, _OFFSETS_SCHEMA)
+
+
+def holes_rows(holes: Sequence[Hole]) -> pa.Table:
+    """Rows of `lake_holes`."""
+    columns = [
+        [hole.partition.topic for hole in holes],
+        [hole.partition.number for hole in holes],
+        [hole.first_offset for hole in holes],
+        [hole.next_offset for hole in holes],
+        [hole.accepted for hole in holes],
+    ]
+    return _rows(columns, _HOLES_SCHEMA)
+
+
+def _rows(columns: Sequence[Sequence[object]], schema: pa.Schema) -> pa.Table:
+    arrays = [
+        pa.array(column, pa.int64()).cast(TIME) if field.type == TIME else pa.array(column, field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
+    return pa.table(arrays, schema=schema)

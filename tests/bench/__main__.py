@@ -1,0 +1,139 @@
+"""`python -m tests.bench`: measure, and write the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from tests.bench import end_to_end, fetch, memory, profiling
+from tests.bench.events import write_ndjson
+from tests.bench.measure import say, versions
+from tests.bench.peers.task import Task
+from tests.bench.report import write_section
+from tests.bench.topics import Topic, make_topic
+from tests.servers import KafkaServer, choose_kafka
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    events: int
+    memory_events: int
+    rounds: int
+
+
+FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=7)
+QUICK = Size(events=200_000, memory_events=600_000, rounds=2)
+
+
+@dataclass
+class Bench:
+    """What the measurements share; topics are produced when they are first needed."""
+
+    bootstrap: str
+    folder: Path
+    size: Size
+    _topics: dict[str, Topic] = field(default_factory=dict)
+
+    @cached_property
+    def ndjson(self) -> Path:
+        """The events as a file."""
+        say(f"making {self.size.events:,} events")
+        path = self.folder / "events.ndjson"
+        write_ndjson(path, self.size.events)
+        return path
+
+    def topic(self, batches: str) -> Topic:
+        """The events in one partition."""
+        return self._made(f"bench-{batches.replace(' ', '')}", self.size.events, batches=batches)
+
+    def empty_topic(self) -> Topic:
+        """A topic without events."""
+        return self._made("bench-empty", 0)
+
+    def memory_topic(self) -> Topic:
+        """The events, over and over, in four partitions."""
+        return self._made("bench-memory", self.size.memory_events, partitions=4)
+
+    def _made(self, name: str, events: int, *, partitions: int = 1, batches: str = "1 MB") -> Topic:
+        if name not in self._topics:
+            source = self.ndjson if events else None
+            say(f"producing {events:,} events to {name}")
+            topic = make_topic(self.bootstrap, name, source, events, partitions=partitions, batches=batches)
+            self._topics[name] = topic
+        return self._topics[name]
+
+
+def _fetch(bench: Bench) -> None:
+    fetch.measure(bench.bootstrap, [bench.topic("1 MB"), bench.topic("16 KiB")], bench.size.rounds)
+
+
+def _end_to_end(bench: Bench) -> None:
+    empty = bench.folder / "empty.ndjson"
+    empty.touch()
+    topic = bench.topic("1 MB")
+    task = Task(bench.bootstrap, topic.name, topic.events, str(bench.ndjson), out="")
+    nothing = replace(task, topic=bench.empty_topic().name, events=0, ndjson=str(empty))
+    end_to_end.measure(task, nothing, bench.topic("16 KiB"), bench.size.rounds)
+
+
+def _memory(bench: Bench) -> None:
+    memory.measure(bench.bootstrap, bench.memory_topic())
+
+
+def _profile(bench: Bench) -> None:
+    profiling.measure(bench.bootstrap, bench.topic("1 MB"))
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
+    "fetch": _fetch,
+    "end_to_end": _end_to_end,
+    "memory": _memory,
+    "profile": _profile,
+}
+
+
+def main() -> int:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    what = f"what to measure: {', '.join(MEASUREMENTS)}; default: all"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=what)
+    parser.add_argument("--quick", action="store_true", help="few events and rounds: shows that it works, not how fast")
+    parser.add_argument("--profile", action="store_true", help="the same as the name profile")
+    given = parser.parse_args()
+    names = given.names + ["profile"] * given.profile or list(MEASUREMENTS)
+    if unknown := set(names) - set(MEASUREMENTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    kafka = choose_kafka()
+    if kafka.kind == "embedded":
+        print(f"the benchmarks run on Apache Kafka, not on {kafka.describe()}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="stillwatch-bench-") as folder:
+        kafka.start()
+        try:
+            _measure(kafka, Path(folder), QUICK if given.quick else FULL, names)
+        finally:
+            kafka.close()
+    return 0
+
+
+def _measure(kafka: KafkaServer, folder: Path, size: Size, names: list[str]) -> None:
+    bench = Bench(kafka.bootstrap, folder, size)
+    about = versions(kafka.describe())
+    say(about)
+    for name in names:
+        say(name)
+        MEASUREMENTS[name](bench)
+        arguments = " ".join([*(["--quick"] if size == QUICK else []), name])
+        write_section(f"{name}_run", f"`make bench ARGS='{arguments}'`, {size.rounds} rounds. {about}")
+    say("written to docs/benchmarks.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
