@@ -57,7 +57,7 @@ def verify(
     else:
         _show_inspection(inspection, storage, quick=quick)
     if inspection.errors:
-        raise LakeDamagedError(f"{len(inspection.errors)} things are wrong with the lake in {storage.root}")
+        raise LakeDamagedError(f"the lake in {storage.root} is damaged; findings: {len(inspection.errors)}")
 
 
 @app.command(name="rebuild-catalog")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +41,19 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """Make one of consecutive records of one partition: whatever is done once a batch is then done less often."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            partition=parts[0].partition,
+            values=pa.concat_arrays([part.values for part in parts]),
+            offsets=np.concatenate([part.offsets for part in parts]),
+            timestamps=np.concatenate([part.timestamps for part in parts]),
+            next_offset=parts[-1].next_offset,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,10 +52,10 @@ class Settings(ps.BaseSettings):
     catalog: str = ""
     """SQLAlchemy URL of the catalog; empty: `catalog.db` in the lake."""
 
-    file_rows_max: int = pydantic.Field(500_000, ge=1)
+    file_rows_max: int = pydantic.Field(200_000, ge=1)
     """A partition's rows are written once this many are there, …"""
 
-    file_bytes_max: int = pydantic.Field(256 << 20, ge=1 << 16)
+    file_bytes_max: int = pydantic.Field(128 << 20, ge=1 << 16)
     """… or once they take this much memory, …"""
 
     file_age_s: float = pydantic.Field(15.0, gt=0, le=3600)

@@ -115,8 +115,12 @@ class Decoder:
         return at, table
 
     def _transform(self, texts: pa.LargeStringArray) -> pa.Table:
-        query = f"SELECT unnest(json_transform(value, '{_STRUCTURE}')) FROM batch"  # noqa: S608  # of this module's own making
-        return self._run(query, texts)
+        # One struct column, taken apart by Arrow: with `unnest`, planning the query takes twice as long.
+        query = f"SELECT json_transform(value, '{_STRUCTURE}') AS event FROM batch"  # noqa: S608  # of our own making
+        events = self._run(query, texts).column("event").combine_chunks()
+        if isinstance(events, pa.ChunkedArray):  # how Arrow combines no chunks at all
+            events = pa.concat_arrays(events.chunks) if events.num_chunks else pa.nulls(0, events.type)
+        return pa.table(events.flatten(), names=[field.name for field in events.type])
 
     def _run(self, query: str, texts: pa.LargeStringArray) -> pa.Table:
         self._duckdb.register("batch", pa.table({"value": texts}))

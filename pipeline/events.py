@@ -103,13 +103,15 @@ LINEAGE: Final = (
 EVENT_SCHEMA: Final = pa.schema([*arrow_schema(ACCESS_FIELDS), EXTRA, *LINEAGE])
 """One decoded event with all that its payload said; `land` divides it into the lake's tables."""
 
-_KEYS: Final = ("event_time", "request_id", "account_id")
+_KEYS: Final = ("event_time", "account_id")
+"""What a row of `content` repeats of its event: for pruning by hour and for erasing an account."""
+
 _TEXT: Final = tuple(field.name for field in ACCESS_FIELDS if field.table == "content")
 
 ACCESS_SCHEMA: Final = pa.schema(
     [EVENT_SCHEMA.field(f.name) for f in ACCESS_FIELDS if f.table == "access"] + list(LINEAGE)
 )
-CONTENT_SCHEMA: Final = pa.schema([EVENT_SCHEMA.field(name) for name in (*_KEYS, *_TEXT)] + [EXTRA, *LINEAGE])
+CONTENT_SCHEMA: Final = pa.schema([EVENT_SCHEMA.field(name) for name in (*_KEYS, *_TEXT)] + [EXTRA, *LINEAGE[:3]])
 CONTENT_COLUMNS: Final = (*_TEXT, EXTRA.name)
 """A row of `content` exists where at least one of these is not null."""
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -63,13 +62,9 @@ def sections(decoded: Sequence[Decoded]) -> Iterator[Section]:
 
 
 def _event_sections(events: pa.Table) -> Iterator[Section]:
-    keys = pl.from_arrow(events.select(["event_time", "account_id"]))
-    if not isinstance(keys, pl.DataFrame):
-        raise TypeError("a table became a series")
-    order = keys.select(
-        pl.arg_sort_by(pl.col("event_time").dt.truncate("1h"), "account_id", "event_time", maintain_order=True)
-    ).to_series()
-    events = pa.Table.from_batches(events.take(order.to_arrow()).combine_chunks().to_batches())
+    events = events.combine_chunks()  # gathering from one chunk takes half as long as from many
+    order = _order(events)
+    events = pa.table([_taken(column, order) for column in events.columns], schema=events.schema)
     times = events["event_time"].cast(pa.int64()).to_numpy()
     yield from _cut("access", events.select(ACCESS_SCHEMA.names), times, ACCESS_SCHEMA)
     content = events.select(CONTENT_SCHEMA.names)
@@ -80,6 +75,29 @@ def _event_sections(events: pa.Table) -> Iterator[Section]:
         content, times = content.filter(pa.array(some)), times[some]
     if len(content):
         yield from _cut("content", content, times, CONTENT_SCHEMA)
+
+
+def _order(events: pa.Table) -> pa.Array:
+    """The order of rows by hour, account, time, and then offset, in which they come.
+
+    Accounts are few beside events, so their names are ranked once and the rows sorted by numbers.
+    """
+    accounts = _one_chunk(events["account_id"]).dictionary_encode()
+    ranks = np.empty(len(accounts.dictionary), dtype=np.int64)
+    ranks[pc.sort_indices(accounts.dictionary).to_numpy()] = np.arange(len(ranks))
+    times = events["event_time"].cast(pa.int64()).to_numpy()
+    return pa.array(np.lexsort((times, ranks[accounts.indices.to_numpy()], times // _HOUR_US)))
+
+
+def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.Array:
+    """The column in another order; a column that nobody fills costs nothing."""
+    if column.null_count == len(column):
+        return pa.nulls(len(column), column.type)
+    return _one_chunk(column).take(order)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
 def _cut(table: str, rows: pa.Table, times: np.ndarray, schema: pa.Schema) -> Iterator[Section]:

@@ -168,11 +168,10 @@ class Stream:
         touched: set[Partition] = set()
         for event in polled.events:
             touched.update(self._rebalanced(event))
-        for records in polled.records:
-            if self.exhausted:  # what is not read now must not count as passed over
-                break
-            if records.partition in self._owned and records.partition not in touched:
-                self._add(self._owned[records.partition], self._cut(records))
+        for partition, own in list(self._owned.items()):
+            parts = [records for records in polled.records if records.partition == partition]
+            if parts and partition not in touched:
+                self._add(own, self._cut(Records.joined(parts)))
         if not self.exhausted:
             self._note_positions()
         self._try(self._open_and_write)

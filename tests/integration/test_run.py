@@ -220,7 +220,7 @@ def _difference(connection: duckdb.DuckDBPyConnection, site: Site) -> tuple[int,
     )
     connection.execute(
         f"CREATE TABLE lake AS SELECT {names} FROM read_parquet('{site.lake}/access/**/*.parquet') AS a "
-        "LEFT JOIN (SELECT * EXCLUDE (event_time, request_id, account_id) "
+        "LEFT JOIN (SELECT * EXCLUDE (event_time, account_id) "
         f"FROM read_parquet('{site.lake}/content/**/*.parquet')) "
         'AS c USING (topic, "partition", "offset")'
     )

@@ -26,6 +26,10 @@ STEP_BOUND_S = 60.0
 LIMITS = Limits(file_rows_max=12, file_bytes_max=1 << 20, file_age_s=2.0, buffer_bytes_max=1 << 16, retry_s=1e9)
 
 
+DELICATE = ("take", "pending", "sweep", "stage", "commit", "place", "next file", "publish", "read_from")
+"""Calls before which a frozen worker does most harm."""
+
+
 class CrashError(BaseException):
     """Ends a worker on the spot, as `kill -9` would."""
 
@@ -178,12 +182,12 @@ class World:
         elif dice < 0.045 and awake:
             self.crash(self.rng.choice(awake))
             self.rebalance()
-        elif dice < 0.05 and awake:
-            self.frozen[self.rng.choice(awake)] = self.rng.randint(20, 300)
+        elif dice < 0.055 and awake:
+            self.frozen[self.rng.choice(self._delicate(awake) or awake)] = self.rng.randint(20, 150)
             self.rebalance(without=set(self.frozen))
-        elif dice < 0.053 and awake:
+        elif dice < 0.058 and awake:
             self.rng.choice(awake).stopping = True
-        elif dice < 0.056:
+        elif dice < 0.061:
             self._delete_old()
         elif dice < 0.08:
             self.clock.sleep(self.rng.uniform(0, 1.0))
@@ -247,6 +251,11 @@ class World:
 
     def _thaw(self) -> None:
         self.frozen = {worker: left - 1 for worker, left in self.frozen.items() if left}
+
+    @staticmethod
+    def _delicate(workers: list[SimulatedWorker]) -> list[SimulatedWorker]:
+        """Those that are about to change what others see."""
+        return [worker for worker in workers if worker.gate.at in DELICATE]
 
     def _delete_old(self) -> None:
         """Retention: Kafka drops records that are landed already."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from pipeline.io.views.tables import DT, HOUR, TIME_COLUMNS
+from pipeline.io.views.tables import DT, EVENTS, EVENTS_FROM, HOUR, TIME_COLUMNS
 
 Node = dict[str, Any]
 
@@ -78,6 +78,19 @@ class Plan:
     scans: Mapping[str, Sequence[Sequence[str]] | None]
     writing: str = ""
 
+    def of_table(self, table: str) -> Sequence[Sequence[str]] | None:
+        """The scans of a table of the lake; None where the plan does not tell.
+
+        What is asked of `events` is asked of both tables it is made of: they share the columns that files are known by.
+        """
+        names = {table, EVENTS} if table in EVENTS_FROM else {table}
+        every = [scans for name, scans in self.scans.items() if name in names]
+        return None if None in every else [scan for scans in every if scans for scan in scans]
+
+    def unpruned(self) -> Plan:
+        """The same, but it wants all files."""
+        return Plan(dict.fromkeys(self.scans), self.writing)
+
 
 def read_plan(logical: str, physical: str) -> Plan:
     """Read what `EXPLAIN (FORMAT json)` says over stand-ins.
@@ -125,7 +138,7 @@ def _texts(info: Any) -> list[str]:
 
 
 class Pruner:
-    """Picks files by the filters of scans.  Holds a DuckDB connection of its own, to read and compute expressions with."""
+    """Picks files by the filters of scans.  Holds a DuckDB connection of its own, to compute expressions with."""
 
     def __init__(self) -> None:
         self._duckdb = duckdb.connect(config={"threads": 1})
@@ -208,7 +221,8 @@ class Pruner:
                 return f"{lower} AND {self._reaches('COMPARE_LESSTHANOREQUALTO', node['input'], parts[1], time)}"
         if node["type"] == "COMPARE_IN":
             what, *values = node["children"]
-            if len(values) <= _IN_LIST_MAX and self._rises(what, time) and all(self._is_plain(v, set()) for v in values):
+            known = len(values) <= _IN_LIST_MAX and all(self._is_plain(value, set()) for value in values)
+            if known and self._rises(what, time):
                 return " OR ".join(f"({self._reaches('COMPARE_EQUAL', what, value, time)})" for value in values)
         return _EVERYTHING
 
@@ -226,10 +240,10 @@ class Pruner:
         """Whether something that rises with time gets there between a file's earliest and latest time."""
         bound = self._render(constant)
         parts = []
-        if kind != "COMPARE_LESSTHAN" and kind != "COMPARE_LESSTHANOREQUALTO":
+        if kind not in {"COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO"}:
             sign = ">" if kind == "COMPARE_GREATERTHAN" else ">="
             parts.append(f"{self._render(rising, time, _TIME_MAX)} {sign} ({bound})")
-        if kind != "COMPARE_GREATERTHAN" and kind != "COMPARE_GREATERTHANOREQUALTO":
+        if kind not in {"COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO"}:
             sign = "<" if kind == "COMPARE_LESSTHAN" else "<="
             parts.append(f"{self._render(rising, time, _TIME_MIN)} {sign} ({bound})")
         return f"({_TIME_MIN} IS NULL OR ({' AND '.join(parts)}))"
@@ -241,27 +255,27 @@ class Pruner:
         if node["class"] == "CAST":
             kind = str(node["type_expr"].get("type_name", "")).upper()
             return kind in _TIME_TYPES and not node["type_expr"]["children"] and self._rises(node["child"], time)
-        if node["class"] != "FUNCTION":
-            return False
-        name = node["function_name"]
-        arguments = [argument["expression"] for argument in node["arguments"]]
-        if len(arguments) == 1:
-            return name in _RISING and self._rises(arguments[0], time)
-        if len(arguments) != 2:  # noqa: PLR2004  # two-sided operators and functions
-            return False
-        first, second = arguments
-        if name in {"+", "-"} and self._is_plain(second, set()):
-            return self._rises(first, time)
-        if name == "timezone":
-            return first.get("literal", {}).get("text") == "UTC" and self._rises(second, time)
-        return name in _RISING_AFTER_CONSTANT and self._is_plain(first, set()) and self._rises(second, time)
+        return node["class"] == "FUNCTION" and self._rises_as_function(node, time)
+
+    def _rises_as_function(self, node: Node, time: str) -> bool:
+        match node["function_name"], [argument["expression"] for argument in node["arguments"]]:
+            case name, [argument]:
+                return name in _RISING and self._rises(argument, time)
+            case "+" | "-", [argument, constant]:
+                return self._is_plain(constant, set()) and self._rises(argument, time)
+            case "timezone", [zone, argument]:  # others have hours that come twice
+                return zone.get("literal", {}).get("text") == "UTC" and self._rises(argument, time)
+            case name, [constant, argument]:
+                is_known = name in _RISING_AFTER_CONSTANT and self._is_plain(constant, set())
+                return is_known and self._rises(argument, time)
+        return False
 
     def _is_plain(self, node: Node, columns: set[str]) -> bool:
         """Whether an expression has one value for given values of these columns, wherever and whenever computed."""
         for part in _nodes(node):
             if part["class"] not in _PLAIN:
                 return False
-            if part["class"] == "COLUMN_REF" and (len(part["column_names"]) != 1 or part["column_names"][0] not in columns):
+            if part["class"] == "COLUMN_REF" and part["column_names"] not in [[column] for column in columns]:
                 return False
             if part["class"] == "FUNCTION" and part["function_name"] not in self._functions:
                 return False

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from typing import Final
+from datetime import date
+from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.commits import Commit, FileEntry, Hole
-from pipeline.batch import Partition
-from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, LINEAGE, REJECT_SCHEMA, TABLE_SCHEMAS, TIME
+from pipeline.commits import FileEntry, Manifest
+from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, TABLE_SCHEMAS, TIME
 
 DT: Final = pa.field("dt", pa.date32())
 HOUR: Final = pa.field("hour", pa.int32())
@@ -29,19 +27,18 @@ SQL_TYPES: Final[dict[pa.DataType, str]] = {
 }
 
 TIME_COLUMNS: Final = {"access": "event_time", "content": "event_time", "rejects": "kafka_time"}
-"""The column that decides in which hour a row of a table is kept, and that the catalog has the range of for each file."""
+"""The column that decides in which hour a row is kept; the catalog has its range for each file."""
 
 EVENTS: Final = "events"
+EVENTS_FROM: Final = ("access", "content")
+
+BROKEN: Final = "A file that the catalog lists is missing or broken; `stillwatch maintain verify` says which are"
 
 JOIN_KEYS: Final = ("topic", "partition", "offset", "account_id", "event_time")
 """What a row of `access` and its row of `content` share.  The first three would do; the others let a filter on one side
 reach the other."""
 
-PLAN_KEYS: Final = (*JOIN_KEYS, DT.name, HOUR.name)
-"""The same where `dt` and `hour` cost nothing."""
-
 _HOUR_US: Final = 3_600_000_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 FILES_SCHEMA: Final = pa.schema(
     [
@@ -87,7 +84,7 @@ _WORDS: Final = {
     "extra": "Fields that the schema does not know, as one JSON object.",
     "topic": "Kafka topic that the row comes from.",
     "partition": "Its partition.",
-    "offset": "Its offset; topic, partition and offset name a row for good. A word of SQL: write it \"offset\".",
+    "offset": 'Its offset; topic, partition and offset name a row for good. A word of SQL: write it "offset".',
     "kafka_time": "Timestamp of the Kafka record; null where it had none.",
     "error_type": "Kind of the first thing that was wrong.",
     "field": "The field at fault, if it was one.",
@@ -147,7 +144,9 @@ VIEWS: Final[dict[str, View]] = {
         View("access", "one request to the API, without its text", _of_table("access")),
         View("content", "the text of a request; only where there is any", _of_table("content")),
         View("rejects", "one record that could not become an event", _of_table("rejects")),
-        View(EVENTS, "access and content side by side: one request with all that its payload said", pa.schema([*EVENT_SCHEMA, DT, HOUR])),
+        View(
+            EVENTS, "access and content side by side: one request and all it said", pa.schema([*EVENT_SCHEMA, DT, HOUR])
+        ),
         View("lake_files", "one Parquet file that readers see", FILES_SCHEMA),
         View("lake_commits", "one step forward of one partition", _COMMITS_SCHEMA),
         View("lake_offsets", "how far each partition is landed", _OFFSETS_SCHEMA),
@@ -188,14 +187,13 @@ def files_sql(table: str, paths: Sequence[str]) -> str:
     """
     schema = TABLE_SCHEMAS[table]
     given = ", ".join(
-        f"{literal(field.name)}: {{name: {literal(field.name)}, type: {literal(SQL_TYPES[field.type])}, default_value: NULL}}"
+        f"{name}: {{name: {name}, type: {literal(SQL_TYPES[field.type])}, default_value: NULL}}"
         for field in schema
+        for name in [literal(field.name)]
     )
     names = ", ".join(quoted(field.name) for field in schema)
-    return (
-        f"SELECT {names}, {hours_sql(table)} "
-        f"FROM read_parquet([{_paths_sql(paths)}], hive_partitioning = false, schema = MAP {{{given}}})"
-    )
+    read = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false, schema = MAP {{{given}}})"
+    return f"SELECT {names}, {hours_sql(table)} FROM {read}"  # noqa: S608  # names of our own, paths quoted
 
 
 def hours_sql(table: str) -> str:
@@ -207,16 +205,12 @@ def hours_sql(table: str) -> str:
     )
 
 
-def events_sql(keys: Iterable[str]) -> str:
-    """SELECT of `events` from `access` and `content`, joined on the given columns."""
+def events_sql(keys: Iterable[str] = JOIN_KEYS) -> str:
+    """SELECT of `events` from `access` and `content`, joined on columns that both have."""
     text = {field.name for field in TABLE_SCHEMAS["content"]} - {field.name for field in TABLE_SCHEMAS["access"]}
     names = ", ".join(f"{'c' if field.name in text else 'a'}.{quoted(field.name)}" for field in VIEWS[EVENTS].columns)
     on = " AND ".join(f"a.{quoted(key)} = c.{quoted(key)}" for key in keys)
-    return f"SELECT {names} FROM access AS a LEFT JOIN content AS c ON {on}"
-
-
-def _paths_sql(paths: Sequence[str]) -> str:
-    return ", ".join(literal(path) for path in paths)
+    return f"SELECT {names} FROM access AS a LEFT JOIN content AS c ON {on}"  # noqa: S608  # names of our own
 
 
 def files_rows(files: Sequence[FileEntry]) -> pa.Table:
@@ -235,9 +229,10 @@ def files_rows(files: Sequence[FileEntry]) -> pa.Table:
     return _rows(columns, FILES_SCHEMA)
 
 
-def commits_rows(commits: Sequence[Commit]) -> pa.Table:
-    """Rows of `lake_commits`."""
-    columns = [
+def catalog_rows(manifest: Manifest) -> dict[str, pa.Table]:
+    """Rows of `lake_commits`, `lake_offsets` and `lake_holes`."""
+    commits, offsets, holes = manifest.commits, manifest.offsets, manifest.holes
+    of_commits = [
         [commit.commit_id for commit in commits],
         [commit.partition.topic for commit in commits],
         [commit.partition.number for commit in commits],
@@ -248,28 +243,22 @@ def commits_rows(commits: Sequence[Commit]) -> pa.Table:
         [commit.committed_at_us for commit in commits],
         [commit.worker for commit in commits],
     ]
-    return _rows(columns, _COMMITS_SCHEMA)
-
-
-def offsets_rows(offsets: dict[Partition, int]) -> pa.Table:
-    """Rows of `lake_offsets`."""
-    columns = [[at.topic for at in offsets], [at.number for at in offsets], list(offsets.values())]
-    return _rows(columns, _OFFSETS_SCHEMA)
-
-
-def holes_rows(holes: Sequence[Hole]) -> pa.Table:
-    """Rows of `lake_holes`."""
-    columns = [
+    of_offsets = [[at.topic for at in offsets], [at.number for at in offsets], list(offsets.values())]
+    of_holes = [
         [hole.partition.topic for hole in holes],
         [hole.partition.number for hole in holes],
         [hole.first_offset for hole in holes],
         [hole.next_offset for hole in holes],
         [hole.accepted for hole in holes],
     ]
-    return _rows(columns, _HOLES_SCHEMA)
+    return {
+        "lake_commits": _rows(of_commits, _COMMITS_SCHEMA),
+        "lake_offsets": _rows(of_offsets, _OFFSETS_SCHEMA),
+        "lake_holes": _rows(of_holes, _HOLES_SCHEMA),
+    }
 
 
-def _rows(columns: Sequence[Sequence[object]], schema: pa.Schema) -> pa.Table:
+def _rows(columns: Sequence[Any], schema: pa.Schema) -> pa.Table:
     arrays = [
         pa.array(column, pa.int64()).cast(TIME) if field.type == TIME else pa.array(column, field.type)
         for column, field in zip(columns, schema, strict=True)

@@ -1,0 +1,171 @@
+"""`stillwatch sql`: queries over the lake, while it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final, cast
+
+import typer
+
+from jobs import options, sql_output
+from jobs.sql_output import Format, Harmless, harmless
+from pipeline.config import Settings, read_settings
+from pipeline.errors import ConfigError, StillwatchError
+from pipeline.io.catalog import Catalog
+from pipeline.io.lake import Lake
+from pipeline.io.views.export import export as export_views
+from pipeline.io.views.session import Session
+
+ROWS_MAX_DEFAULT: Final = 40
+_BY_SUFFIX: Final[dict[str, Format]] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "ndjson",
+    ".ndjson": "ndjson",
+    ".parquet": "parquet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How answers are shown.
+
+    Attributes:
+        form: of the text.
+        rows_max: rows of a table; None shows all.
+    """
+
+    form: Format
+    rows_max: int | None
+
+
+def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
+    query: Annotated[
+        str | None, typer.Argument(help="The query; without one it is read from standard input, or asked for.")
+    ] = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    config: options.ConfigFile = None,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", metavar="table|csv|json|ndjson|parquet", help="[default: by the suffix of --out, else table]"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer to a file, or replace it.")] = None,
+    max_rows: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows that a table shows; 0 for all.")
+    ] = ROWS_MAX_DEFAULT,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the views to a DuckDB file for other clients, and end.")
+    ] = None,
+) -> None:
+    """Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.
+
+    Views: access, content, events (both side by side), rejects, and of the catalog lake_files, lake_commits,
+    lake_offsets, lake_holes.  Filter on event_time or on dt (and hour): only the files of that time are opened.
+
+    Exit codes: 0 done; 2 a wrong query or setting; 4 the catalog does not answer; 5 a file of the lake is missing or
+    broken.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    if export is not None:
+        if query is not None or out is not None:
+            raise ConfigError("--export takes neither a query nor --out")
+        _export(settings, export)
+        return
+    shape = Shape(form or _BY_SUFFIX.get(out.suffix.lower() if out else "", "table"), max_rows or None)
+    interactive = query is None and sys.stdin.isatty()
+    if interactive and out is not None:
+        raise ConfigError("--out needs a query")
+    with _in_plain_words(), Session.open(settings) as session:
+        if interactive:
+            from jobs.sql_prompt import prompt  # noqa: PLC0415  # takes a moment to load, and few commands need it
+
+            prompt(session, lambda statement: show(session, statement, shape))
+        else:
+            _answer(session, sys.stdin.read() if query in {None, "-"} else str(query), shape, out)
+
+
+def show(session: Session, statement: str, shape: Shape) -> None:
+    """Run one statement and show its answer on standard output.
+
+    Raises:
+        ConfigError: see `Session.run`.
+    """
+    _run(session, statement, shape, sys.stdout.buffer, is_terminal=sys.stdout.isatty())
+    sys.stdout.buffer.flush()
+
+
+def _answer(session: Session, text: str, shape: Shape, out: Path | None) -> None:
+    statements = session.statements(text)
+    if not statements:
+        raise ConfigError("there is no query: give one as an argument or on standard input")
+    if len(statements) > 1 and (shape.form != "table"):
+        raise ConfigError(f"--format {shape.form} takes one query, not {len(statements)}")
+    with _replacing(out) if out else _stdout() as target:
+        is_terminal = out is None and sys.stdout.isatty()
+        for number, statement in enumerate(statements):
+            if number:
+                target.write(b"\n")
+            _run(session, statement, shape, target, is_terminal=is_terminal)
+
+
+def _run(session: Session, statement: str, shape: Shape, out: BinaryIO, *, is_terminal: bool) -> None:
+    if shape.form == "parquet" and is_terminal:
+        raise ConfigError("Parquet is no text for a terminal: give --out FILE, or pipe it on")
+    with session.run(statement, lossless=shape.form != "parquet") as result:
+        if shape.form == "table":
+            width = shutil.get_terminal_size().columns if is_terminal else None
+            sql_output.write_table(result, out, rows_max=shape.rows_max, width=width)
+        else:
+            sql_output.write(result, shape.form, cast(BinaryIO, Harmless(out)) if is_terminal else out)
+
+
+def _export(settings: Settings, target: Path) -> None:
+    lake = Lake.open(settings.lake, create=False)
+    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
+        files = export_views(lake, catalog, target)
+    typer.echo(f"{target}: views over {files:,} files, as the lake is now; open it read-only", err=True)
+
+
+@contextlib.contextmanager
+def _in_plain_words() -> Iterator[None]:
+    """An error may quote a value of the lake: a terminal must not obey it."""
+    try:
+        yield
+    except StillwatchError as error:
+        error.args = (harmless(str(error), keep="\n"),)
+        raise
+
+
+@contextlib.contextmanager
+def _stdout() -> Iterator[BinaryIO]:
+    """Standard output; if its reader goes (`| head`), that is the end and no error."""
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Python flushes again when it ends: let that go nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that stands at its path once it is complete, and not before."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Makes small lakes for tests, by the steps of the real commit protocol but without Kafka."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from pipeline.batch import Partition, Records
+from pipeline.commits import Commit, FileEntry
+from pipeline.config import CATALOG_FILE
+from pipeline.decode import Decoder
+from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.lake import Lake
+from pipeline.land import sections
+
+Payload = Mapping[str, Any] | bytes
+"""An event as its gateway would log it, or the bytes of a record as they are."""
+
+
+class LakeMaker:
+    """A lake that grows by commits.
+
+    Attributes:
+        lake: the files.
+        catalog: SQLite in the lake's folder, where `--lake` alone finds it, unless another was given.
+    """
+
+    def __init__(self, root: Path, catalog_url: str | None = None) -> None:
+        self.root = root
+        self.catalog_url = catalog_url or sqlite_url(root.absolute() / CATALOG_FILE)
+        self.lake = Lake.open(str(root), create=True)
+        self.catalog = Catalog.open(self.catalog_url, create=True)
+        self._decoder = Decoder()
+        self._next: dict[Partition, int] = {}
+
+    def close(self) -> None:
+        self.catalog.close()
+
+    def append(
+        self, payloads: Sequence[Payload], *, topic: str = "llm-access", partition: int = 0, publish: bool = True
+    ) -> list[FileEntry]:
+        """Land records as one commit.
+
+        Args:
+            payloads: in offset order; a record's Kafka time is its event's, or 2026-03-01T12:00Z where it has none.
+            topic: of Kafka.
+            partition: of the topic.
+            publish: false leaves the files in place but pending, as a worker does that dies in between.
+
+        Returns:
+            The files of the commit.
+        """
+        where = Partition(topic, partition)
+        first = self._next.get(where, 0)
+        values = [payload if isinstance(payload, bytes) else orjson.dumps(payload) for payload in payloads]
+        records = Records(
+            where,
+            pa.array(values, pa.binary()).cast(pa.binary_view()),
+            np.arange(first, first + len(values), dtype=np.int64),
+            np.array([_kafka_ms(payload) for payload in payloads], dtype=np.int64),
+            first + len(values),
+        )
+        decoded = self._decoder.decode(records)
+        claim = self.catalog.start_at(where, first)
+        commit = Commit(
+            commit_id=uuid.uuid4().hex,
+            partition=where,
+            first_offset=first,
+            next_offset=records.next_offset,
+            events=len(decoded.events),
+            rejects=len(decoded.rejects),
+            committed_at_us=1_772_500_000_000_000,
+            worker="tests",
+        )
+        files = self.lake.stage(commit, list(sections([decoded])))
+        self.catalog.commit(commit, claim.epoch, files)
+        self.lake.place(commit, files)
+        if publish:
+            self.catalog.publish(commit.commit_id)
+        self._next[where] = records.next_offset
+        return files
+
+
+@contextlib.contextmanager
+def make_lake(root: Path, events: Sequence[Payload] = (), *, rows_per_commit: int | None = None) -> Iterator[LakeMaker]:
+    """Make a lake of one partition.
+
+    Args:
+        root: its folder; made.
+        events: in offset order.
+        rows_per_commit: cut into commits of so many records; else one.
+    """
+    with contextlib.closing(LakeMaker(root)) as maker:
+        step = rows_per_commit or max(1, len(events))
+        for start in range(0, len(events), step):
+            maker.append(events[start : start + step])
+        yield maker
+
+
+def _kafka_ms(payload: Payload) -> int:
+    moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    if not isinstance(payload, bytes) and isinstance(payload.get("event_time"), str):
+        moment = datetime.fromisoformat(payload["event_time"])
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,290 @@
+"""Whatever the payloads and however they are batched, the quick way and the exact way are of one mind."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import exact
+from pipeline.batch import Decoded, Partition
+from pipeline.decode import _NAMES, QUICK_BYTES_MAX, Decoder
+from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, REJECT_SCHEMA, TIME
+from pipeline.json_proof import _EITHER
+from tests.fakes import records_of
+
+P0 = Partition("llm-access", 3)
+NOW_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
+EVENT = {"event_time": "2026-03-01T12:00:00.000Z", "account_id": "a", "model": "m"}
+DECODER = Decoder()
+
+Record = tuple[bytes | None, int]
+
+
+# ---- payloads
+
+SPACE = st.sampled_from([b"", b"", b"", b" ", b"\n", b"\t", b"\r\n  ", b"  "])
+NAMES = [field.name for field in ACCESS_FIELDS]
+
+TIMES = st.sampled_from(
+    [
+        "2026-03-01T12:00:00Z", "2026-03-01T12:00:00.1Z", "2026-03-01T12:00:00.123456Z", "2026-03-01T12:00:00.1234567Z",
+        "2026-03-01T12:00:00.123456789Z", "2026-03-01t12:00:00z", "2026-03-01 12:00:00Z", "2026-03-01T12:00:00+00:00",
+        "2026-03-01T13:30:00+01:30", "2026-03-01T12:00:00-00:00", "2026-03-01T12:00:00+0000", "2026-03-01T12:00:00+00",
+        "2026-03-01T12:00:00", "2026-03-01T12:00Z", "2026-03-01T12Z", "2026-03-01", "2026-03-01Z", "20260301T120000Z",
+        "2026-3-1T12:00:00Z", "2026-02-30T12:00:00Z", "2026-03-01T24:00:00Z", "2026-03-01T23:59:60Z", "2026-03-01T12:60:00Z",
+        "2026-03-01T12:00:00+24:00", "2026-03-01T12:00:00+23:60", "2026-03-01T12:00:00+23:59", "2026-03-01T12:00:00.Z",
+        "2026-03-01T12:00:00,5Z", "2026-03-01T12:00:00 Z", " 2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z ", "",
+        "1970-01-01T00:00:00Z", "2014-12-31T23:59:59.999999Z", "2015-01-01T00:00:00Z", "2199-12-31T23:59:59Z",
+        "2200-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00",
+        "12026-03-01T12:00:00Z", "-2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z", "2026-03-01T13:00:00.000001Z",
+        "2036-03-01T12:00:00Z", "1772366400", "yesterday", "２026-03-01T12:00:00Z", "2026-03-01T12:00:00Z\x00",
+    ]
+).map(lambda text: orjson.dumps(text))  # fmt: skip
+
+NUMBERS = st.sampled_from(
+    [
+        b"0", b"-0", b"-0.0", b"1", b"200", b"200.0", b"2e2", b"2E+2", b"199.5", b"-1", b"-2", b"1e400", b"-1e400", b"1e-400",
+        b"9007199254740991", b"9007199254740992", b"9007199254740993", b"9223372036854775807", b"9223372036854775808",
+        b"-9223372036854775808", b"-9223372036854775809", b"18446744073709551615", b"18446744073709551616", b"1" * 40,
+        b"0.1", b"0.30000000000000004", b"1.7976931348623157e308", b"5e-324", b"01", b"+1", b".5", b"1.", b"0x10", b"1e", b"- 1",
+        b"NaN", b"-NaN", b"nan", b"-nan", b"Infinity", b"-Infinity", b"inf", b"1_000",
+    ]
+) | st.integers().map(lambda n: str(n).encode()) | st.floats(allow_nan=False, allow_infinity=False).map(lambda x: repr(x).encode())  # fmt: skip
+
+TEXTS = st.sampled_from(
+    [
+        b'""', b'"a"', b'"200"', b'"1.5"', b'"true"', b'"null"', b'"a\\"b"', b'"\\":1"', b'"a\\\\"', b'"x\\\\\\":"', b'" : "',
+        b'"{\\"n\\":1}"', b'",}"', b'",]"', b'", }"', b'"\\u0041"', b'"\\u0000"', b'"\\ud83d\\ude00"', b'"\\ud800"', b'"\\udc00x"',
+        b'"\xf0\x9f\x98\x80"', b'"\xff"', b'"\xc3"', b'"\xed\xa0\x80"', b'"a\nb"', b'"\x01"', b'"\\x"', b'"\\u12"', b'"unclosed', b"'a'",
+        b'"\xe2\x80\xa8"', b'"\x7f"', b'"\xc0\x80"',
+    ]
+) | st.text(max_size=20).map(lambda text: json.dumps(text).encode()) | st.text(max_size=20).map(
+    lambda text: json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")
+)  # fmt: skip
+
+OTHERS = st.sampled_from(
+    [
+        b"null", b"null", b"true", b"false", b"True", b"nul", b"nullx", b"{}", b"[]", b'{"n":1}', b'[1,"status"]', b'[{"n":null}]',
+        b"[1,]", b'{"a":1,}', b"undefined", b"", b"/*x*/1", b"[" * 300 + b"]" * 300, b"[" * 1500 + b"]" * 1500,
+    ]
+)  # fmt: skip
+
+VALUES = TEXTS | NUMBERS | OTHERS | TIMES
+
+
+def _right_value(name: str) -> st.SearchStrategy[bytes]:
+    field = next(field for field in ACCESS_FIELDS if field.name == name)
+    if field.arrow == TIME:
+        return st.sampled_from([b'"2026-03-01T12:00:00Z"', b'"2026-03-01T11:59:59.5Z"'])
+    if field.arrow == pa.bool_():
+        return st.sampled_from([b"true", b"false"])
+    if field.arrow == pa.string():
+        return st.sampled_from([b'"x"', b'"text with \\"quotes\\": yes"', b'"\xc3\xa9"'])
+    return st.sampled_from([b"1", b"0", b"1.0"]) if field.name != "status" else st.sampled_from([b"200", b"599"])
+
+
+KNOWN = st.sampled_from(NAMES)
+STRANGE_KEYS = st.sampled_from(
+    [b'"x"', b'""', b'"mod\\u0065l"', b'"Model"', b'"model "', b'"a\\"model"', b'"a\\\\"', b'"foo_tokens"', b'"\xc3\xa9"', b'"p"',
+     b'"' + b"k" * 200 + b'"', b'"\\u006d\\u006f\\u0064\\u0065\\u006c"', b"model", b"'model'", b'"prompt\\u005fhash"', b'"n\\u0000"']
+)  # fmt: skip
+
+
+@st.composite
+def members(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
+    """Keys and values: the required ones right, most of the time, and then all sorts."""
+    found: list[tuple[bytes, bytes]] = []
+    for name in EVENT:
+        if draw(st.integers(0, 19)):
+            found.append((b'"%s"' % name.encode(), draw(_right_value(name))))
+    for _ in range(draw(st.integers(0, 6))):
+        name = draw(KNOWN)
+        found.append((b'"%s"' % name.encode(), draw(_right_value(name))))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
+        key = draw(STRANGE_KEYS | KNOWN.map(lambda name: b'"%s"' % name.encode()))
+        found.append((key, draw(VALUES)))
+    return draw(st.permutations(found))
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> bytes:
+    space = [draw(SPACE) for _ in range(5)] if draw(st.booleans()) else [b""] * 5
+    inside = (b"," + space[0]).join(
+        key + space[1] + b":" + space[2] + value + space[3] for key, value in draw(members())
+    )
+    end = draw(st.sampled_from([b"}"] * 20 + [b",}", b", }", b",\n }", b"", b"}}", b"} x", b"}\x00", b"}/**/", b"}]", b"},"]))
+    start = draw(st.sampled_from([b"{"] * 20 + [b"", b"[{", b"\xef\xbb\xbf{", b" {", b"\x0b{", b"{{", b"/**/{"]))
+    return start + inside + end + space[4]
+
+
+RIGHT = st.sampled_from([orjson.dumps(EVENT), orjson.dumps({**EVENT, "status": 200, "prompt": "hi", "top_p": None})])
+SHORT = st.none() | st.binary(max_size=14) | st.sampled_from([b"", b" ", b"{}", b"[]", b"null", b"1", b'"x"', b"{", b"\x00\x00\x00"])
+PAYLOADS = objects() | objects() | objects() | RIGHT | SHORT | st.binary(max_size=60)
+TIMESTAMPS = st.sampled_from([-1, NOW_MS, NOW_MS, NOW_MS, NOW_MS - 3_600_000, NOW_MS - 3_600_001, 0, NOW_MS * 1000, 2**62, 2**63 - 1])
+BATCHES = st.lists(st.tuples(PAYLOADS, TIMESTAMPS), max_size=30)
+
+
+# ---- the two ways
+
+
+def decoded(records: Mapping[int, Record]) -> Decoded:
+    return DECODER.decode(records_of(P0, records, max(records, default=0) + 1))
+
+
+def one_by_one(records: Mapping[int, Record]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the exact way says of each record alone."""
+    events: list[dict[str, Any]] = []
+    rejects: list[dict[str, Any]] = []
+    for offset, (value, timestamp) in records.items():
+        try:
+            events.append({**exact.decode(value, timestamp), "offset": offset})
+        except exact.Refusal as refusal:
+            said = {"error_type": refusal.error_type, "field": refusal.field, "reason": str(refusal), "raw": value}
+            rejects.append({**said, "offset": offset})
+    return events, rejects
+
+
+def rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows without nulls, and without the lineage but the offset."""
+    lineage = ("topic", "partition", "kafka_time")
+    return [{k: v for k, v in row.items() if v is not None} for row in table.drop_columns(lineage).to_pylist()]
+
+
+def check(records: Mapping[int, Record]) -> None:
+    found = decoded(records)
+    events, rejects = one_by_one(records)
+    assert found.events.schema == EVENT_SCHEMA
+    assert found.rejects.schema == REJECT_SCHEMA
+    assert rows(found.events) == events
+    assert rows(found.rejects) == [{k: v for k, v in reject.items() if v is not None} for reject in rejects]
+    for table in (found.events, found.rejects):
+        table.validate(full=True)
+        assert all(table.column(field.name).null_count == 0 for field in table.schema if not field.nullable)
+        assert set(table["topic"].to_pylist()) <= {P0.topic}
+        assert set(table["partition"].to_pylist()) <= {P0.number}
+        for offset, time in zip(table["offset"].to_pylist(), table["kafka_time"].cast(pa.int64()).to_pylist(), strict=True):
+            timestamp = records[offset][1]
+            assert time == (timestamp * 1000 if 0 <= timestamp < 10**13 else None)
+
+
+def at_offsets(batch: Sequence[Record], step: int = 3) -> dict[int, Record]:
+    return {100 + step * number: record for number, record in enumerate(batch)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(BATCHES)
+def test_a_batch_is_decoded_as_each_of_its_payloads_alone(batch: list[Record]) -> None:
+    check(at_offsets(batch))
+
+
+@settings(max_examples=40, deadline=None)
+@given(BATCHES, st.data())
+def test_any_cut_of_a_batch_gives_the_same_rows(batch: list[Record], data: st.DataObject) -> None:
+    records = at_offsets(batch)
+    cut = data.draw(st.integers(0, len(records)))
+    whole = decoded(records)
+    parts = [decoded(dict(part)) for part in (list(records.items())[:cut], list(records.items())[cut:])]
+    assert pa.concat_tables([part.events for part in parts]).equals(whole.events)
+    assert pa.concat_tables([part.rejects for part in parts]).equals(whole.rejects)
+
+
+def _with(**fields: bytes) -> bytes:
+    """An event with further members, as they are written."""
+    return orjson.dumps(EVENT)[:-1] + b"".join(b',"%s":%s' % (k.encode(), v) for k, v in fields.items()) + b"}"
+
+
+PITFALLS = {
+    "a value, then null": _with(status=b'200,"status":null'),
+    "null, then a value": _with(status=b'null,"status":200'),
+    "a required field, then null": _with(status=b'1,"model":null'),
+    "its name escaped, then null": _with(status=b'1,"mod\\u0065l":null'),
+    "number and text swapped": _with(country=b"200", status=b'"200"'),
+    "boolean and text swapped": _with(country=b"true", stream=b'"true"'),
+    "boolean and number swapped": _with(stream=b"1", n=b"true"),
+    "minutes missing": b'{"event_time":"2026-03-01T12Z","account_id":"a","model":"m"}',
+    "zone without colon": b'{"event_time":"2026-03-01T12:00:00+0000","account_id":"a","model":"m"}',
+    "too deep to write": _with(x=b"[" * 300 + b"]" * 300),
+    "too deep to read": _with(x=b"[" * 1500 + b"]" * 1500),
+    "trailing comma": orjson.dumps(EVENT)[:-1] + b",}",
+    "a comma and two blanks": orjson.dumps(EVENT)[:-1] + b",  }",
+    "a quoted colon in text": _with(prompt=b'"\\":1,\\"status\\":2"'),
+    "an unknown null": _with(unknown=b"null"),
+    "a null and a longer name": _with(input_tokens=b"5", cached_input_tokens=b"null", prompt=b'"x"', system_prompt=b"null"),
+}
+
+
+@pytest.mark.parametrize("name", PITFALLS)
+@pytest.mark.parametrize("neighbours", [0, 3])
+def test_pitfalls(name: str, neighbours: int) -> None:
+    right = (orjson.dumps({**EVENT, "status": None, "temperature": 0.5}), NOW_MS)
+    check(at_offsets([*[right] * neighbours, (PITFALLS[name], NOW_MS), *[right] * neighbours]))
+
+
+QUICK = ("a null and a longer name", "an unknown null", "a quoted colon in text")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_what_is_common_goes_the_quick_way(name: str) -> None:
+    """Else a producer that writes nulls would be several times slower."""
+    values = pa.array([PITFALLS[name]], pa.large_binary())
+    positions, _ = DECODER._quick(values, records_of(P0, {0: (None, NOW_MS)}, 1).timestamps)
+    assert positions.tolist() == [0]
+
+
+def test_no_text_field_ends_like_a_number_or_boolean_field() -> None:
+    """The proof tells kinds by two letters of a name; where they were the same, swapped kinds would go unseen."""
+    assert not (_NAMES.kind_by_end == _EITHER).any()
+
+
+# ---- bad input costs its neighbours nothing
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"[" * 20_000_000,
+        b'{"a":' * 4_000_000,
+        b"[" * 10_000_000 + b"]" * 10_000_000,
+        b'"' + b"a" * 20_000_000,
+        b"\xff" * 20_000_000,
+        b"[" * (QUICK_BYTES_MAX - 1),
+        b'{"event_time":"2026-03-01T12:00:00Z","account_id":"a","model":"m","x":' + b"[" * 500_000 + b"]" * 500_000 + b"}",
+        b"{" + b'"status":200,' * 70_000 + b'"n":1}',
+    ],
+    ids=["open", "open objects", "nested", "unclosed text", "not text", "as long as may be", "nested in a field", "one field often"],
+)  # fmt: skip
+def test_a_hostile_payload_is_one_reject_and_its_neighbours_land(hostile: bytes) -> None:
+    right = (orjson.dumps(EVENT), NOW_MS)
+    records = at_offsets([right, right, (hostile, NOW_MS), right])
+    before = _resident_peak_bytes()
+    found = decoded(records)
+    assert found.events["offset"].to_pylist() == [100, 103, 109]
+    assert found.rejects["offset"].to_pylist() == [106]
+    assert found.rejects["raw"].to_pylist() == [hostile]
+    assert len(found.rejects["reason"][0].as_py()) < 300
+    assert _resident_peak_bytes() - before < 16 * max(len(hostile), 4 << 20)
+
+
+def _resident_peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def test_many_rejects_cost_no_more_than_their_share() -> None:
+    """A batch of nothing but rejects, of every kind, among events."""
+    bad = [b"{broken" * 3, b"\xff" * 20, None, b"", orjson.dumps({**EVENT, "status": -1}), orjson.dumps({"model": "m" * 20})]
+    batch = [(orjson.dumps({**EVENT, "request_id": str(number)}), NOW_MS) for number in range(500)]
+    for number in range(0, 500, 2):
+        batch[number] = (bad[number // 2 % len(bad)], NOW_MS)
+    found = decoded(at_offsets(batch))
+    assert len(found.events) == len(found.rejects) == 250
+    assert found.events["request_id"].to_pylist() == [str(number) for number in range(1, 500, 2)]
