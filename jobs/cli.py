@@ -39,7 +39,7 @@ def _stillwatch(
 
 def _register() -> None:
     """Attach every command; each lives in a file of its name."""
-    for name in ("run", "simulate", "demo"):
+    for name in ("run", "sql", "simulate", "demo"):
         module = importlib.import_module(f"jobs.{name}")
         app.command(name=name)(getattr(module, name))
     app.add_typer(importlib.import_module("jobs.maintain").app, name="maintain")

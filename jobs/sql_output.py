@@ -234,15 +234,18 @@ def write_table(result: Result, out: BinaryIO, *, rows_max: int | None, width: i
                 columns = texts.columns(batch.slice(0, left))
                 shown += zip(*([_cell(value) for value in column] for column in columns), strict=True)
             count += batch.num_rows
-    names = [harmless(name) for name in result.names]
-    if names == ["explain_key", "explain_value"]:
-        lines = [line for row in shown for line in row[1].split("\\n")]
+    if list(result.names) == ["explain_key", "explain_value"]:
+        lines = [line for _, plan in shown for line in plan.split(_SHORT["\n"])]
     else:
+        names = [harmless(name) for name in result.names]
         lines = _side_by_side(names, result.types, shown, width) or _one_by_one(names, shown, width)
-    said = f"{count:,} {'row' if count == 1 else 'rows'}"
-    if count > len(shown):
-        said = f"{len(shown):,} of {said}; --max-rows 0 shows all"
-    out.write("".join(f"{line.rstrip()}\n" for line in [*lines, f"({said})"]).encode(errors="backslashreplace"))
+        lines.append(_counted(len(shown), count))
+    out.write("".join(f"{line.rstrip()}\n" for line in lines).encode(errors="backslashreplace"))
+
+
+def _counted(shown: int, count: int) -> str:
+    rows = f"{count:,} {'row' if count == 1 else 'rows'}"
+    return f"({rows})" if shown == count else f"({shown:,} of {rows}; --max-rows 0 shows all)"
 
 
 def _cell(value: str | None) -> str:

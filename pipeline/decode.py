@@ -76,9 +76,7 @@ class Decoder:
         Returns:
             Every record in exactly one of `events` (EVENT_SCHEMA) and `rejects` (REJECT_SCHEMA), both in offset order.
         """
-        values = records.values.cast(
-            pa.large_binary()
-        )  # one buffer, which the proof scans; views have few kernels, too
+        values = records.values.cast(pa.large_binary())  # one buffer for the proof to scan; views have few kernels, too
         quick_rows, quick = self._quick(values, records.timestamps)
         taken = np.zeros(len(records), dtype=np.bool_)
         taken[quick_rows] = True
@@ -105,7 +103,9 @@ class Decoder:
             at, texts = at[ok], texts.filter(pa.array(ok))
         try:
             columns = self._transform(texts)
-        except duckdb.Error:  # malformed JSON somewhere: leave those rows out and read the others again
+        except (duckdb.Error, UnicodeDecodeError):
+            # Malformed JSON somewhere, which DuckDB quotes in its error, cut anywhere, so that at times the error itself
+            # is no text.  Leave those rows out and read the others again.
             valid = self._run("SELECT json_valid(value) AS valid FROM batch", texts)["valid"].to_numpy()
             at, texts = at[valid], texts.filter(pa.array(valid))
             columns = self._transform(texts)
@@ -154,9 +154,8 @@ def _prove(columns: pa.Table, texts: pa.LargeStringArray, timestamps: npt.NDArra
     """
     counts = count_values(texts, _NAMES)
     proven = ~counts.unsure
-    for place in np.unique(
-        counts.null_fields
-    ):  # null and a value under one name: the last counts, DuckDB takes the first
+    for place in np.unique(counts.null_fields):
+        # Null and a value under one name: the last one counts, DuckDB takes the first.
         rows = counts.null_rows[counts.null_fields == place]
         proven[rows] &= (
             columns.column(ACCESS_FIELDS[place].name).combine_chunks().is_null().to_numpy(zero_copy_only=False)[rows]

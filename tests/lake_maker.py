@@ -39,20 +39,27 @@ class LakeMaker:
         self.lake = Lake.open(str(root), create=True)
         self.catalog = Catalog.open(self.catalog_url, create=True)
         self._decoder = Decoder()
-        self._next: dict[Partition, int] = {}
+        self._next = self.catalog.offsets()
 
     def close(self) -> None:
         self.catalog.close()
 
     def append(
-        self, payloads: Sequence[Payload], *, topic: str = "llm-access", partition: int = 0, publish: bool = True
+        self,
+        payloads: Sequence[Payload],
+        *,
+        topic: str = "llm-access",
+        partition: int = 0,
+        kafka_ms: int | None = None,
+        publish: bool = True,
     ) -> list[FileEntry]:
         """Land records as one commit.
 
         Args:
-            payloads: in offset order; a record's Kafka time is its event's, or 2026-03-01T12:00Z where it has none.
+            payloads: in offset order.
             topic: of Kafka.
             partition: of the topic.
+            kafka_ms: Kafka time of all records, -1 for none; by default an event's own, else 2026-03-01T12:00Z.
             publish: false leaves the files in place but pending, as a worker does that dies in between.
 
         Returns:
@@ -65,7 +72,7 @@ class LakeMaker:
             where,
             pa.array(values, pa.binary()).cast(pa.binary_view()),
             np.arange(first, first + len(values), dtype=np.int64),
-            np.array([_kafka_ms(payload) for payload in payloads], dtype=np.int64),
+            np.array([_time_ms(payload) if kafka_ms is None else kafka_ms for payload in payloads], dtype=np.int64),
             first + len(values),
         )
         decoded = self._decoder.decode(records)
@@ -105,7 +112,7 @@ def make_lake(root: Path, events: Sequence[Payload] = (), *, rows_per_commit: in
         yield maker
 
 
-def _kafka_ms(payload: Payload) -> int:
+def _time_ms(payload: Payload) -> int:
     moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
     if not isinstance(payload, bytes) and isinstance(payload.get("event_time"), str):
         moment = datetime.fromisoformat(payload["event_time"])

@@ -203,6 +203,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             "isolation_level": "read_committed",
             "max_partition_fetch_bytes": 8 << 20,
             "client_id": "stillwatch",
+            "bootstrap_timeout_ms": ANSWER_MS,
             "heartbeat_interval_ms": min(3_000, session_timeout_ms // 3),
             **passed_through(settings.kafka, KafkaConsumer.DEFAULT_CONFIG, OURS),
             "bootstrap_servers": settings.bootstrap.split(","),

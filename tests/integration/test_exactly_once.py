@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.io.catalog import sqlite_url
+from tests.integration.kills import campaign, plan
 from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, site_of, wait_until
 from tests.servers import KafkaServer
 
-STEPS = ("staged", "committed", "placed", "published", "hinted")
 KILLS = 50
-
-
-def _land_the_rest(site: Site, *names: str) -> int:
-    """Run workers until all is landed, stop them, and judge; returns the records."""
-    ends = ends_of(site.bootstrap, site.topic)
-    workers = [site.worker(name) for name in names]
-    wait_until(lambda: site.landed() >= sum(ends.values()), "everything landed")
-    assert [worker.stop() for worker in workers] == [0] * len(workers)
-    return site.assert_exactly_once(ends)
 
 
 @pytest.mark.timeout(600)
@@ -34,47 +23,12 @@ def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Thirty random moments, and four kills right after each of the five steps of a commit; a restart after each."""
-    chance = random.Random(7)
-    plan: list[str | float] = [
-        *(step for step in STEPS for _ in range(4)),
-        *(chance.uniform(0, 1.5) for _ in range(30)),
-    ]
-    assert len(plan) == KILLS
-    chance.shuffle(plan)
-    kills = 0
-    with (
-        site_of(tmp_path, kafka.bootstrap, topic(3)) as site,
-        Producer(kafka.bootstrap, site.topic, rate=3_000) as producer,
-        Reader(site) as reader,
-    ):
-        for moment in plan:
-            if isinstance(moment, str):
-                worker = site.worker(crash_at=moment, count=chance.randint(1, 4))
-                assert worker.process.wait(60) == -signal.SIGKILL
-            else:
-                worker = site.worker()
-                wait_until(lambda worker=worker: bool(worker.logged("started")), "the worker's start")  # type: ignore[misc]
-                with pytest.raises(TimeoutError):
-                    _sleep_watching(worker.process.wait, moment)
-                assert worker.kill() == -signal.SIGKILL
-            kills += 1
-        producer.__exit__()
-        total = _land_the_rest(site, "worker")
-    assert kills == KILLS
-    assert total == producer.sent
+    with site_of(tmp_path, kafka.bootstrap, topic(3)) as site:
+        result = campaign(site, plan(seed=7, at_steps=4, at_random=30), seed=7)
+    assert result.kills == KILLS
+    assert result.landed == result.produced
     with capsys.disabled():
-        print(
-            f"\n{kills} kills, {total:,} records produced, {total:,} landed once each, {reader.queries:,} queries whole"
-        )
-
-
-def _sleep_watching(wait: Callable[[float], int], seconds: float) -> None:
-    """Let a process run for a while; it must not end by itself."""
-    try:
-        code = wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    raise AssertionError(f"ended by itself with {code}")
+        print(f"\n{result}")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -168,6 +168,10 @@ class Producer(contextlib.AbstractContextManager["Producer"]):
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """Send no more; everything that was sent is delivered when this returns."""
         self._stop.set()
         self._thread.join()
         if self._error:
