@@ -31,7 +31,7 @@ class Result:
 
 
 def plan(seed: int, at_steps: int, at_random: int) -> list[str | float]:
-    """Moments to kill at: `at_steps` times after each step of a commit, and so many times after some seconds."""
+    """Moments to kill at: `at_steps` times after each step of a commit, `at_random` times after some seconds."""
     chance = random.Random(seed)
     moments: list[str | float] = [step for step in STEPS for _ in range(at_steps)]
     moments += [chance.uniform(0, 1.5) for _ in range(at_random)]

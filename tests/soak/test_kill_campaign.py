@@ -18,7 +18,7 @@ KILLS = int(os.environ.get("STILLWATCH_SOAK_KILLS", "300"))
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("catalog", ("sqlite", "postgresql"))
 def test_hundreds_of_kills_lose_nothing_and_double_nothing(
     tmp_path: Path,
     kafka: KafkaServer,
