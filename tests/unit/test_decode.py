@@ -229,6 +229,13 @@ def test_pitfalls(name: str, neighbours: int) -> None:
     check(at_offsets([*[right] * neighbours, (PITFALLS[name], NOW_MS), *[right] * neighbours]))
 
 
+@pytest.mark.parametrize("shift", range(4))
+def test_broken_json_in_any_script_is_a_reject(shift: int) -> None:
+    """DuckDB's error quotes the payload, cut anywhere, at times in the middle of a letter."""
+    broken = b'{"x":"' + b"a" * shift + "€".encode() * 500
+    check(at_offsets([(orjson.dumps(EVENT), NOW_MS), (broken, NOW_MS)]))
+
+
 QUICK = ("a null and a longer name", "an unknown null", "a quoted colon in text")
 
 
