@@ -48,7 +48,7 @@ def prompt(session: Session, show: Callable[[str], None]) -> None:
         show: runs a statement and shows its answer.
     """
     asking: PromptSession[str] = PromptSession(
-        history=_history(), completer=_Names(), complete_while_typing=False, key_bindings=_keys(), multiline=True,
+        history=_history(), completer=Names(), complete_while_typing=False, key_bindings=_keys(), multiline=True,
         prompt_continuation=lambda width, _line, _soft: "-> ".rjust(width),
     )  # fmt: skip
     _say(f"Views: {', '.join(VIEWS)}.  .help says more.")
@@ -119,7 +119,7 @@ def _keys() -> KeyBindings:
     return keys
 
 
-class _Names(Completer):
+class Names(Completer):
     """Completes views, columns, words of SQL, and the prompt's own commands."""
 
     def __init__(self) -> None:

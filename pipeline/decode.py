@@ -104,8 +104,8 @@ class Decoder:
         try:
             columns = self._transform(texts)
         except (duckdb.Error, UnicodeDecodeError):
-            # Malformed JSON somewhere, which DuckDB quotes in its error, cut anywhere, so that at times the error itself
-            # is no text.  Leave those rows out and read the others again.
+            # Malformed JSON somewhere, which DuckDB quotes in its error, cut anywhere, so that at times the error is no
+            # text itself.  Leave those rows out and read the others again.
             valid = self._run("SELECT json_valid(value) AS valid FROM batch", texts)["valid"].to_numpy()
             at, texts = at[valid], texts.filter(pa.array(valid))
             columns = self._transform(texts)

@@ -97,15 +97,18 @@ class LakeMaker:
 
 
 @contextlib.contextmanager
-def make_lake(root: Path, events: Sequence[Payload] = (), *, rows_per_commit: int | None = None) -> Iterator[LakeMaker]:
+def make_lake(
+    root: Path, events: Sequence[Payload] = (), *, rows_per_commit: int | None = None, catalog_url: str | None = None
+) -> Iterator[LakeMaker]:
     """Make a lake of one partition.
 
     Args:
         root: its folder; made.
         events: in offset order.
         rows_per_commit: cut into commits of so many records; else one.
+        catalog_url: of the catalog, if it is not to lie in the lake.
     """
-    with contextlib.closing(LakeMaker(root)) as maker:
+    with contextlib.closing(LakeMaker(root, catalog_url)) as maker:
         step = rows_per_commit or max(1, len(events))
         for start in range(0, len(events), step):
             maker.append(events[start : start + step])

@@ -369,6 +369,11 @@ class Catalog:
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             said = " ".join(str(getattr(error, "orig", None) or error).split())
             raise RetryableError(f"catalog {self._engine.url.render_as_string(hide_password=True)}: {said}") from error
+        except sa.exc.DatabaseError as error:
+            if type(error) is not sa.exc.DatabaseError:  # its other kinds are bugs
+                raise
+            name = self._engine.url.render_as_string(hide_password=True)
+            raise SchemaError(f"catalog {name}: {error.orig}; `maintain rebuild-catalog` makes a new one") from error
 
 
 def url_without_password(url: str) -> str:
@@ -392,22 +397,30 @@ def _engine(url: str) -> sa.Engine:
             "--catalog: not a database URL; for example sqlite:////var/lib/stillwatch/catalog.db "
             "or postgresql+psycopg://user@host/database"
         ) from None
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        return _sqlite_engine(parsed)
-    if backend != "postgresql":
-        raise ConfigError(f"--catalog: {backend} is not supported; use sqlite or postgresql+psycopg")
+    makers = {
+        "sqlite": _sqlite_engine,
+        "sqlite+pysqlite": _sqlite_engine,
+        "postgresql": _postgres_engine,
+        "postgresql+psycopg": _postgres_engine,
+    }
+    make = makers.get(parsed.drivername)
+    if make is None:
+        raise ConfigError(f"--catalog: {parsed.drivername} is not supported; use sqlite or postgresql+psycopg")
+    try:
+        return make(parsed)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--catalog: the driver {error.name} is not installed; install stillwatch[postgres]"
+        ) from None
+
+
+def _postgres_engine(url: sa.URL) -> sa.Engine:
     # A worker that freezes inside a transaction (a suspended machine) must not hold its locks for ever.
     timeouts = (
         f"-c lock_timeout={int(LOCK_WAIT_S * 1000)} -c idle_in_transaction_session_timeout={int(IDLE_S_MAX * 1000)}"
     )
     arguments = {"connect_timeout": int(LOCK_WAIT_S), "options": timeouts}
-    try:
-        return sa.create_engine(parsed, pool_pre_ping=True, pool_recycle=3600, connect_args=arguments)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--catalog: the driver {error.name} is not installed; install stillwatch[postgres]"
-        ) from None
+    return sa.create_engine(url, pool_pre_ping=True, pool_recycle=3600, connect_args=arguments)
 
 
 def _is_missing_file(url: sa.URL) -> bool:

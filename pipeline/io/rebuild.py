@@ -4,7 +4,7 @@ Footers say which commit a file belongs to, how many files that commit has, and 
 What they cannot say is decided here:
 
 * A commit whose files are not all placed was under way when the catalog went.  Are the others staged, they are placed;
-  else what is placed of it is moved aside, and the offset stays before it, so that its records are read from Kafka again.
+  else what is placed of it is moved aside, and the offset stays before it, so that Kafka is read again from there.
 * Only the last commit of a partition can be under way.  Is an earlier one incomplete, then files were lost; reading
   again from there would double what came after, so nothing is changed and an error says which files they are.
 * A commit whose files are all staged and none placed is left out: its records are read again, and its staged files go
@@ -16,6 +16,7 @@ What they cannot say is decided here:
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections import defaultdict
@@ -188,10 +189,11 @@ def _check_order(commits: list[list[_Found]]) -> None:
         indexes = {file.index for file in files}
         if len({(file.commit, file.files) for file in files}) > 1 or len(indexes) < len(files):
             raise LakeDamagedError("these files claim to be of one commit but contradict each other: " + _paths(files))
-    for before, after in zip(commits, commits[1:], strict=False):
+    for before, after in itertools.pairwise(commits):
         if after[0].commit.first_offset < before[0].commit.next_offset:
             raise LakeDamagedError(
-                f"{before[0].commit.partition}: two commits overlap, so records are there twice: {_paths(before)} and {_paths(after)}"
+                f"{before[0].commit.partition}: two commits overlap, so records are there twice: "
+                f"{_paths(before)} and {_paths(after)}"
             )
 
 
@@ -204,9 +206,10 @@ def _rest(placed: list[_Found], staged: list[_Found]) -> list[_Found]:
 def _lost_in_words(commit: Commit, placed: list[_Found]) -> str:
     missing = sorted({*range(placed[0].files)} - {file.index for file in placed})
     return (
-        f"{commit.partition}: of the commit of offsets {commit.first_offset} to {commit.next_offset - 1}, files number {missing} of "
-        f"{placed[0].files} are lost or unreadable, and later commits follow: bring them back from a copy, or move this commit's "
-        f"files and all later ones of the partition out of the lake, to have them read from Kafka again. There are: {_paths(placed)}"
+        f"{commit.partition}: of the commit of offsets {commit.first_offset} to {commit.next_offset - 1}, files number "
+        f"{missing} of {placed[0].files} are lost or unreadable, and later commits follow: bring them back, "
+        "or move this commit's files and all later ones of the partition out of the lake, to have them read from Kafka "
+        f"again. There are: {_paths(placed)}"
     )
 
 

@@ -28,7 +28,7 @@ class Size:
     rounds: int
 
 
-FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=7)
+FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=5)
 QUICK = Size(events=200_000, memory_events=600_000, rounds=2)
 
 
@@ -130,8 +130,8 @@ def _measure(kafka: KafkaServer, folder: Path, size: Size, names: list[str]) -> 
     for name in names:
         say(name)
         MEASUREMENTS[name](bench)
-        arguments = " ".join([*(["--quick"] if size == QUICK else []), name])
-        write_section(f"{name}_run", f"`make bench ARGS='{arguments}'`, {size.rounds} rounds. {about}")
+        arguments = f" ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else ""
+        write_section(f"{name}_run", f"`make bench{arguments}`, {size.rounds} rounds. {about}")
     say("written to docs/benchmarks.md")
 
 

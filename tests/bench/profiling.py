@@ -29,11 +29,10 @@ def measure(bootstrap: str, topic: Topic) -> None:
         for row in functions
     ]
     said = (
-        f"{topic.events:,} events, {facts['cpu_s']:.1f} CPU s under the profiler, {facts['main_thread_s']:.1f} of them in "
-        "the main thread, which is the one profiled; the rest is kafka-python's I/O thread and the threads of Polars. "
-        "Times are wall clock."
+        f"{topic.events:,} events, {facts['cpu_s']:.1f} CPU s under the profiler, {facts['main_thread_s']:.1f} of them "
+        "in the main thread, which is the one profiled; the rest is mostly kafka-python's I/O thread."
     )
-    write_section("profile", f"{said}\n\n{table(('function', 'calls', 'own s', 's with what it calls'), rows)}")
+    write_section("profile", f"{said}\n\n{table(('function', 'calls', 'own CPU s', 'with what it calls'), rows)}")
 
 
 def _where(file: str) -> str:

@@ -1,28 +1,36 @@
-"""The catalog's promises, kept alike by SQLite and by PostgreSQL."""
+"""What the commit protocol asks of a catalog; one suite, run on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
+import dataclasses
+import multiprocessing
+import random
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from pipeline.batch import Partition
-from pipeline.commits import Claim, Commit, FileEntry
+from pipeline.commits import Claim, Commit, FileEntry, Hole
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
+from pipeline.io import catalog as catalog_module
 from pipeline.io.catalog import Catalog, sqlite_url, url_without_password
 
-LOGS = Partition("logs", 0)
+P0, P1 = Partition("access", 0), Partition("access", 1)
+PROCESSES = 2
+THREADS = 4
+STEPS = 30
+SECRET = "hunter2"
 
 
-@pytest.fixture(params=("sqlite", "postgresql"))
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+    """Where no catalog is yet."""
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "catalog.db")
     return str(request.getfixturevalue("postgres_url"))
@@ -30,206 +38,420 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def catalog(url: str) -> Iterator[Catalog]:
-    """A catalog without a word in it."""
-    with contextlib.closing(Catalog.open(url, create=True)) as opened:
-        yield opened
+    with contextlib.closing(Catalog.open(url, create=True)) as catalog:
+        yield catalog
 
 
-def step(claim: Claim, records: int) -> Commit:
-    """A commit of so many records from a claim's offset."""
-    return Commit(
-        commit_id=uuid.uuid4().hex,
-        partition=claim.partition,
-        first_offset=claim.next_offset,
-        next_offset=claim.next_offset + records,
-        events=records,
-        rejects=0,
-        committed_at_us=1,
-        worker="test",
-    )
+def commit_of(partition: Partition, first: int, following: int) -> Commit:
+    return Commit(uuid.uuid4().hex, partition, first, following, following - first, 0, 1_780_000_000_000_000, "test:1")
 
 
-def file_of(commit: Commit, table: str = "access", times: tuple[int, int] = (10, 20)) -> FileEntry:
-    """A file that a commit lists."""
-    path = f"{table}/dt=2026-11-20/hour=08/{commit.commit_id}.parquet"
-    return FileEntry(path, table, "2026-11-20", 8, commit.events, 100, "00", *times)
+def files_of(commit: Commit, count: int = 1) -> list[FileEntry]:
+    return [
+        FileEntry(
+            path=f"access/dt=2026-03-01/hour={hour:02d}/{commit.commit_id}.parquet",
+            table_name="access",
+            dt="2026-03-01",
+            hour=hour,
+            rows=3,
+            bytes=2**40,
+            sha256="0" * 64,
+            time_min_us=hour * 3_600_000_000,
+            time_max_us=hour * 3_600_000_000 + 59,
+        )
+        for hour in range(count)
+    ]
 
 
-def test_a_commit_moves_the_offset_and_lists_its_files(catalog: Catalog) -> None:
-    """Pending at first, live all at once."""
-    assert catalog.take(LOGS) is None
-    claim = catalog.start_at(LOGS, 5)
-    commit = step(claim, 10)
-    files = [file_of(commit), file_of(commit, "content")]
-    catalog.commit(commit, claim.epoch, files)
-    assert catalog.offsets() == {LOGS: 15}
+def live(catalog: Catalog) -> set[str]:
+    return {file.path for file in catalog.live_files()}
+
+
+# ---- offsets and ownership
+
+
+def test_a_partition_never_read_has_no_claim_until_it_gets_its_first_offset(catalog: Catalog) -> None:
+    assert catalog.take(P0) is None
+    assert catalog.start_at(P0, 42).next_offset == 42
+    assert catalog.take(P1) is None
+    assert catalog.offsets() == {P0: 42}
+
+
+def test_the_first_offset_holds_for_whoever_comes_second(catalog: Catalog) -> None:
+    first = catalog.start_at(P0, 42)
+    second = catalog.start_at(P0, 99)
+    assert second.next_offset == 42
+    assert second.epoch > first.epoch
+
+
+def test_a_commit_moves_the_offset_and_the_next_owner_goes_on_there(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commit = commit_of(P0, 0, 10)
+    catalog.commit(commit, claim.epoch, files_of(commit))
+    assert catalog.offsets() == {P0: 10}
     assert catalog.commits() == [commit]
-    assert catalog.live_files() == []
-    assert catalog.pending(LOGS) == {commit: files}
-    assert catalog.pending(Partition("logs", 1)) == {}
+    taken = catalog.take(P0)
+    assert taken == Claim(P0, 10, claim.epoch + 1)
+
+
+def test_large_offsets_keep_every_digit(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 2**62)
+    commit = commit_of(P0, 2**62, 2**62 + 1)
+    catalog.commit(commit, claim.epoch, [])
+    assert catalog.offsets() == {P0: 2**62 + 1}
+    assert catalog.commits() == [commit]
+
+
+def test_taking_a_partition_over_shuts_its_former_owner_out(catalog: Catalog) -> None:
+    """Even where the offset has not moved: what the former owner staged may be swept from now on."""
+    former = catalog.start_at(P0, 0)
+    catalog.take(P0)
+    commit = commit_of(P0, 0, 10)
+    with pytest.raises(FencedError, match="access-0"):
+        catalog.commit(commit, former.epoch, files_of(commit))
+    assert catalog.offsets() == {P0: 0}
+    assert catalog.manifest().pending == {}
+    assert catalog.commits() == []
+
+
+@pytest.mark.parametrize(("first", "following"), ((5, 10), (11, 20), (0, 10)))
+def test_a_commit_from_anywhere_but_the_offset_is_fenced(catalog: Catalog, first: int, following: int) -> None:
+    claim = catalog.start_at(P0, 0)
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [])
+    with pytest.raises(FencedError):
+        catalog.commit(commit_of(P0, first, following), claim.epoch, [])
+    assert catalog.offsets() == {P0: 10}
+
+
+def test_partitions_and_topics_do_not_touch_each_other(catalog: Catalog) -> None:
+    claims = {p: catalog.start_at(p, 0) for p in (P0, P1, Partition("access-0", 0), Partition("Access", 0))}
+    catalog.take(P1)
+    for partition, claim in claims.items():
+        if partition != P1:
+            catalog.commit(commit_of(partition, 0, 7), claim.epoch, [])
+    assert catalog.offsets() == {p: 0 if p == P1 else 7 for p in claims}
+
+
+def test_doing_a_commit_again_changes_nothing_even_after_a_take_over(catalog: Catalog) -> None:
+    """A worker whose connection broke cannot know whether the commit was made."""
+    claim = catalog.start_at(P0, 0)
+    commit = commit_of(P0, 0, 10)
+    catalog.commit(commit, claim.epoch, files_of(commit))
+    before = catalog.manifest()
+    catalog.commit(commit, claim.epoch, files_of(commit))
+    assert catalog.manifest() == before
+    catalog.take(P0)
+    catalog.commit(commit, claim.epoch, files_of(commit))
+    assert catalog.manifest() == before
+
+
+def test_a_commit_that_fails_half_way_leaves_nothing(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    one = commit_of(P0, 0, 10)
+    catalog.commit(one, claim.epoch, files_of(one))
+    two = commit_of(P0, 10, 20)
+    with pytest.raises(sa.exc.IntegrityError):
+        catalog.commit(two, claim.epoch, [*files_of(two), *files_of(one)])
+    assert catalog.offsets() == {P0: 10}
+    assert catalog.commits() == [one]
+
+
+# ---- files become visible
+
+
+def test_files_are_pending_until_they_are_published_and_then_live_all_at_once(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commit = commit_of(P0, 0, 10)
+    files = files_of(commit, 3)
+    catalog.commit(commit, claim.epoch, files)
+    assert live(catalog) == set()
+    assert catalog.pending() == {commit: files}
+    assert catalog.pending(P0) == {commit: files}
+    assert catalog.pending(P1) == {}
     catalog.publish(commit.commit_id)
     assert catalog.live_files() == files
     assert catalog.pending() == {}
-
-
-def test_a_commit_done_again_changes_nothing(catalog: Catalog) -> None:
-    """After an unclear failure the worker tries again; its id tells that it was done."""
-    claim = catalog.start_at(LOGS, 0)
-    commit = step(claim, 10)
-    for _ in range(2):
-        catalog.commit(commit, claim.epoch, [file_of(commit)])
-    assert catalog.offsets() == {LOGS: 10}
-    assert len(catalog.commits()) == 1
-
-
-def test_a_former_owner_is_fenced(catalog: Catalog) -> None:
-    """From the moment of the take-over, even before the new owner has committed anything."""
-    former = catalog.start_at(LOGS, 0)
-    owner = catalog.take(LOGS)
-    assert owner is not None
-    assert owner.epoch > former.epoch
-    assert owner.next_offset == former.next_offset
-    late = step(former, 10)
-    with pytest.raises(FencedError):
-        catalog.commit(late, former.epoch, [file_of(late)])
-    assert catalog.offsets() == {LOGS: 0}
-    assert catalog.pending() == {}
-    good = step(owner, 3)
-    catalog.commit(good, owner.epoch, [])
-    with pytest.raises(FencedError):  # the owner itself, from an offset that it has passed
-        catalog.commit(step(owner, 3), owner.epoch, [])
-    assert catalog.offsets() == {LOGS: 3}
-
-
-def test_the_first_to_set_an_offset_sets_it(catalog: Catalog) -> None:
-    """Two workers that both find a new partition agree on where it starts."""
-    assert catalog.start_at(LOGS, 7).next_offset == 7
-    assert catalog.start_at(LOGS, 99).next_offset == 7
-
-
-def test_workers_that_fight_over_a_partition_move_it_without_overlap(url: str, catalog: Catalog) -> None:
-    """Four threads take over and commit as fast as they can: what is committed is one chain."""
-    catalog.start_at(LOGS, 0)
-    start = threading.Barrier(4)
-    errors: list[BaseException] = []
-
-    def fight() -> None:
-        try:
-            with contextlib.closing(Catalog.open(url, create=False)) as mine:
-                start.wait()
-                for _ in range(15):
-                    claim = mine.take(LOGS)
-                    assert claim is not None
-                    with contextlib.suppress(FencedError):
-                        commit = step(claim, 1)
-                        mine.commit(commit, claim.epoch, [file_of(commit)])
-        except BaseException as error:  # noqa: BLE001  # handed to the test's own thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=fight) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    commits = catalog.commits()
-    assert [commit.first_offset for commit in commits] == list(range(len(commits)))
-    assert catalog.offsets() == {LOGS: len(commits)}
-    assert commits
-
-
-def test_files_are_found_by_table_and_time(catalog: Catalog) -> None:
-    """Bounds include their ends; a file without times is always found."""
-    claim = catalog.start_at(LOGS, 0)
-    commit = step(claim, 1)
-    early, late = file_of(commit, "access", (10, 20)), file_of(commit, "content", (30, 40))
-    timeless = FileEntry("rejects/x.parquet", "rejects", "1970-01-01", 0, 1, 1, "00", None, None)
-    catalog.commit(commit, claim.epoch, [early, late, timeless])
     catalog.publish(commit.commit_id)
-    assert catalog.live_files("content") == [late]
-    assert set(catalog.live_files(time_us=(20, 25))) == {early, timeless}
-    assert set(catalog.live_files(time_us=(21, 29))) == {timeless}
-    assert set(catalog.live_files(time_us=(None, 30))) == {early, late, timeless}
+    assert catalog.live_files() == files
 
 
-def test_a_hole_is_on_record_and_is_stepped_over_once(catalog: Catalog) -> None:
-    """Noted as often as it is met, accepted once, and only where the offset stands before it."""
-    catalog.start_at(LOGS, 100)
-    hole = catalog.note_hole(LOGS, 100, 250, now_us=1)
-    catalog.note_hole(LOGS, 100, 250, now_us=2)
-    assert str(hole) == "logs:0:100-249"
-    assert [known.accepted for known in catalog.holes()] == [False]
+def test_pending_commits_come_in_offset_order(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commits = [commit_of(P0, first, first + 5) for first in range(0, 50, 5)]
+    for commit in commits:
+        catalog.commit(commit, claim.epoch, files_of(commit))
+    assert list(catalog.pending(P0)) == commits
+
+
+def test_a_reader_in_a_loop_never_sees_a_part_of_a_commit(catalog: Catalog, url: str) -> None:
+    claim = catalog.start_at(P0, 0)
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        with contextlib.closing(Catalog.open(url, create=False)) as reader:
+            while not done.is_set():
+                seen.append(len(reader.live_files()))
+                manifest = reader.manifest()
+                assert set(map(len, manifest.live.values())) <= {4}
+                assert manifest.offsets[P0] == max((commit.next_offset for commit in manifest.commits), default=0)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for first in range(STEPS):
+            commit = commit_of(P0, first, first + 1)
+            catalog.commit(commit, claim.epoch, files_of(commit, 4))
+            catalog.publish(commit.commit_id)
+    finally:
+        done.set()
+        reader.join()
+    assert seen
+    assert all(count % 4 == 0 for count in seen)
+    assert seen == sorted(seen)
+
+
+def test_files_are_found_by_table_and_by_time(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commit = commit_of(P0, 0, 10)
+    reject = dataclasses.replace(
+        files_of(commit)[0], path="rejects/x.parquet", table_name="rejects", time_min_us=None, time_max_us=None
+    )
+    files = files_of(commit, 24)
+    catalog.commit(commit, claim.epoch, [*files, reject])
+    catalog.publish(commit.commit_id)
+    hour_us = 3_600_000_000
+    assert [file.table_name for file in catalog.live_files("rejects")] == ["rejects"]
+    assert catalog.live_files("access") == files
+    assert [file.hour for file in catalog.live_files("access", (5 * hour_us, 7 * hour_us))] == [5, 6, 7]
+    assert [file.hour for file in catalog.live_files("access", (5 * hour_us + 59, 6 * hour_us - 1))] == [5]
+    assert [file.hour for file in catalog.live_files("access", (None, 0))] == [0]
+    assert [file.hour for file in catalog.live_files("access", (23 * hour_us, None))] == [23]
+    assert reject in catalog.live_files(time_us=(99 * hour_us, None)), "rows without a time may be of any"
+
+
+# ---- holes
+
+
+def test_a_hole_is_noted_once_and_accepting_it_moves_the_offset(catalog: Catalog) -> None:
+    catalog.start_at(P0, 10)
+    hole = catalog.note_hole(P0, 10, 25, now_us=1)
+    catalog.note_hole(P0, 10, 25, now_us=2)
+    assert catalog.holes() == [Hole(P0, 10, 25, accepted=False)]
+    assert catalog.offsets() == {P0: 10}
     catalog.accept_hole(hole, now_us=3)
-    assert catalog.offsets() == {LOGS: 250}
-    assert [known.accepted for known in catalog.holes()] == [True]
+    assert catalog.holes() == [Hole(P0, 10, 25, accepted=True)]
+    assert catalog.offsets() == {P0: 25}
     with pytest.raises(FencedError):
         catalog.accept_hole(hole, now_us=4)
 
 
-def test_there_is_no_catalog_until_somebody_makes_one(url: str) -> None:
-    """A reader says so and makes nothing."""
-    for _ in range(2):
-        with pytest.raises(ConfigError, match="no catalog"):
-            Catalog.open(url, create=False)
+# ---- several at once
 
 
-def test_a_catalog_of_another_version_is_refused(url: str, catalog: Catalog) -> None:
-    """An older Stillwatch must not write into a newer one's tables."""
-    del catalog
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE meta SET value = '99' WHERE key = 'schema_version'"))
-    engine.dispose()
-    with pytest.raises(SchemaError, match="version 99"):
-        Catalog.open(url, create=True)
+def _fight(url: str, seed: int, partition: Partition, wins: Callable[[Commit], None]) -> None:
+    """Take the partition over and commit, again and again, until it is at its end; what others hold is lost to them."""
+    rng = random.Random(seed)
+    with contextlib.closing(Catalog.open(url, create=True)) as catalog:
+        claim = catalog.start_at(partition, 0)
+        while claim.next_offset < STEPS:
+            commit = commit_of(partition, claim.next_offset, claim.next_offset + 1)
+            try:
+                _insist(catalog.commit, commit, claim.epoch, files_of(commit))
+            except FencedError:
+                claim = _insist(catalog.take, partition)
+                continue
+            _insist(catalog.publish, commit.commit_id)
+            wins(commit)
+            claim = dataclasses.replace(claim, next_offset=commit.next_offset)
+            if rng.random() < 0.2:
+                claim = _insist(catalog.take, partition)
+
+
+def _insist(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call until the catalog answers: with so many at once it may take longer than one wait for a lock."""
+    while True:
+        try:
+            return call(*arguments)
+        except RetryableError:
+            continue
+
+
+def _fight_in_process(url: str, seed: int) -> None:
+    _fight(url, seed, P0, lambda _commit: None)
+
+
+def _check_fight(catalog: Catalog) -> None:
+    commits = catalog.commits()
+    assert [commit.first_offset for commit in commits] == list(range(STEPS)), "each step exactly once"
+    assert live(catalog) == {file.path for commit in commits for file in files_of(commit)}
+    assert catalog.offsets() == {P0: STEPS}
+
+
+def test_of_threads_that_fight_over_a_partition_exactly_one_wins_each_step(url: str) -> None:
+    won: list[Commit] = []
+    threads = [threading.Thread(target=_fight, args=(url, seed, P0, won.append)) for seed in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        _check_fight(catalog)
+        assert sorted(won, key=lambda commit: commit.first_offset) == catalog.commits()
+
+
+def test_of_processes_that_fight_over_a_partition_exactly_one_wins_each_step(url: str) -> None:
+    """They begin with making the catalog, all at once."""
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_fight_in_process, args=(url, seed)) for seed in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        _check_fight(catalog)
 
 
 def test_workers_that_start_at_once_make_one_catalog(url: str) -> None:
-    """Tables are made once, whoever is first."""
-    start = threading.Barrier(4)
+    start = threading.Barrier(THREADS)
     errors: list[BaseException] = []
 
     def begin() -> None:
+        start.wait()
         try:
-            start.wait()
             Catalog.open(url, create=True).close()
-        except BaseException as error:  # noqa: BLE001  # handed to the test's own thread
+        except BaseException as error:  # noqa: BLE001  # shown below, in the test's own thread
             errors.append(error)
 
-    threads = [threading.Thread(target=begin) for _ in range(4)]
+    threads = [threading.Thread(target=begin) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert errors == []
+    Catalog.open(url, create=False).close()
 
 
-def test_a_locked_sqlite_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says that it is locked."""
-    monkeypatch.setattr("pipeline.io.catalog.LOCK_WAIT_S", 0.1)
-    file = tmp_path / "catalog.db"
-    with contextlib.closing(Catalog.open(sqlite_url(file), create=True)) as catalog:
-        claim = catalog.start_at(LOGS, 0)
-        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(RetryableError, match="database is locked"):
-                catalog.commit(step(claim, 1), claim.epoch, [])
-            assert catalog.live_files() == []  # reading goes on
-            other.execute("ROLLBACK")
-        catalog.commit(step(claim, 1), claim.epoch, [])
+def test_two_owners_of_a_new_partition_agree_on_its_first_offset(url: str, catalog: Catalog) -> None:
+    start = threading.Barrier(THREADS)
+    claims: list[Claim] = []
+
+    def begin(offset: int) -> None:
+        with contextlib.closing(Catalog.open(url, create=True)) as mine:
+            start.wait()
+            claims.append(mine.start_at(P0, offset))
+
+    threads = [threading.Thread(target=begin, args=(100 + number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({claim.next_offset for claim in claims}) == 1
+    assert len({claim.epoch for claim in claims}) == THREADS
+    assert catalog.offsets() == {P0: claims[0].next_offset}
 
 
-@pytest.mark.parametrize("url", ("mysql://host/db", "sqlite://", "nonsense", "sqlite:///:memory:"))
-def test_a_url_that_cannot_be_is_refused(url: str) -> None:
-    """With words for the one who typed it."""
-    with pytest.raises(ConfigError, match="--catalog"):
+# ---- what goes wrong outside
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_module, "LOCK_WAIT_S", 0.3)
+
+
+@pytest.fixture
+def locked(url: str, catalog: Catalog) -> Iterator[sa.Connection]:
+    """Somebody else holds what a commit needs."""
+    catalog.start_at(P0, 0)
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("LOCK TABLE offsets IN ACCESS EXCLUSIVE MODE")
+        yield connection
+        connection.rollback()
+    engine.dispose()
+
+
+def test_a_locked_catalog_is_to_be_tried_again_and_then_works(impatient: None, url: str, locked: sa.Connection) -> None:
+    with contextlib.closing(Catalog.open(url, create=True)) as waiting:
+        commit = commit_of(P0, 0, 5)
+        with pytest.raises(RetryableError, match="lock"):
+            waiting.commit(commit, 1, [])
+        with pytest.raises(RetryableError, match="lock"):
+            waiting.take(P0)
+        if locked.dialect.name == "sqlite":
+            assert waiting.live_files() == [], "who only reads goes on"
+        locked.rollback()
+        claim = waiting.take(P0)
+        assert claim is not None
+        waiting.commit(commit, claim.epoch, files_of(commit))
+        assert waiting.offsets() == {P0: 5}
+
+
+def test_a_newer_catalog_is_refused(url: str, catalog: Catalog) -> None:
+    _execute(url, "UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+    for create in (True, False):
+        with pytest.raises(SchemaError, match="version 2"):
+            Catalog.open(url, create=create)
+
+
+def test_a_reader_does_not_make_a_catalog(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="catalog"):
+        Catalog.open(url, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_empty_makes_nothing_and_refuses_what_holds_something(url: str, tmp_path: Path) -> None:
+    Catalog.check_empty(url)
+    assert list(tmp_path.iterdir()) == []
+    with contextlib.closing(Catalog.open(url, create=True)) as catalog:
+        Catalog.check_empty(url)
+        catalog.start_at(P0, 0)
+        with pytest.raises(ConfigError, match="not empty"):
+            Catalog.check_empty(url)
+        with pytest.raises(ConfigError, match="not empty"):
+            catalog.replace_all({P0: 1}, [], [], now_us=1)
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    (
+        f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/nowhere",
+        f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/nowhere?connect_timeout=2",
+        f"mysql://me:{SECRET}@127.0.0.1/nowhere",
+        f"postgresql+nodriver://me:{SECRET}@127.0.0.1/nowhere",
+        f"://me:{SECRET}@host",
+        f"me:{SECRET}@host",
+    ),
+)
+def test_a_password_is_never_shown(url: str) -> None:
+    for create in (True, False):
+        with pytest.raises((ConfigError, RetryableError)) as caught:
+            Catalog.open(url, create=create)
+        assert SECRET not in str(caught.value)
+    assert SECRET not in url_without_password(url)
+
+
+@pytest.mark.parametrize(
+    "url", ("sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite:///x.db", "sqlite:////no/such/folder/c.db")
+)
+def test_a_useless_sqlite_address_is_a_clear_error(url: str) -> None:
+    with pytest.raises((ConfigError, RetryableError), match="catalog"):
         Catalog.open(url, create=True)
 
 
-def test_a_password_is_not_shown() -> None:
-    """Neither in what is logged nor in an error."""
-    url = "postgresql+psycopg://user:secret@127.0.0.1:1/db"
-    assert "secret" not in url_without_password(url)
-    with pytest.raises(RetryableError) as caught:
-        Catalog.open(url, create=True)
-    assert "secret" not in str(caught.value)
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    path.write_bytes(b"this is no database at all" * 100)
+    with pytest.raises((ConfigError, SchemaError), match=r"catalog\.db"):
+        Catalog.open(sqlite_url(path), create=False)

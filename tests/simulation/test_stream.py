@@ -41,9 +41,7 @@ class Site:
 
     def worker(self, **options: Any) -> tuple[Stream, FakeMember]:
         """A worker that is assigned everything; options of `Stream`, and of its limits."""
-        limits = {
-            field.name: options.pop(field.name) for field in dataclasses.fields(Limits) if field.name in options
-        }
+        limits = {field.name: options.pop(field.name) for field in dataclasses.fields(Limits) if field.name in options}
         member = self.kafka.join(self.clock, random.Random(0))
         self.kafka.assign(dict.fromkeys(self.kafka.logs, member))
         parts = {"source": member, "storage": self.lake, "ledger": self.catalog, "clock": self.clock, **options}
@@ -88,7 +86,9 @@ def test_a_start_that_moved_past_the_stored_offset_stops_the_job_and_names_the_r
     site.produce(30)
     site.log.delete_before(25)
     stream, _ = site.worker()
-    with pytest.raises(OffsetGapError, match=r"access-0: .* offsets 10 to 24 \(15 in all\).*--accept-hole access:0:10-24"):
+    with pytest.raises(
+        OffsetGapError, match=r"access-0: .* offsets 10 to 24 \(15 in all\).*--accept-hole access:0:10-24"
+    ):
         rounds(stream, stream.caught_up)
     assert site.catalog.holes() == [Hole(P0, 10, 25, accepted=False)]
     assert site.catalog.offsets() == {P0: 10}, "nothing was skipped"
@@ -154,7 +154,7 @@ def test_the_hole_of_another_workers_choice_ends_no_job(site: Site) -> None:
     assert site.offsets() == [*range(10), *range(25, 40)]
 
 
-@pytest.mark.parametrize(("latest", "landed"), [(False, 10), (True, 4)])
+@pytest.mark.parametrize(("latest", "landed"), ((False, 10), (True, 4)))
 def test_start_latest_begins_at_the_end_of_a_partition_never_read(site: Site, latest: bool, landed: int) -> None:
     site.produce(6)
     stream, _ = site.worker(start_latest=latest)
@@ -176,7 +176,7 @@ def test_markers_alone_move_the_offset_without_a_file(site: Site) -> None:
 # ---- limits
 
 
-@pytest.mark.parametrize("most", [1, 2, 9, 10, 11, 37])
+@pytest.mark.parametrize("most", (1, 2, 9, 10, 11, 37))
 @pytest.mark.parametrize("seed", range(5))
 def test_records_max_is_exact_and_what_follows_is_read_by_the_next_job(site: Site, most: int, seed: int) -> None:
     site.produce(40)

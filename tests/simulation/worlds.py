@@ -139,7 +139,7 @@ class SimulatedWorker:
             self.stream.flush(self._world.clock.elapsed_s() + 30.0)
         except CrashError:
             pass
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that judges
             self.error = error
         finally:
             self.gate.finish()

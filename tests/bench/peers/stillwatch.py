@@ -58,12 +58,13 @@ if __name__ == "__main__":
     logs.configure("warning")
     if given.variant == "slow":
         command.Lake = SlowLake  # type: ignore[misc]
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.thread_time)  # waiting is not what takes the time of a CPU
+    began_s = time.thread_time()
     with measured() as facts:
         if given.variant == "profile":
             profile.enable()
         facts["events"] = run(given)
         profile.disable()
-        facts["main_thread_s"] = time.thread_time()
+        facts["main_thread_s"] = time.thread_time() - began_s
     if given.variant == "profile":
         print(json.dumps(_top(profile)))

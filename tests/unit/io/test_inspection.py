@@ -84,7 +84,7 @@ FILE_DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("table", ["access", "content", "rejects"])
+@pytest.mark.parametrize("table", ("access", "content", "rejects"))
 @pytest.mark.parametrize("damage", FILE_DAMAGE)
 def test_a_damaged_file_is_named(maker: LakeMaker, table: str, damage: str) -> None:
     act, expected = FILE_DAMAGE[damage]
@@ -141,7 +141,7 @@ def test_an_orphan_is_named(maker: LakeMaker) -> None:
 
 @pytest.mark.parametrize(
     ("statements", "expected"),
-    [
+    (
         (["UPDATE commits SET next_offset = next_offset + 1 WHERE first_offset = 0 AND partition = 0"], "overlap"),
         (["UPDATE commits SET next_offset = next_offset - 1 WHERE first_offset = 0 AND partition = 0"], "gap"),
         (["UPDATE offsets SET next_offset = next_offset + 5 WHERE partition = 0"], "gap"),
@@ -150,7 +150,7 @@ def test_an_orphan_is_named(maker: LakeMaker) -> None:
         (["UPDATE files SET state = 'pending' WHERE table_name = 'content'"], "half live"),
         (["DELETE FROM files WHERE table_name = 'rejects'"], "orphan"),
         (["UPDATE files SET table_name = 'elsewhere' WHERE table_name = 'rejects'"], "schema"),
-    ],
+    ),
 )
 def test_a_damaged_catalog_is_seen(maker: LakeMaker, statements: list[str], expected: str) -> None:
     execute(maker, *statements)

@@ -87,7 +87,7 @@ def test_the_plan_alone_changes_nothing(maker: LakeMaker, tmp_path: Path) -> Non
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("lost", (0, 1, 2))
 def test_a_half_placed_commit_is_completed_from_staging(maker: LakeMaker, rebuilt: Rebuilt, lost: int) -> None:
     files = maker.append([event("y"), event("z", 14), b"{"])
     unplace(maker, files[lost].path)
@@ -145,7 +145,7 @@ def test_a_range_without_files_gets_an_empty_commit_that_verify_notes(maker: Lak
     assert catalog.offsets()[P0] == 6
 
 
-@pytest.mark.parametrize("damage", ["remove", "break"])
+@pytest.mark.parametrize("damage", ("remove", "break"))
 def test_an_incomplete_commit_with_later_ones_is_refused(maker: LakeMaker, url: str, damage: str) -> None:
     """Reading again from there would double what came after."""
     path = next(file.path for file in maker.catalog.live_files() if commit_of(maker, file.path).first_offset == 0)
