@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from pipeline.io.clock import SystemClock
 from pipeline.io.inspection import Finding, Inspection, inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import Plan, plan_of, rebuild
+
+_FILE_COLUMNS = 500
 
 app = typer.Typer(help="Look after the lake: check it, mend its catalog.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -93,7 +96,7 @@ def rebuild_catalog(
 
 
 def _show_inspection(inspection: Inspection, lake: Lake, *, quick: bool) -> None:
-    console = Console()
+    console = _console()
     counts = Table(title=f"Lake {lake.root}", title_justify="left", show_header=False)
     for name in ("partitions", "commits", "files", "bytes", "events", "rejects"):
         counts.add_row(name, f"{getattr(inspection, name):,}")
@@ -130,7 +133,7 @@ def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
 
 
 def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
-    console = Console()
+    console = _console()
     table = Table("partition", "next offset", title="Offsets from the files", title_justify="left")
     for partition, offset in plan.offsets.items():
         table.add_row(str(partition), f"{offset:,}")
@@ -154,3 +157,8 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
         console.print(
             f"would write {summary} to {where}; --apply does it", style="bold", highlight=False, soft_wrap=True
         )
+
+
+def _console() -> Console:
+    """Where tables go; in a file or a pipe nothing is cut to a screen's width, for paths must be whole."""
+    return Console() if sys.stdout.isatty() else Console(width=_FILE_COLUMNS)

@@ -62,4 +62,4 @@ class LakeDamagedError(StillwatchError):
 
 
 class FencedError(StillwatchError):
-    """Another worker has moved this partition's offset: what this worker holds of it must be dropped."""
+    """Another worker has taken this partition over: what this worker holds of it must be dropped."""

@@ -167,6 +167,9 @@ def _codes(padded: Bytes, names: Names) -> tuple[Counts, Counts, Counts]:
     allowed = names.kind_by_end[key_end[plain], padded[colon[plain] - 4]]
     misplaced = (allowed != code[plain]) & (allowed != _EITHER)
     code[plain[misplaced]] = _UNSURE
+    nulls = np.flatnonzero(code == _NULL)
+    second = padded[colon[nulls] + 2 + (first[nulls] == _SPACE)]
+    code[nulls[second != ord("u")]] = _UNSURE  # DuckDB takes `nan` for a number, in any case
     null_at = colon[code == _NULL]
     code[code == _IN_TEXT] = 0
     return colon, code, null_at

@@ -93,6 +93,9 @@ class Ledger(Protocol):
     def start_at(self, partition: Partition, offset: int) -> Claim:
         """Take over a partition that was never read."""
 
+    def offsets(self) -> Mapping[Partition, int]:
+        """Where reading goes on, for every partition ever read."""
+
     def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry]) -> None:
         """Move the offset and list the files, or neither."""
 

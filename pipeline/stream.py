@@ -136,6 +136,7 @@ class Stream:
         self._decoder = Decoder()
         self._owned: dict[Partition, _Owned] = {}
         self._unopened: dict[Partition, None] = {}
+        self._ends: dict[Partition, int] = {}
         self._failing_since_s: float | None = None
         self._retry_at_s = 0.0
         self._tries = 0
@@ -169,6 +170,8 @@ class Stream:
         for event in polled.events:
             touched.update(self._rebalanced(event))
         for partition, own in list(self._owned.items()):
+            if self.exhausted:  # what is not read now must not count as passed over
+                break
             parts = [records for records in polled.records if records.partition == partition]
             if parts and partition not in touched:
                 self._add(own, self._cut(Records.joined(parts)))
@@ -185,7 +188,11 @@ class Stream:
         """Whether all is read that the owned partitions held when they were opened; it may not be written yet."""
         if not self.assigned_once or self._unopened:
             return False
-        return all(own.next_offset >= own.end for own in self._owned.values())
+        if any(own.next_offset < own.end for own in self._owned.values()):
+            return False
+        elsewhere = {partition: end for partition, end in self._ends.items() if partition not in self._owned}
+        landed = self._ledger.offsets() if elsewhere else {}  # by whoever has them now
+        return all(landed[partition] >= end for partition, end in elsewhere.items())
 
     def flush(self, until_s: float) -> bool:
         """Write everything that is read, trying until a moment of `clock.elapsed_s`; says whether all was written."""
@@ -232,9 +239,7 @@ class Stream:
         """Take a partition over, finish what its former owner left, and read on from the catalog's offset."""
         if self._source.position(partition) is None:
             return  # gone again already: taking it over now would only shut its owner out
-        leftovers = self._storage.leftovers(
-            partition
-        )  # before the take-over: what is staged later is not ours to judge
+        leftovers = self._storage.leftovers(partition)  # before the take-over: what comes later is not ours to judge
         claim = self._ledger.take(partition)
         first, end = self._source.range_of(partition)
         if claim is None:
@@ -250,6 +255,7 @@ class Stream:
         offset = self._check_range(claim, first, end)
         if self._source.read_from(partition, offset):
             self._owned[partition] = _Owned(claim, offset, offset, end)
+            self._ends.setdefault(partition, end)
             log.info("reading", partition=str(partition), offset=offset, behind=end - offset)
 
     def _check_range(self, claim: Claim, first: int, end: int) -> int:

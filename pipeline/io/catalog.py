@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,9 @@ killed or woken."""
 
 _CREATION_LOCK: Final = 0x5711
 """PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
+
+_WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
+"""PostgreSQL ended a silent or long transaction, or has just become a standby: SQLSTATE, class 25."""
 
 _META = sa.MetaData()
 _meta = sa.Table(
@@ -369,6 +373,10 @@ class Catalog:
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             said = " ".join(str(getattr(error, "orig", None) or error).split())
             raise RetryableError(f"catalog {self._engine.url.render_as_string(hide_password=True)}: {said}") from error
+        except sa.exc.InternalError as error:
+            if getattr(error.orig, "sqlstate", None) not in _WORTH_ANOTHER_TRY:
+                raise
+            raise RetryableError(f"catalog {url_without_password(str(self._engine.url))}: {error.orig}") from error
         except sa.exc.DatabaseError as error:
             if type(error) is not sa.exc.DatabaseError:  # its other kinds are bugs
                 raise
@@ -434,6 +442,20 @@ def _check_empty(tx: sa.Connection) -> None:
             raise ConfigError("the catalog is not empty: move it away, or name a new one with --catalog")
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL.  While another connection does, SQLite says at once that it is locked, and does not wait."""
+    until_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigError("--catalog: SQLite needs a file, for example sqlite:////var/lib/stillwatch/catalog.db")
@@ -442,9 +464,10 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where `_begin` says so, not where the driver thinks
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            # FULL: a commit that a power cut takes back would leave its files behind as duplicates
-            connection.execute(f"PRAGMA {pragma}")
+        _use_wal(connection)
+        # FULL: a commit that a power cut takes back would leave its files behind as duplicates
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

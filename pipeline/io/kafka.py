@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -50,6 +51,11 @@ _REFUSED: Final = (
     kafka_errors.KafkaConfigurationError,
     kafka_errors.UnsupportedVersionError,
 )
+
+_NOT_ASSIGNED: Final = (kafka_errors.IllegalStateError, AssertionError, KeyError, ValueError)
+"""What kafka-python raises for a partition that a rebalance has taken away meanwhile, depending on where it notices."""
+
+_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 log = structlog.get_logger("kafka")
 
@@ -110,8 +116,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         except kafka_errors.OffsetOutOfRangeError as error:
             out_of_range = [OutOfRange(Partition(*partition)) for partition in error.args[0]]
         except kafka_errors.LogTruncationError as error:
-            log.warning("the broker's log was truncated", error=str(error))
-            out_of_range = [OutOfRange(Partition(*partition)) for partition in self._consumer.assignment()]
+            raise UnreadableError(
+                f"the broker's log was cut back below what was read (an unclean leader election): {error}. "
+                "What was landed stays in the lake; what the topic holds now at those offsets is not read"
+            ) from error
         except kafka_errors.NoOffsetForPartitionError:
             pass  # polled between an assignment and its listener, which sets the position
         except _REFUSED as error:
@@ -141,7 +149,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         try:
             self._consumer.seek(where, offset)
             self._consumer.resume(where)
-        except (kafka_errors.IllegalStateError, AssertionError):
+        except _NOT_ASSIGNED:
             return False
         return True
 
@@ -243,13 +251,13 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             elif batch:
                 partition = Partition(*where)
                 position = self.position(partition)
-                yield to_records(partition, batch, position if position is not None else batch[-1].offset + 1)
+                yield to_records(partition, batch, max(position or 0, batch[-1].offset + 1))
 
     def _each(self, act: Any, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             try:
                 act(TopicPartition(*partition))
-            except (kafka_errors.IllegalStateError, AssertionError):
+            except _NOT_ASSIGNED:
                 log.debug("partition is no longer assigned", partition=str(partition))
 
     def _unreachable(self, error: Exception) -> RetryableError | ConfigError:
@@ -283,7 +291,26 @@ def passed_through(given: Mapping[str, Any], known: Mapping[str, Any], ours: Ite
         if name not in known:
             raise ConfigError(f"Kafka client setting {name} is unknown to kafka-python's consumer")
         typed[name] = _typed(name, value, known[name])
+    check_security(typed)
     return typed
+
+
+def check_security(settings: Mapping[str, Any]) -> None:
+    """Refuse settings by which a client would speak in the clear though its user meant otherwise.
+
+    Raises:
+        ConfigError: kafka-python would take them, and send credentials nowhere or everything unencrypted.
+    """
+    protocol = settings.get("security_protocol", "PLAINTEXT")
+    if protocol not in _PROTOCOLS:
+        raise ConfigError(f"Kafka client setting security_protocol: {protocol!r} is none of {', '.join(_PROTOCOLS)}")
+    for prefix, needed in (("sasl_", "SASL"), ("ssl_", "SSL")):
+        given = sorted(name for name in settings if name.startswith(prefix))
+        if given and needed not in protocol:
+            raise ConfigError(f"Kafka client setting {given[0]} has no effect with security_protocol={protocol}")
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile"):
+        if settings.get(name) and not Path(str(settings[name])).is_file():
+            raise ConfigError(f"Kafka client setting {name}: there is no file {settings[name]}")
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:

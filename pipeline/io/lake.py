@@ -164,14 +164,20 @@ class Lake:
 
     def staged_files(self) -> Iterator[Path]:
         """Every staged Parquet file, as paths relative to the lake."""
-        for path in sorted((self.root / _STAGING).rglob("*.parquet")):
-            yield path.relative_to(self.root)
+        yield from self._files_below(_STAGING)
 
     def final_files(self) -> Iterator[Path]:
         """Every Parquet file below the tables, as paths relative to the lake."""
         for table in TABLE_SCHEMAS:
-            for path in sorted((self.root / table).rglob("*.parquet")):
-                yield path.relative_to(self.root)
+            yield from self._files_below(table)
+
+    def _files_below(self, folder: str) -> Iterator[Path]:
+        # Folders may go while they are listed, when a worker places what it has staged: os.walk passes over them.
+        for parent, folders, names in os.walk(self.root / folder):
+            folders.sort()
+            for name in sorted(names):
+                if name.endswith(".parquet"):
+                    yield (Path(parent) / name).relative_to(self.root)
 
     def _stage_one(self, commit: Commit, section: Section, index: int, count: int) -> FileEntry:
         path = f"{section.table}/dt={section.dt}/hour={section.hour:02d}/{_name(commit)}"

@@ -382,3 +382,22 @@ def test_a_worker_that_sweeps_late_spares_what_the_next_owner_has_staged(site: S
     site.kafka.leave(late_member)
     site.land()
     assert site.offsets() == list(range(10))
+
+
+@pytest.mark.parametrize("most", (1, 7, 20))
+def test_records_max_over_several_partitions_passes_nothing_over(tmp_path: Path, most: int) -> None:
+    """The limit is reached in one partition while records of another are already there."""
+    site = Site(tmp_path)
+    site.kafka = FakeKafka(partitions=3)
+    for partition, log in site.kafka.logs.items():
+        for _ in range(20):
+            log.append(event(partition, log.end, random.Random(0)))
+    stream, member = site.worker(records_max=most)
+    rounds(stream, lambda: stream.exhausted)
+    rounds(stream, lambda: True)
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert len(site.offsets()) == most
+    site.kafka.leave(member)
+    site.land()
+    assert site.offsets() == sorted([*range(20)] * 3)
+    site.catalog.close()

@@ -1,5 +1,4 @@
 """The views of a lake: what they hold, that nothing can be written, and their export."""
-# queries are easier to compare on one line each
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """Which files a query over the views opens; that leaving out others never changes an answer."""
-# queries are easier to compare on one line each
 
 from __future__ import annotations
 
