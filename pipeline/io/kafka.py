@@ -95,8 +95,14 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
 
     def close(self) -> None:
         """Leave the group, within seconds."""
-        if self._consumer is not None:
+        if self._consumer is None:
+            return
+        try:
             self._consumer.close(autocommit=False, timeout_ms=2_000)
+        except kafka_errors.KafkaError as error:  # why the job ends matters more than how the group is left
+            log.warning(
+                "left the group without a word: its partitions wait for the session time-out", reason=str(error)
+            )
 
     def poll(self, timeout_s: float) -> Polled:
         """Wait for records.
