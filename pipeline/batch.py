@@ -61,9 +61,15 @@ class Decoded:
     """The rows of one `Records`, each record in exactly one of the two tables.
 
     Attributes:
-        events: `pipeline.events.EVENT_SCHEMA`, in offset order.
+        events: `pipeline.events.DECODED_SCHEMA`, in offset order.
         rejects: `pipeline.events.REJECT_SCHEMA`, in offset order.
     """
 
     events: pa.Table
     rejects: pa.Table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the rows take; columns that nobody fills take none."""
+        columns = [*self.events.columns, *self.rejects.columns]
+        return sum(column.nbytes for column in columns if column.null_count < len(column))

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.batch import Decoded
-from pipeline.events import ACCESS_SCHEMA, CONTENT_COLUMNS, CONTENT_SCHEMA, REJECT_SCHEMA
+from pipeline.events import ACCESS_SCHEMA, CONTENT_COLUMNS, CONTENT_SCHEMA
+from pipeline.text_views import Positions, kept, one_chunk, reordered
 
 _HOUR_US: Final = 3_600_000_000
 
@@ -28,7 +29,8 @@ class Section:
         table: name of the lake's table.
         dt: day in UTC, `YYYY-MM-DD`.
         hour: hour in UTC, 0 to 23.
-        rows: of the table's schema; events sorted by account, time, then offset, rejects by offset.
+        rows: of the table's schema, texts of events as views (`pipeline.events.with_views`); events sorted by account,
+            time, then offset, rejects by offset.
         time_min_us: earliest time among the rows, microseconds since the epoch; null where one has none.
         time_max_us: latest.
     """
@@ -58,55 +60,53 @@ def sections(decoded: Sequence[Decoded]) -> Iterator[Section]:
     if len(rejects):
         times = pc.fill_null(rejects["kafka_time"].cast(pa.int64()), 0).to_numpy()
         order = np.argsort(times // _HOUR_US, kind="stable")
-        yield from _cut("rejects", rejects.take(order), times[order], REJECT_SCHEMA)
+        yield from _cut("rejects", rejects.take(order), times[order])
 
 
 def _event_sections(events: pa.Table) -> Iterator[Section]:
-    events = events.combine_chunks()  # gathering from one chunk takes half as long as from many
-    order = _order(events)
-    events = pa.table([_taken(column, order) for column in events.columns], schema=events.schema)
-    times = events["event_time"].cast(pa.int64()).to_numpy()
-    yield from _cut("access", events.select(ACCESS_SCHEMA.names), times, ACCESS_SCHEMA)
+    times = one_chunk(events["event_time"]).cast(pa.int64()).to_numpy()
+    order = _order(one_chunk(events["account_id"]), times)
+    events, times = reordered(events, order), times[order]
+    yield from _cut("access", events.select(ACCESS_SCHEMA.names), times)
     content = events.select(CONTENT_SCHEMA.names)
     some = np.zeros(len(content), dtype=np.bool_)
     for name in CONTENT_COLUMNS:
         some |= content[name].is_valid().to_numpy()
     if not some.all():
-        content, times = content.filter(pa.array(some)), times[some]
+        content, times = kept(content, some), times[some]
     if len(content):
-        yield from _cut("content", content, times, CONTENT_SCHEMA)
+        yield from _cut("content", content, times)
 
 
-def _order(events: pa.Table) -> pa.Array:
+def _order(accounts: pa.Array, times: Positions) -> Positions:
     """The order of rows by hour, account, time, and then offset, in which they come.
 
     Accounts are few beside events, so their names are ranked once and the rows sorted by numbers.
     """
-    accounts = _one_chunk(events["account_id"]).dictionary_encode()
-    ranks = np.empty(len(accounts.dictionary), dtype=np.int64)
-    ranks[pc.sort_indices(accounts.dictionary).to_numpy()] = np.arange(len(ranks))
-    times = events["event_time"].cast(pa.int64()).to_numpy()
-    return pa.array(np.lexsort((times, ranks[accounts.indices.to_numpy()], times // _HOUR_US)))
+    names = accounts.dictionary_encode()
+    ranks = np.empty(len(names.dictionary), dtype=np.int64)
+    ranks[pc.sort_indices(names.dictionary.cast(pa.string())).to_numpy()] = np.arange(len(ranks))
+    rank = ranks[names.indices.to_numpy()]
+    hour = times // _HOUR_US
+    span = len(ranks) * (int(hour.max()) - int(hour.min()) + 1)
+    if span > np.iinfo(np.int64).max // _HOUR_US:
+        return np.lexsort((times, rank, hour))
+    key = ((hour - hour.min()) * len(ranks) + rank) * _HOUR_US + (times - hour * _HOUR_US)
+    order = np.argsort(key)  # several times as quick as a stable sort
+    equal = np.diff(key[order]) == 0
+    if equal.any():
+        tied = np.flatnonzero(np.append(equal, False) | np.insert(equal, 0, False))
+        order[tied] = order[tied][np.lexsort((order[tied], key[order[tied]]))]
+    return order
 
 
-def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.Array:
-    """The column in another order; a column that nobody fills costs nothing."""
-    if column.null_count == len(column):
-        return pa.nulls(len(column), column.type)
-    return _one_chunk(column).take(order)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-
-
-def _cut(table: str, rows: pa.Table, times: np.ndarray, schema: pa.Schema) -> Iterator[Section]:
+def _cut(table: str, rows: pa.Table, times: Positions) -> Iterator[Section]:
     """Slice rows that are sorted by hour; zero copy."""
     hours = times // _HOUR_US
     edges = np.flatnonzero(np.diff(hours)) + 1
     for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(hours)], strict=True):
         moment = datetime.fromtimestamp(int(hours[start]) * 3600, UTC)
-        cut = rows.slice(start, stop - start).cast(schema)
+        cut = rows.slice(start, stop - start)
         known = table != "rejects" or cut["kafka_time"].null_count == 0
         yield Section(
             table=table,

@@ -291,7 +291,7 @@ class Stream:
                 own.since_s = self._clock.elapsed_s()
             own.parts.append(decoded)
             own.rows += len(decoded.events) + len(decoded.rejects)
-            own.bytes += decoded.events.nbytes + decoded.rejects.nbytes
+            own.bytes += decoded.nbytes
             self.progress.records += len(records)
             log.debug("read", partition=str(records.partition), records=len(records), rejects=len(decoded.rejects))
         own.next_offset = max(own.next_offset, records.next_offset)

@@ -219,7 +219,7 @@ def test_the_buffer_stays_bounded_over_all_partitions(tmp_path: Path) -> None:
     for partition, log in site.kafka.logs.items():
         for _ in range(60):
             log.append(event(partition, log.end, random.Random(0)))
-    stream, _ = site.worker(buffer_bytes_max=40_000, file_age_s=1e6)
+    stream, _ = site.worker(buffer_bytes_max=12_000, file_age_s=1e6)
     held = []
 
     def done() -> bool:
@@ -227,7 +227,7 @@ def test_the_buffer_stays_bounded_over_all_partitions(tmp_path: Path) -> None:
         return stream.caught_up()
 
     rounds(stream, done)
-    assert max(held) <= 40_000
+    assert max(held) <= 12_000
     assert stream.progress.commits > 0
     site.catalog.close()
 

@@ -8,23 +8,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import exact
 from pipeline.batch import Decoded, Partition
-from pipeline.decode import _NAMES, QUICK_BYTES_MAX, Decoder
-from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, REJECT_SCHEMA, TIME
-from pipeline.json_proof import _EITHER
+from pipeline.decode import Decoder
+from pipeline.decoding import exact
+from pipeline.decoding.quick import PAYLOAD_BYTES_MAX, QuickDecoder
+from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, REJECT_SCHEMA, TIME
 from tests.fakes import records_of
 
 P0 = Partition("llm-access", 3)
 NOW_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
 EVENT = {"event_time": "2026-03-01T12:00:00.000Z", "account_id": "a", "model": "m"}
-DECODER = Decoder()
+DECODER = Decoder(QuickDecoder(rows_min=1))
+"""Takes the quick way wherever it can, also for a single payload of its shape."""
 
 Record = tuple[bytes | None, int]
 
@@ -180,7 +182,7 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 def check(records: Mapping[int, Record]) -> None:
     found = decoded(records)
     events, rejects = one_by_one(records)
-    assert found.events.schema == EVENT_SCHEMA
+    assert found.events.schema == DECODED_SCHEMA
     assert found.rejects.schema == REJECT_SCHEMA
     assert rows(found.events) == events
     assert rows(found.rejects) == [{k: v for k, v in reject.items() if v is not None} for reject in rejects]
@@ -253,9 +255,14 @@ def test_pitfalls(name: str, neighbours: int) -> None:
 
 @pytest.mark.parametrize("shift", range(4))
 def test_broken_json_in_any_script_is_a_reject(shift: int) -> None:
-    """DuckDB's error quotes the payload, cut anywhere, at times in the middle of a letter."""
     broken = b'{"x":"' + b"a" * shift + "€".encode() * 500
     check(at_offsets([(orjson.dumps(EVENT), NOW_MS), (broken, NOW_MS)]))
+
+
+def quickly(payloads: Sequence[bytes], rows_min: int = 1) -> list[int]:
+    """Which payloads go the quick way."""
+    values, timestamps = pa.array(payloads, pa.binary_view()), np.full(len(payloads), NOW_MS)
+    return sorted(QuickDecoder(rows_min).decode(values, timestamps).rows.tolist())
 
 
 QUICK = ("a null and a longer name", "an unknown null", "a quoted colon in text")
@@ -263,15 +270,96 @@ QUICK = ("a null and a longer name", "an unknown null", "a quoted colon in text"
 
 @pytest.mark.parametrize("name", QUICK)
 def test_what_is_common_goes_the_quick_way(name: str) -> None:
-    """Else a producer that writes nulls would be several times slower."""
-    values = pa.array([PITFALLS[name]], pa.large_binary())
-    positions, _ = DECODER._quick(values, records_of(P0, {0: (None, NOW_MS)}, 1).timestamps)
-    assert positions.tolist() == [0]
+    """Else a producer that writes nulls would be many times slower."""
+    assert quickly([PITFALLS[name]]) == [0]
 
 
-def test_no_text_field_ends_like_a_number_or_boolean_field() -> None:
-    """The proof tells kinds by two letters of a name; where they were the same, swapped kinds would go unseen."""
-    assert not (_NAMES.kind_by_end == _EITHER).any()
+def _many(**more: object) -> list[dict[str, object]]:
+    return [{**EVENT, "request_id": f"r{n}", "status": 200, "n": n % 3, **more} for n in range(100)]
+
+
+COMMON: dict[str, list[bytes]] = {
+    "compact": [orjson.dumps(event) for event in _many()],
+    "with spaces, as Python writes": [json.dumps(event).encode() for event in _many(prompt="a b", top_p=0.25)],
+    "other letters, escaped": [json.dumps(event).encode() for event in _many(prompt="\u4f60\u597d \U0001f600")],
+    "other letters": [orjson.dumps(event) for event in _many(prompt="\u4f60\u597d \U0001f600")],
+    "escapes": [orjson.dumps(event) for event in _many(prompt='a "b"\n\\c\\', user_agent="x\ty")],
+    "a newline at the end": [orjson.dumps(event) + b"\r\n" for event in _many()],
+    "all sorts of numbers": [orjson.dumps(event) for event in _many(seed=-(2**40), max_tokens=-1, temperature=1e-7)],
+    "nulls in some": [
+        orjson.dumps({**event, "top_p": None if n % 2 else 0.5, "org_id": None if n % 3 else "o", "prompt": None})
+        for n, event in enumerate(_many())
+    ],
+    "two producers": [
+        orjson.dumps(dict(reversed(event.items())) if n % 2 else event) for n, event in enumerate(_many())
+    ],
+    "fields left out in some": [
+        orjson.dumps(event if n % 3 else {**event, "stream": True}) for n, event in enumerate(_many())
+    ],
+}
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_what_producers_write_goes_the_quick_way(name: str) -> None:
+    assert quickly(COMMON[name], rows_min=24) == list(range(100))
+    check(at_offsets([(payload, NOW_MS) for payload in COMMON[name]]))
+
+
+def test_few_payloads_of_a_shape_are_left_to_the_exact_way() -> None:
+    """What is done for thousands at once costs more than the exact way for a few."""
+    odd = orjson.dumps({**EVENT, "stream": True})
+    payloads = [*COMMON["compact"], *[odd] * 23]
+    assert quickly(payloads, rows_min=24) == list(range(100))
+    assert quickly([*payloads, odd], rows_min=24) == list(range(124))
+
+
+MUTATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "set", "cut", "copy"]),
+        st.integers(0, 10**6),
+        st.integers(0, 10**6),
+        st.sampled_from(list(b'"\\:,{} \n\x000123456789-.eEtfnul[]\xc3\xa9u/')),
+    ),
+    max_size=3,
+)
+
+
+def mutated(payload: bytes, mutations: Sequence[tuple[str, int, int, int]]) -> bytes:
+    """A payload with a few bytes changed, wherever they are."""
+    found = bytearray(payload)
+    for what, one, other, byte in mutations:
+        place = one % max(len(found), 1)
+        if what == "put":
+            found.insert(place, byte)
+        elif what == "set":
+            found[place : place + 1] = bytes([byte])
+        elif what == "cut":
+            del found[place : place + 1 + other % 8]
+        else:
+            begin = other % max(len(found), 1)
+            found[place:place] = found[begin : begin + 1 + other % 12]
+    return bytes(found)
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[Record]:
+    """Payloads of one producer, some of them damaged."""
+    names = draw(st.lists(KNOWN, max_size=8, unique=True))
+    keys = draw(st.permutations([*EVENT, *(name for name in names if name not in EVENT)]))
+    space, comma = draw(st.sampled_from([(b"", b""), (b" ", b" "), (b"", b" "), (b" ", b"")]))
+    records: list[Record] = []
+    for _ in range(draw(st.integers(1, 12))):
+        values = [draw(_right_value(key) | _right_value(key) | st.just(b"null") | VALUES) for key in keys]
+        inside = (b"," + comma).join(b'"%s":%s%s' % (k.encode(), space, v) for k, v in zip(keys, values, strict=True))
+        payload = b"{" + inside + b"}"
+        records.append((mutated(payload, draw(MUTATIONS)) if draw(st.booleans()) else payload, NOW_MS))
+    return records
+
+
+@settings(max_examples=300, deadline=None)
+@given(alike())
+def test_damage_to_payloads_that_are_written_alike_is_always_seen(batch: list[Record]) -> None:
+    check(at_offsets(batch))
 
 
 # ---- bad input costs its neighbours nothing
@@ -285,7 +373,7 @@ def test_no_text_field_ends_like_a_number_or_boolean_field() -> None:
         b"[" * 10_000_000 + b"]" * 10_000_000,
         b'"' + b"a" * 20_000_000,
         b"\xff" * 20_000_000,
-        b"[" * (QUICK_BYTES_MAX - 1),
+        b"[" * (PAYLOAD_BYTES_MAX - 1),
         b'{"event_time":"2026-03-01T12:00:00Z","account_id":"a","model":"m","x":' + b"[" * 500_000 + b"]" * 500_000 + b"}",
         b"{" + b'"status":200,' * 70_000 + b'"n":1}',
     ),

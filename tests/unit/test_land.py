@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.batch import Decoded, Partition
-from pipeline.events import CONTENT_COLUMNS, EVENT_SCHEMA, REJECT_SCHEMA, TABLE_SCHEMAS
+from pipeline.events import CONTENT_COLUMNS, DECODED_SCHEMA, REJECT_SCHEMA, TABLE_SCHEMAS, with_views
 from pipeline.land import Section, sections
 
 P0 = Partition("access", 0)
@@ -48,7 +48,7 @@ def decoded(rows: Iterable[tuple[int, dict[str, Any]]]) -> Decoded:
     """The rows of one batch, by offset."""
     placed = [{**row, **LINEAGE, "offset": offset} for offset, row in rows]
     return Decoded(
-        pa.Table.from_pylist([row for row in placed if "model" in row], schema=EVENT_SCHEMA),
+        pa.Table.from_pylist([row for row in placed if "model" in row], schema=DECODED_SCHEMA),
         pa.Table.from_pylist([row for row in placed if "raw" in row], schema=REJECT_SCHEMA),
     )
 
@@ -94,7 +94,8 @@ def test_each_row_is_in_its_hour_in_order_and_nothing_is_lost(records: list[dict
     for section in found:
         rows = section.rows.to_pylist()
         assert rows
-        assert section.rows.schema == TABLE_SCHEMAS[section.table]
+        schema = TABLE_SCHEMAS[section.table]
+        assert section.rows.schema == (schema if section.table == "rejects" else with_views(schema))
         offsets[section.table] += [row["offset"] for row in rows]
         column = "kafka_time" if section.table == "rejects" else "event_time"
         times = [row[column] for row in rows]
