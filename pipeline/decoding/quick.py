@@ -5,7 +5,7 @@ Never of another mind than `pipeline.decoding.exact`, and silent about whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.decoding import exact
-from pipeline.decoding.shapes import Objects, Shape
+from pipeline.decoding.extra import extra
+from pipeline.decoding.shapes import Members, Objects
 from pipeline.decoding.texts import Texts, texts
-from pipeline.decoding.values import Floats, Values, booleans, integers, is_null
+from pipeline.decoding.values import Floats, Values, booleans, integers
 from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, EXTRA, TIME, Field
-from pipeline.text_views import PADDING, Mask, Positions, kept, moved, nulls, taken
+from pipeline.text_views import Mask, Positions, kept, moved, nulls, taken
 
 PAYLOAD_BYTES_MAX: Final = 1 << 20
 """Longer payloads are left alone: one must not size what is done for thousands of others."""
@@ -29,6 +30,9 @@ _PAYLOAD_BYTES_MIN: Final = 16
 _PIECE_BYTES: Final = 4 << 20
 """Bytes looked at together: thousands of events, so that NumPy's cost per call vanishes, and near the CPU's cache."""
 
+_PIECES_MAX: Final = 8
+"""So many times as much at most, where payloads have many shapes."""
+
 _ROWS_MIN: Final = 24
 """Fewer payloads of one shape are quicker decoded one by one."""
 
@@ -37,7 +41,7 @@ _TIME_BYTES_MIN: Final = len("2026-01-01T00:00:00Z")
 _FIELDS: Final = {field.name: field for field in ACCESS_FIELDS}
 _REQUIRED: Final = {field.name for field in ACCESS_FIELDS if field.required}
 _SCHEMA: Final = pa.schema([DECODED_SCHEMA.field(name) for name in (*_FIELDS, EXTRA.name)])
-_PAD: Final = pa.array([bytes(PADDING)], pa.binary_view())
+_LAST: Final = pa.array([Objects.NULL], pa.binary_view())
 
 Places = Mapping[str, tuple[Positions, Positions]]
 
@@ -47,7 +51,7 @@ class Proven(NamedTuple):
 
     Attributes:
         rows: which payloads.
-        events: their fields, and `extra`, which is null: the columns of `pipeline.events.DECODED_SCHEMA` but lineage.
+        events: their fields, and `extra`: the columns of `pipeline.events.DECODED_SCHEMA` but lineage.
     """
 
     rows: Positions
@@ -65,6 +69,7 @@ class QuickDecoder:
         """
         self._floats = Floats()
         self._rows_min = rows_min
+        self._piece_bytes = _PIECE_BYTES
 
     def decode(self, values: pa.Array, timestamps: npt.NDArray[np.int64]) -> Proven:
         """Decode payloads.
@@ -76,60 +81,59 @@ class QuickDecoder:
         length = _lengths(values)
         fit = np.flatnonzero((length >= _PAYLOAD_BYTES_MIN) & (length <= PAYLOAD_BYTES_MAX))
         found = [Proven(fit[:0], _SCHEMA.empty_table())]
-        for rows in _pieces(fit, length):
+        for rows in _pieces(fit, length, self._piece_bytes):
             whole = len(rows) == rows[-1] + 1 - rows[0]
             piece = values.slice(rows[0], len(rows)) if whole else taken(values, rows)
-            found += [Proven(rows[at], events) for at, events in self._decode_piece(piece, timestamps[rows])]
+            at, events = self._decode_piece(piece, timestamps[rows])
+            found.append(Proven(rows[at], events))
         if len(found) == 1 + 1:
             return found[1]
         return Proven(np.concatenate([part.rows for part in found]), pa.concat_tables([part.events for part in found]))
 
-    def _decode_piece(self, values: pa.Array, timestamps: npt.NDArray[np.int64]) -> Iterator[Proven]:
+    def _decode_piece(self, values: pa.Array, timestamps: npt.NDArray[np.int64]) -> Proven:
         """Decode payloads that are few enough to be looked at together, none of them null."""
         rows = np.arange(len(values))
-        # The padding goes last, so that a word can be loaded at any byte of a payload.
-        joined = pa.concat_arrays([values, _PAD]).cast(pa.large_binary())
+        joined = pa.concat_arrays([values, _LAST]).cast(pa.large_binary())
         readable, ok = converted(joined, lambda array: array.cast(pa.large_string()))
         if not ok.all():
             rows, readable = np.flatnonzero(ok[:-1]), readable.filter(pa.array(ok))
         _, offsets, data = readable.buffers()
         objects = Objects(data, np.frombuffer(offsets, dtype=np.int64)[: len(rows) + 1])
-        for shape, at, colons in objects.by_shape(self._rows_min):
-            if len(set(shape.names)) == len(shape.names) and set(shape.names) >= _REQUIRED:
-                events, proven = self._columns(objects, shape, at, colons, timestamps[rows[at]])
-                if proven.all():
-                    yield Proven(rows[at], events)
-                elif proven.any():
-                    yield Proven(rows[at[proven]], kept(events, proven))
+        members = objects.members(_is_wanted, self._rows_min)
+        # Each shape costs something, however few have it: where there are many, look at more payloads together.
+        self._piece_bytes = _PIECE_BYTES * min(max(len(members.shapes), 1), _PIECES_MAX)
+        if not len(members.rows):
+            return Proven(rows[:0], _SCHEMA.empty_table())
+        events, proven = self._columns(objects, members, timestamps[rows[members.rows]])
+        if proven.all():
+            return Proven(rows[members.rows], events)
+        return Proven(rows[members.rows[proven]], kept(events, proven))
 
-    def _columns(
-        self,
-        objects: Objects,
-        shape: Shape,
-        rows: Positions,
-        colons: Positions,
-        timestamps: npt.NDArray[np.int64],
-    ) -> tuple[pa.Table, Mask]:
-        """The columns of objects of one shape, and which rows are proven."""
-        places = {name: (start, end) for name, start, end in objects.values(shape, rows, colons)}
-        proven = ~objects.odd[rows]
-        quotes = np.full(len(rows), 2 * len(shape.names))
+    def _columns(self, objects: Objects, members: Members, timestamps: npt.NDArray[np.int64]) -> tuple[pa.Table, Mask]:
+        """The columns of some objects, and which rows are proven."""
+        places = members.values
+        proven = ~objects.odd[members.rows]
+        quotes = 2 * members.keys
         columns = {}
-        for name, found in _texts(objects, rows, places).items():
+        for name, found in _texts(objects, places).items():
             proven &= found.sure
             quotes += 2 * found.valid
             if found.quotes is not None:
                 quotes += found.quotes
             columns[name], possible = _time(found, timestamps) if name == "event_time" else _text(_FIELDS[name], found)
             proven &= possible
-        for name in places.keys() - _FIELDS.keys():  # nulls are as good as absent
-            start, end = places[name]
-            proven &= is_null(objects.words, start, end - start)
-        for name in places.keys() & _FIELDS.keys() - columns.keys():
-            columns[name], possible = _checked(_FIELDS[name], self._read(_FIELDS[name], objects, *places[name]))
-            proven &= possible
-        proven &= _as_many_quotes(objects, rows, quotes, proven)
-        arrays = [columns[field.name] if field.name in columns else nulls(len(rows), field.type) for field in _SCHEMA]
+        unknown = extra(objects, members, _FIELDS)
+        if unknown is not None:
+            columns[EXTRA.name] = unknown.array
+            proven &= unknown.sure
+            quotes += unknown.quotes
+        for name, (start, end) in places.items():
+            if name in _FIELDS and name not in columns:
+                columns[name], possible = _checked(_FIELDS[name], self._read(_FIELDS[name], objects, start, end))
+                proven &= possible
+        proven &= _as_many_quotes(objects, members.rows, quotes, proven)
+        count = len(members.rows)
+        arrays = [columns[field.name] if field.name in columns else nulls(count, field.type) for field in _SCHEMA]
         return pa.table(arrays, schema=_SCHEMA), proven
 
     def _read(self, field: Field, objects: Objects, start: Positions, end: Positions) -> Values:
@@ -166,23 +170,28 @@ def _lengths(values: pa.Array) -> npt.NDArray[np.int64]:
     return sizes.astype(np.int64)
 
 
-def _pieces(rows: Positions, length: npt.NDArray[np.int64]) -> Iterator[Positions]:
-    """Cut rows into pieces of about `_PIECE_BYTES`."""
+def _pieces(rows: Positions, length: npt.NDArray[np.int64], piece_bytes: int) -> Iterator[Positions]:
+    """Cut rows into pieces of about so many bytes."""
     if not len(rows):
         return
-    piece = np.cumsum(length[rows]) // _PIECE_BYTES
+    piece = np.cumsum(length[rows]) // piece_bytes
     yield from np.split(rows, np.flatnonzero(np.diff(piece)) + 1)
 
 
-def _texts(objects: Objects, rows: Positions, places: Places) -> dict[str, Texts]:
+def _is_wanted(names: Sequence[str]) -> bool:
+    """Whether objects with these keys may be events: none twice, and none missing."""
+    return len(set(names)) == len(names) and _REQUIRED.issubset(names)
+
+
+def _texts(objects: Objects, places: Places) -> dict[str, Texts]:
     """Read all text fields.  Escapes are looked for where they are likely, and then elsewhere if there are more."""
     names = [name for name in places if name in _FIELDS and _FIELDS[name].arrow in (pa.string(), TIME)]
-    left = objects.backslashes_in(rows)
+    left = len(objects.backslashes)
     found = {}
     for name in sorted(names, key=lambda name: _FIELDS[name].table != "content"):
         found[name] = texts(objects, *places[name], escapes=left > 0 and _FIELDS[name].table == "content")
         left -= found[name].backslashes
-    if left:
+    if left:  # or they are in rows that are not looked at
         for name in names:
             if _FIELDS[name].table != "content":
                 found[name] = texts(objects, *places[name], escapes=True)
@@ -193,7 +202,7 @@ def _as_many_quotes(objects: Objects, rows: Positions, expected: npt.NDArray[np.
     """Which objects have no more quotes than expected; none can have fewer."""
     if len(rows) == len(objects) and proven.all() and objects.quotes_in_all() == expected.sum():
         return proven
-    return np.asarray(objects.quotes(rows) == expected)
+    return np.asarray(objects.quotes[rows] == expected)
 
 
 def _text(field: Field, found: Texts) -> tuple[pa.Array, Mask]:
@@ -209,11 +218,10 @@ def _time(found: Texts, timestamps: npt.NDArray[np.int64]) -> tuple[pa.Array, Ma
     texts = found.array.cast(pa.string())
     # What Arrow parses, ends in Z and is this long, holds all of it; most times are, and patterns cost more.
     full = found.valid
-    if (
-        not pc.all(pc.ends_with(texts, "Z"), skip_nulls=False, min_count=0).as_py()
-        or found.length.min() < _TIME_BYTES_MIN
-    ):
+    ends_well = pc.all(pc.ends_with(texts, "Z"), skip_nulls=False, min_count=0).as_py()
+    if not ends_well or found.length.min() < _TIME_BYTES_MIN:
         full = pc.fill_null(pc.match_substring_regex(texts, _RFC3339), False).to_numpy(zero_copy_only=False)
+        texts = pc.if_else(pa.array(full), texts, pa.scalar(None, pa.string()))  # to look for culprits is slow
     column, ok = converted(texts, lambda array: array.cast(TIME))
     times = pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     possible = (times >= exact.TIME_MIN_US) & (times < exact.TIME_MAX_US)

@@ -20,51 +20,70 @@ What makes it a proof that such an object is JSON and holds these values and not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.text_views import LOW_BYTES, Mask, Pairs, Positions, Words, words_of
+from pipeline.text_views import LOW_BYTES, PADDING, Mask, Pairs, Positions, Words, words_of
 
 _QUOTE, _COLON, _BACKSLASH, _SPACE, _CLOSE = b'":\\ }'
 _WORD_BYTES: Final = 8
 _PAIR_BYTES: Final = 16
 _KEYS_MAX: Final = 256
 """Objects with more keys than the schema could ever have are not looked at."""
+_TRIES_MAX: Final = 8
+"""How often rows that look alike are divided further before the rest is left alone."""
+_ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ONES: Final = np.uint64(0x0101010101010101)
+_QUOTES: Final = _ONES * np.uint64(_QUOTE)
+_HIGH_BITS: Final = _ONES * np.uint64(0x80)
+_WEIGHTS: Final = np.random.default_rng(0).integers(1, 2**63, _KEYS_MAX, dtype=np.uint64) | np.uint64(1)
+"""Any odd numbers: rows are told apart by sums over them, and proven by comparison."""
 _BLANKS: Final = np.zeros(256, dtype=np.bool_)
 _BLANKS[list(b" \t\r\n")] = True
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """The keys of an object, in order, and how it is written between its values.
 
     Attributes:
         names: of the keys.
         literals: what stands before each value: from the comma (or brace) before its key to the colon, and the space
             behind that if there is one.
-        spaced: there is a space behind each colon.
+        gap: how far behind its colon a value begins.
     """
 
     names: tuple[str, ...]
     literals: tuple[bytes, ...]
-    spaced: bool
+    gap: int
 
-    @property
-    def gap(self) -> int:
-        """How far behind its colon a value begins."""
-        return 2 if self.spaced else 1
+
+class Members(NamedTuple):
+    """Where the values of some objects are.
+
+    Attributes:
+        rows: which objects, ascending.
+        keys: how many keys each of them has.
+        values: by key, where the value of each of them begins and ends; for one that lacks the key, a `null` elsewhere.
+        shapes: the names of each shape's keys, in order.
+    """
+
+    rows: Positions
+    keys: npt.NDArray[np.int64]
+    values: dict[str, tuple[Positions, Positions]]
+    shapes: list[tuple[str, ...]]
 
 
 class Objects:
     """The bytes of some JSON objects, looked at together.
 
     Attributes:
-        data: all of them behind each other, and padding.
+        buffer: all of them behind each other, then `NULL`.
+        data: the same as bytes.
         words: the little-endian word at each position of `data`.
         starts: where each begins; one more for where the last one ends.
         ends: where each ends, blanks behind it left out.
@@ -72,11 +91,14 @@ class Objects:
         odd: those that cannot be proven, because of a control character in them.
     """
 
+    NULL: Final = b"null".ljust(2 * PADDING, b"\0")
+    """Stands behind the last object: what a missing value is read from, and padding."""
+
     def __init__(self, buffer: pa.Buffer, starts: Positions) -> None:
         """Scan the bytes.
 
         Args:
-            buffer: UTF-8, with `PADDING` zeros or more behind the last object.
+            buffer: UTF-8, with `NULL` behind the last object.
             starts: where each object begins, and where the last one ends.
         """
         self.buffer = buffer
@@ -92,77 +114,98 @@ class Objects:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def by_shape(self, rows_min: int) -> Iterator[tuple[Shape, Positions, Positions]]:
-        """Group the objects by their shape.
+    def members(self, wanted: Callable[[Sequence[str]], bool], rows_min: int) -> Members:
+        """Find the values of objects, shape by shape.
 
         Args:
+            wanted: says of the names of a shape's keys whether its objects are wanted.
             rows_min: fewer objects of one shape are not worth it.
-
-        Yields:
-            A shape, the rows that have it, ascending, and the position of the colon of each key by key and row.
         """
+        null = int(self.starts[-1])
+        keys = np.zeros(len(self), dtype=np.int64)
+        values: dict[str, tuple[Positions, Positions]] = {}
+        shapes = []
+        for shape, rows, colons in self._by_shape(wanted, rows_min):
+            shapes.append(shape.names)
+            whole = len(rows) == len(self)
+            keys[rows] = len(shape.names)
+            for index, name in enumerate(shape.names):
+                start, end = colons[index] + shape.gap, self._end(shape, rows, colons, index)
+                if whole:
+                    values[name] = start, end
+                    continue
+                if name not in values:
+                    values[name] = np.full(len(self), null), np.full(len(self), null + len("null"))
+                values[name][0][rows], values[name][1][rows] = start, end
+        found = np.flatnonzero(keys)
+        if len(found) < len(self):
+            values = {name: (start[found], end[found]) for name, (start, end) in values.items()}
+        return Members(found, keys[found], values, shapes)
+
+    @functools.cached_property
+    def quotes(self) -> Positions:
+        """How many quotes each object has."""
+        counts: Positions = np.diff(np.searchsorted(np.flatnonzero(self._inner == _QUOTE), self.starts))
+        return counts
+
+    def quotes_in_all(self) -> int:
+        """How many quotes all objects have together; much quicker than to count them one by one."""
+        return int(np.count_nonzero(self._inner == _QUOTE))
+
+    def _by_shape(
+        self, wanted: Callable[[Sequence[str]], bool], rows_min: int
+    ) -> Iterator[tuple[Shape, Positions, Positions]]:
+        """A shape, the objects that have it, and the position of the colon of each key by key and object."""
         colons = np.flatnonzero(self._inner == _COLON)
         keys = colons[(self.data[colons - 1] == _QUOTE) & (self.data[colons - 2] != _BACKSLASH)]
         edges = np.searchsorted(keys, self.starts)
         counts = np.diff(edges)
         left = (counts > 0) & (counts <= _KEYS_MAX) & ~self.odd
-        if left.any() and (counts == counts[0]).all():  # most logs have one shape: look whether that of the first is it
-            for shape, rows, places in self._of_shape(np.arange(len(self)), keys, edges):
-                yield shape, rows, places
-                left[rows] = False
+        groups: Iterator[Positions] = iter(())
         if np.count_nonzero(left) >= rows_min:
-            for alike in _alike(self.words, keys, edges, counts, left):
-                if len(alike) >= rows_min:
-                    yield from self._of_shape(alike, keys, edges)
-
-    def _of_shape(
-        self, rows: Positions, keys: Positions, edges: Positions
-    ) -> Iterator[tuple[Shape, Positions, Positions]]:
-        """Those of some rows, all with as many keys, that have the shape of the first of them."""
-        first = int(rows[0])
-        shape = self._shape_of(first, keys[edges[first] : edges[first + 1]])
-        if shape is None:
-            return
-        places = keys.reshape(len(rows), -1) if len(rows) == len(self) else _gathered(keys, edges, rows)
-        places = np.ascontiguousarray(places.T)
-        same = self._has_literals(shape, rows, places)
-        if not same.all():
-            rows, places = rows[same], np.ascontiguousarray(places[:, same])
-        if len(rows):
-            yield shape, rows, places
-
-    def values(self, shape: Shape, rows: Positions, colons: Positions) -> Iterator[tuple[str, Positions, Positions]]:
-        """Where the values are.
-
-        Args:
-            shape: of these objects.
-            rows: which objects.
-            colons: by key and row, as `by_shape` gives them.
-
-        Yields:
-            The key, and where each object's value begins and ends.
-        """
-        for index, name in enumerate(shape.names):
-            start = colons[index] + shape.gap
-            if index + 1 == len(shape.names):
-                yield name, start, self.ends[rows] - 1
+            if (
+                left.all() and (counts == counts[0]).all()
+            ):  # most logs have one shape: is that of the first the others'?
+                groups = iter([np.arange(len(self))])
             else:
-                yield name, start, colons[index + 1] - (len(shape.literals[index + 1]) - shape.gap)
+                groups = _alike(self._name_endings(keys), edges, counts, left)
+        for alike in groups:
+            rows, tries = alike, 0
+            while len(rows) >= rows_min and tries < _TRIES_MAX:
+                shape = self._shape_of(int(rows[0]), keys[edges[rows[0]] : edges[rows[0] + 1]])
+                if shape is None or not wanted(shape.names):
+                    rows, tries = rows[1:], tries + 1
+                    continue
+                places = keys.reshape(len(rows), -1) if len(rows) == len(self) else _gathered(keys, edges, rows)
+                places = np.ascontiguousarray(places.T)
+                same = self._has_literals(shape, rows, places)
+                if same.all():
+                    yield shape, rows, places
+                    break
+                if same.any():
+                    yield shape, rows[same], np.ascontiguousarray(places[:, same])
+                rows, tries = rows[~same], tries + 1
 
-    def backslashes_in(self, rows: Positions) -> int:
-        """How many backslashes these objects have together."""
-        if len(rows) == len(self) or not len(self.backslashes):
-            return len(self.backslashes)
-        return int(np.diff(np.searchsorted(self.backslashes, self.starts))[rows].sum())
+    def _name_endings(self, keys: Positions) -> Words:
+        """A number for the last sixteen letters of each key's name."""
+        begin = keys - 1 - _PAIR_BYTES
+        pairs = self._pairs[np.maximum(begin, 0)]
+        for early in np.flatnonzero(begin < 0):  # keys of the first object
+            before = self.data[: keys[early] - 1].tobytes().rjust(_PAIR_BYTES, b"\0")
+            pairs[early] = [_word(before[:_WORD_BYTES]), _word(before[_WORD_BYTES:])]
+        far, near = pairs[:, 0], pairs[:, 1]
+        behind_far, behind_near = _behind_quote(far), _behind_quote(near)
+        far = np.where(behind_near == _ALL, far & behind_far, np.uint64(0))
+        names: Words = (near & behind_near) * _WEIGHTS[0] + far * _WEIGHTS[1]
+        return names
 
-    def quotes(self, rows: Positions) -> npt.NDArray[np.int64]:
-        """How many quotes each object has."""
-        places = np.flatnonzero(self._inner == _QUOTE)
-        return np.diff(np.searchsorted(places, self.starts))[rows]
-
-    def quotes_in_all(self) -> int:
-        """How many quotes all objects have together; much quicker than to count them one by one."""
-        return int(np.count_nonzero(self._inner == _QUOTE))
+    def _end(self, shape: Shape, rows: Positions, colons: Positions, index: int) -> Positions:
+        """Where the value of a key ends in each object."""
+        if index + 1 == len(shape.names):
+            ends: Positions = self.ends[rows] - 1
+            return ends
+        before_next: Positions = colons[index + 1] - (len(shape.literals[index + 1]) - shape.gap)
+        return before_next
 
     def _without_blanks(self) -> Positions:
         ends = self.starts[1:].copy()
@@ -198,7 +241,7 @@ class Objects:
                 return None
             names.append(name.decode())
             literals.append(value[before : colon + 1] + (b" " if spaced else b""))
-        return Shape(tuple(names), tuple(literals), spaced)
+        return Shape(tuple(names), tuple(literals), 2 if spaced else 1)
 
     def _has_literals(self, shape: Shape, rows: Positions, colons: Positions) -> Mask:
         """Which objects are written as the shape says, from the first byte to the last but for the values."""
@@ -228,17 +271,33 @@ def _pairs_in(literal: bytes) -> Iterator[tuple[int, list[tuple[np.uint64, np.ui
         )
 
 
-def _alike(words: Words, keys: Positions, edges: Positions, counts: Positions, wanted: Mask) -> Iterator[Positions]:
-    """Rows whose keys, as many in the same order, end in the same letters."""
-    endings = words[np.maximum(keys - 4, 0)] & LOW_BYTES[3]
-    weights = np.random.default_rng(0).integers(1, 2**63, _KEYS_MAX, dtype=np.uint64) | np.uint64(1)
-    index = np.arange(len(keys)) - np.repeat(edges[:-1], counts)
-    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(endings * weights[np.minimum(index, _KEYS_MAX - 1)])])
+def _alike(names: Words, edges: Positions, counts: Positions, wanted: Mask) -> Iterator[Positions]:
+    """Rows that have as many keys, of the same names in the same order; most likely.
+
+    Args:
+        names: a number for each key's name.
+        edges: where the keys of each row begin, and where those of the last one end.
+        counts: how many keys each row has.
+        wanted: which rows.
+    """
+    index = np.arange(len(names)) - np.repeat(edges[:-1], counts)
+    placed = names * _WEIGHTS[np.minimum(index, _KEYS_MAX - 1)]
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(placed)])
     signature = (total[edges[1:]] - total[edges[:-1]]) * np.uint64(_KEYS_MAX + 1) + counts.astype(np.uint64)
     rows = np.flatnonzero(wanted)
     _, group = np.unique(signature[rows], return_inverse=True)
     order = np.argsort(group, kind="stable")
     yield from np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def _behind_quote(word: Words) -> Words:
+    """A mask for the bytes behind the last quote of each word; all of them if there is none."""
+    other = word ^ _QUOTES
+    found = (other - _ONES) & ~other & _HIGH_BITS  # the high bit of each quote
+    for shift in (8, 16, 32):
+        found |= found >> np.uint64(shift)
+    behind: Words = ~((found >> np.uint64(7)) * np.uint64(0xFF))
+    return behind
 
 
 def _word(text: bytes) -> np.uint64:

@@ -18,7 +18,7 @@ from pipeline.decoding.shapes import Objects
 from pipeline.decoding.values import is_null
 from pipeline.text_views import PADDING, Mask, Positions, ViewsBuilder
 
-_QUOTE, _BACKSLASH = b'"\\'
+_QUOTE, _LONG = b'"u'
 _UNESCAPED: Final = np.zeros(256, dtype=np.uint8)
 """What stands for the character behind a backslash, by that character; 0: no such escape of two characters."""
 for _escape, _character in zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True):
@@ -68,39 +68,48 @@ def texts(objects: Objects, start: Positions, end: Positions, *, escapes: bool) 
     if not escapes:
         return Texts(builder.array(None if valid.all() else valid), length, valid, sure, 0, None)
     low = np.searchsorted(objects.backslashes, start)
-    count = np.searchsorted(objects.backslashes, start + length) - low
-    rows = np.flatnonzero(count)
+    high = np.searchsorted(objects.backslashes, start + length)
+    rows = np.flatnonzero(high - low)
     if not len(rows):
         return Texts(builder.array(None if valid.all() else valid), length, valid, sure, 0, None)
-    seen, quotes = int(count.sum()), np.zeros(len(start), dtype=np.int64)
-    found = _without_escapes(objects, start[rows], length[rows], low[rows], count[rows])
-    quotes[rows] = found.quotes
+    seen, quotes = int((high - low).sum()), np.zeros(len(start), dtype=np.int64)
     sure = sure.copy()
-    sure[rows] = found.sure
-    good = rows[found.sure]
-    length[good] = found.length[found.sure]
-    builder.put(found.buffer, found.start[found.sure], length[good], good)
-    read = _read_in_full(objects, start, end, rows[~found.sure])
+    long = _counts_of_long_escapes(objects)
+    is_long = long[high[rows]] > long[low[rows]]
+    short, in_full = rows[~is_long], rows[is_long]
+    if len(short):
+        found = _without_escapes(objects, start[short], length[short], low[short], (high - low)[short])
+        quotes[short], sure[short] = found.quotes, found.sure
+        good = short[found.sure]
+        length[good] = found.length[found.sure]
+        builder.put(found.buffer, found.start[found.sure], length[good], good)
+    read: list[bytes] = []
+    for row in in_full.tolist():
+        literal = data[start[row] - 1 : end[row]].tobytes()
+        text = _read(literal)
+        sure[row] = text is not None
+        quotes[row] = literal.count(b'"') - 2
+        read.append(text or b"")
     if read:
-        those = np.fromiter(read, np.int64, len(read))
-        sure[those] = True
-        length[those] = [len(text) for text in read.values()]
-        joined = np.frombuffer(b"".join(read.values()) + bytes(PADDING), dtype=np.uint8)
-        builder.put(joined, np.cumsum(length[those]) - length[those], length[those], those)
+        length[in_full] = [len(text) for text in read]
+        joined = np.frombuffer(b"".join(read) + bytes(PADDING), dtype=np.uint8)
+        builder.put(joined, np.cumsum(length[in_full]) - length[in_full], length[in_full], in_full)
     return Texts(builder.array(None if valid.all() else valid), length, valid, sure, seen, quotes)
 
 
-def _read_in_full(objects: Objects, start: Positions, end: Positions, rows: Positions) -> dict[int, bytes]:
-    """Read texts one by one; leaves out what is no JSON."""
-    read = {}
-    for row in rows.tolist():
-        try:
-            text = orjson.loads(objects.data[start[row] - 1 : end[row]].tobytes())
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(text, str):
-            read[row] = text.encode()
-    return read
+def _counts_of_long_escapes(objects: Objects) -> Positions:
+    """How many of the first so many backslashes stand before a `u`."""
+    is_long = objects.data[objects.backslashes + 1] == _LONG
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(is_long)])
+
+
+def _read(literal: bytes) -> bytes | None:
+    """What a text says, in UTF-8; None if it is no JSON."""
+    try:
+        text = orjson.loads(literal)
+    except orjson.JSONDecodeError:
+        return None
+    return text.encode() if isinstance(text, str) else None
 
 
 class _Unescaped(NamedTuple):

@@ -7,6 +7,7 @@ What it is not sure of is for `pipeline.decoding.exact` to decide: nothing is re
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,6 +19,11 @@ from pipeline.text_views import LOW_BYTES, Mask, Positions, Words
 _WORD_BYTES: Final = 8
 _DIGITS_MAX: Final = 18
 """So many digits always fit an int64."""
+_INTEGER: Final = re.compile(rb"-?[1-9][0-9]{0,18}")
+_INTEGER_BYTES_MAX: Final = 20
+_INT64_MAX: Final = 2**63 - 1
+_TOKEN_BYTES_MAX: Final = 64
+"""No JSON number that a producer writes is longer."""
 _FLOATS_KEPT_MAX: Final = 4_096
 _NO_TOKEN: Final[Words] = np.zeros(1, dtype=np.uint64)
 """No characters at all: a value that is not there."""
@@ -66,6 +72,10 @@ def integers(words: Words, start: Positions, length: Positions) -> Values:
     start, length = start[rest], length[rest]
     null = is_null(words, start, length)
     values[rest], sure[rest] = _longer_integers(words, start, length)
+    for row in np.flatnonzero(~sure[rest] & ~null & (length <= _INTEGER_BYTES_MAX)).tolist():
+        number = _integer(_token(words, int(start[row]), int(length[row])))
+        if number is not None:
+            values[rest[row]], sure[rest[row]] = number, True
     sure[rest[null]] = True
     return _values(values, rest[null], sure)
 
@@ -119,7 +129,7 @@ class Floats:
         self._numbers = np.full(1, math.nan)
 
     def read(self, words: Words, start: Positions, length: Positions) -> Values:
-        """Read numbers, and `null`, of at most eight characters; it is not sure of longer ones."""
+        """Read numbers, and `null`."""
         short = (length >= 1) & (length <= _WORD_BYTES)
         token = words[start] & LOW_BYTES[np.where(short, length, 0)]
         place = self._places(token)
@@ -127,8 +137,10 @@ class Floats:
             self._learn(np.unique(token[self._tokens[place] != token]))
             place = self._places(token)
         found = self._numbers[place]
+        for row in np.flatnonzero(~short).tolist():
+            found[row] = _number(_token(words, int(start[row]), int(length[row])))
         null, number = np.isinf(found), np.isfinite(found)
-        return _values(np.where(number, found, 0.0), np.flatnonzero(null), short & (number | null))
+        return _values(np.where(number, found, 0.0), np.flatnonzero(null), number | null)
 
     def _places(self, token: Words) -> Positions:
         return np.minimum(np.searchsorted(self._tokens, token), len(self._tokens) - 1)
@@ -144,6 +156,17 @@ class Floats:
     def _forget(self) -> None:
         self._tokens = _NO_TOKEN
         self._numbers = np.full(1, math.nan)
+
+
+def _token(words: Words, start: int, length: int) -> bytes:
+    """The bytes of one value; none where it is too long for a number."""
+    return (words[start : start + length] & _FIRST).astype(np.uint8).tobytes() if length <= _TOKEN_BYTES_MAX else b""
+
+
+def _integer(token: bytes) -> int | None:
+    """A JSON integer that fits in 64 bits; None for what is none."""
+    number = orjson.loads(token) if _INTEGER.fullmatch(token) else None
+    return number if isinstance(number, int) and number <= _INT64_MAX else None
 
 
 def _number(token: bytes) -> float:
