@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
 from pipeline.io.views import tables
+from pipeline.io.views.interrupts import interruptible
 from pipeline.io.views.pruning import OPTIMIZERS, Plan, Pruner, read_plan
 
 BATCH_ROWS: Final = 20_000
@@ -147,8 +148,7 @@ class Session:
             KeyboardInterrupt: as ever; the session can be used again.
         """
         parsed = self._parse(statement)
-        self._duckdb.begin()
-        try:
+        with self._transaction():
             with _in_words(self._lake):
                 self._bind(self._plan(parsed), prune=prune)
                 self._duckdb.execute(f"SET arrow_lossless_conversion = {lossless}")
@@ -159,8 +159,6 @@ class Session:
             with contextlib.closing(reader):
                 types = [str(kind) for kind in relation.types]
                 yield Result(relation.columns, types, reader.schema, _batches(reader, self._lake))
-        finally:
-            self._duckdb.rollback()
 
     def files(self, statement: str) -> list[str]:
         """Paths, relative to the lake, of the files that a statement would be given.
@@ -169,19 +167,25 @@ class Session:
             ConfigError: see `run`.
         """
         parsed = self._parse(statement)
-        self._duckdb.begin()
-        try:
+        with self._transaction():
             with _in_words():
                 plan = self._plan(parsed)
             return [path for paths in self._picked(plan, self._catalog.live_files()).values() for path in paths]
-        finally:
-            self._duckdb.rollback()
 
     def live_files(self) -> list[FileEntry]:
         """Every file of the lake."""
         return self._catalog.live_files()
 
     # ---- before a query
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._duckdb.begin()
+        try:
+            with interruptible(self._duckdb):
+                yield
+        finally:
+            self._duckdb.rollback()
 
     def _parse(self, text: str) -> _Statement:
         """Refuse what is not one statement that reads, as far as its text tells."""
@@ -306,6 +310,8 @@ def _in_words(lake: Lake | None = None) -> Iterator[None]:
     """DuckDB's errors as ours; those that it has while rows are read come as Arrow's."""
     try:
         yield
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
         said = str(error).strip()
         if lake is not None and f"{lake.root}/" in said and ".parquet" in said:
