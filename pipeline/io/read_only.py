@@ -34,7 +34,7 @@ def cannot_write(url: str) -> bool:
 def read_only_engine(url: str) -> sa.Engine:
     """An engine for such a catalog.
 
-    It keeps no connection: whether somebody writes, from a place where that can be done, is asked for every transaction.
+    It keeps no connection: whether somebody writes, where that can be done, is asked anew for every transaction.
     """
     parsed = sa.make_url(url)
     file = Path(str(parsed.database)).absolute()
