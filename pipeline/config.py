@@ -19,7 +19,7 @@ KafkaValue = str | int | float | bool
 
 
 class Settings(ps.BaseSettings):
-    """All that `stillwatch run` can be told.  Times in seconds, sizes in bytes."""
+    """All that the commands can be told.  Times in seconds, sizes in bytes."""
 
     model_config = ps.SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, use_attribute_docstrings=True
@@ -72,6 +72,9 @@ class Settings(ps.BaseSettings):
 
     session_timeout_s: float = pydantic.Field(45.0, ge=1, le=1800)
     """Kafka gives a silent worker's partitions to others after this long."""
+
+    query_files: bool = True
+    """Whether queries of `stillwatch sql` may read other files than the lake's, as `read_csv('mine.csv')` does."""
 
     @classmethod
     def settings_customise_sources(

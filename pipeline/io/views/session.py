@@ -44,6 +44,8 @@ ONLY_READS: Final = (
     "--out FILE writes the answer to a file"
 )
 
+CONFINED: Final = "queries are confined to the lake's tables here (query_files = false, or --no-files)"
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -78,12 +80,13 @@ class Session:
     now() is the same for plan and run.
     """
 
-    def __init__(self, lake: Lake, catalog: Catalog) -> None:
+    def __init__(self, lake: Lake, catalog: Catalog, *, confined: bool = False) -> None:
         """Make the views.
 
         Args:
             lake: where the files are.
             catalog: which files there are; closed with the session.
+            confined: queries may read no other files than those of the lake's tables.
         """
         self._lake, self._catalog = lake, catalog
         self._spill = tempfile.TemporaryDirectory(prefix="stillwatch-sql-")
@@ -95,6 +98,8 @@ class Session:
             self._duckdb.execute(f"CREATE TABLE {name} ({tables.columns_sql(view.columns)})")
         every = {name for (name,) in self._duckdb.execute("SELECT name FROM duckdb_optimizers()").fetchall()}
         self._not_over_stand_ins = ",".join(sorted(every - OPTIMIZERS))
+        if confined:
+            self._confine()
         self._duckdb.execute(f"SET allowed_configs = {list(_SWITCHES)}")
         self._duckdb.execute("SET lock_configuration = true")
 
@@ -107,7 +112,13 @@ class Session:
             RetryableError: the catalog does not answer.
         """
         lake = Lake.open(settings.lake, create=False)
-        return cls(lake, Catalog.open(settings.catalog_url, create=False))
+        return cls(lake, Catalog.open(settings.catalog_url, create=False), confined=not settings.query_files)
+
+    def _confine(self) -> None:
+        """Close every file but the tables' own, and DuckDB's for what memory does not hold; for good, once locked."""
+        folders = ", ".join(tables.literal(f"{self._lake.root / table}/") for table in tables.FILE_VIEWS)
+        self._duckdb.execute(f"SET allowed_directories = [{folders}]")
+        self._duckdb.execute("SET enable_external_access = false")
 
     def close(self) -> None:
         """Close everything."""
@@ -312,6 +323,8 @@ def _in_words(lake: Lake | None = None) -> Iterator[None]:
         yield
     except duckdb.InterruptException as error:
         raise KeyboardInterrupt from error
+    except duckdb.PermissionException as error:
+        raise ConfigError(f"{str(error).strip()}\n{CONFINED}") from error
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
         said = str(error).strip()
         if lake is not None and f"{lake.root}/" in said and ".parquet" in said:
