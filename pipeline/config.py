@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +16,15 @@ from pipeline.errors import ConfigError
 
 ENV_PREFIX: Final = "STILLWATCH_"
 CATALOG_FILE: Final = "catalog.db"
+
+_KAFKA: Final = "kafka__"
+_OTHERS: Final = re.compile(
+    # --config's own, and those of this project's tests
+    r"config|test_\w+"
+    # Kubernetes names every service to every container, so a service `stillwatch` or `stillwatch-sql` is not a typo:
+    # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    r"|(\w+_)?(service_host|service_port(_\w+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)"
+)
 
 KafkaValue = str | int | float | bool
 
@@ -105,13 +116,13 @@ def read_settings(file: Path | None = None, **flags: Any) -> Settings:
         flags: what the command line said; None means it did not say.
 
     Raises:
-        ConfigError: a setting is unknown or impossible, or the file cannot be read.
+        ConfigError: a setting is unknown or impossible, in the environment too, or the file cannot be read.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = {} if file is None else _read_file(file)
-    in_environment = {key[len(ENV_PREFIX) :].lower() for key in os.environ if key.startswith(ENV_PREFIX)}
+    in_environment = _environment()
     below = {name: value for name, value in from_file.items() if name not in in_environment}
-    kafka = {**_kafka_table(below), **_environment_kafka(), **given.pop("kafka", {})}
+    kafka = {**_kafka_table(below), **_kafka_settings(in_environment), **given.pop("kafka", {})}
     try:
         return Settings(**{**below, **given, "kafka": kafka})
     except pydantic.ValidationError as error:
@@ -137,9 +148,29 @@ def _kafka_table(settings: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _environment_kafka() -> dict[str, str]:
-    prefix = ENV_PREFIX + "KAFKA__"
-    return {key[len(prefix) :].lower(): value for key, value in os.environ.items() if key.startswith(prefix)}
+def _environment() -> dict[str, str]:
+    """What the environment sets, by the settings' names.
+
+    Raises:
+        ConfigError: it sets something that there is not.
+    """
+    found = {key[len(ENV_PREFIX) :].lower(): key for key in os.environ if key.upper().startswith(ENV_PREFIX)}
+    for name, key in sorted(found.items()):
+        if name not in Settings.model_fields and not name.startswith(_KAFKA) and not _OTHERS.fullmatch(name):
+            raise ConfigError(f"environment: {key} is no setting; {_known_like(name)}")
+    return {name: os.environ[key] for name, key in found.items()}
+
+
+def _known_like(name: str) -> str:
+    close = difflib.get_close_matches(name, [*Settings.model_fields, "config"], n=1)
+    if close:
+        return f"did you mean {ENV_PREFIX}{close[0].upper()}?"
+    known = ", ".join(setting.upper() for setting in (*Settings.model_fields, _KAFKA))
+    return f"known after {ENV_PREFIX}: {known}…"
+
+
+def _kafka_settings(environment: dict[str, str]) -> dict[str, str]:
+    return {name.removeprefix(_KAFKA): value for name, value in environment.items() if name.startswith(_KAFKA)}
 
 
 def _in_words(error: pydantic.ValidationError, file: Path | None) -> str:

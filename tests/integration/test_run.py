@@ -23,7 +23,7 @@ from pipeline.io.catalog import Catalog
 from tests.integration.workers import ROOT, Producer, Site, ends_of, event, site_of, wait_until
 from tests.servers import KafkaServer
 
-DEV_TRAFFIC = Path(os.environ.get("STILLWATCH_DEV_TRAFFIC", ROOT.parent / "shared/data/dev/access.ndjson.zst"))
+DEV_TRAFFIC = Path(os.environ.get("STILLWATCH_TEST_DEV_TRAFFIC", ROOT.parent / "shared/data/dev/access.ndjson.zst"))
 DEV_EVENTS = 202_044
 
 
@@ -181,7 +181,7 @@ def _transactions(bootstrap: str, topic: str, codec: str) -> None:
 
 @pytest.mark.skipif(
     not DEV_TRAFFIC.exists(),
-    reason="the labelled development traffic is not here; STILLWATCH_DEV_TRAFFIC=FILE names it",
+    reason="the labelled development traffic is not here; STILLWATCH_TEST_DEV_TRAFFIC=FILE names it",
 )
 def test_the_development_traffic_lands_with_every_column_equal(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
