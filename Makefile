@@ -39,7 +39,7 @@ bench: ## measure against the programs named in docs/benchmarks.md
 
 soak: ## the tests that run for many minutes
 	@sh infra/bootstrap.sh dev
-	@$(bin)/python -m pytest -m soak tests/soak $(ARGS)
+	@$(bin)/python -m pytest -m soak $(ARGS)
 
 # One version per package for every Python and platform.  --no-emit-*: a lock must not name where it was made.
 lock_command := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.errors import StillwatchError
 
+COMMANDS: Final = {
+    "run": "Read the access log from Kafka and land it as Parquet, every record exactly once.",
+    "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
+    "simulate": "Make labelled traffic of customers and harvesters, and send it to a topic or write it to a file.",
+    "demo": "See the whole job at work on simulated traffic: broker, job, lake and queries, in about a minute.",
+    "maintain": "Look after the lake: check it, mend its catalog.",
+}
+"""The first line of each one's own help.  Each lives in a file of its name, which is imported when it is called: to
+import Kafka, Arrow and DuckDB takes far longer than to show that line."""
+
+
+class _Commands(TyperGroup):
+    """Lists stand-ins, and imports the command that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _imported(str(command.name)), rest
+
+
 app = typer.Typer(
     name="stillwatch",
+    cls=_Commands,
     help="Watches the access logs of an LLM API for harvesting: Kafka to Parquet, exactly once, queryable in SQL.",
     no_args_is_help=True,
     add_completion=False,
@@ -24,7 +44,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"stillwatch {importlib.metadata.version('stillwatch')}")
+        from importlib.metadata import version  # noqa: PLC0415  # for this flag alone
+
+        typer.echo(f"stillwatch {version('stillwatch')}")
         raise typer.Exit
 
 
@@ -37,15 +59,25 @@ def _stillwatch(
     del version
 
 
+def _stand_in() -> None: ...
+
+
 def _register() -> None:
-    """Attach every command; each lives in a file of its name."""
-    for name in ("run", "sql", "simulate", "demo"):
-        module = importlib.import_module(f"jobs.{name}")
-        app.command(name=name)(getattr(module, name))
-    app.add_typer(importlib.import_module("jobs.maintain").app, name="maintain")
+    for name, about in COMMANDS.items():
+        app.command(name=name, help=about)(_stand_in)
 
 
 _register()
+
+
+def _imported(name: str) -> Any:
+    """The command itself; `maintain` has commands of its own."""
+    module = importlib.import_module(f"jobs.{name}")
+    own: typer.Typer | None = getattr(module, "app", None)
+    if own is None:
+        own = typer.Typer(add_completion=False, rich_markup_mode=None)
+        own.command(name=name)(getattr(module, name))
+    return typer.main.get_command(own)
 
 
 def main() -> None:

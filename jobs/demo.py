@@ -94,7 +94,7 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """See the whole job at work on simulated traffic: broker, `stillwatch run`, lake and queries, in about a minute.
+    """See the whole job at work on simulated traffic: broker, job, lake and queries, in about a minute.
 
     Ends by itself.  Exit codes: 0 every record is accounted for; 1 one is not; 2 a wrong setting; 4 broker or job
     failed; 130 interrupted.

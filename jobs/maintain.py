@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jobs import logs, options
+from jobs import options
 from pipeline.config import Settings, read_settings
 from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog, url_without_password
@@ -22,7 +22,12 @@ from pipeline.io.rebuild import Plan, plan_of, rebuild
 
 _FILE_COLUMNS = 500
 
-app = typer.Typer(help="Look after the lake: check it, mend its catalog.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Look after the lake: check it, mend its catalog.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
@@ -85,6 +90,8 @@ def rebuild_catalog(
     storage = Lake.open(settings.lake, create=False)
     plan = plan_of(storage)
     if apply:
+        from jobs import logs  # noqa: PLC0415  # takes longer to load than a lake takes to look at
+
         logs.configure("info")
         rebuild(storage, settings.catalog_url, plan, SystemClock().now_us())
     else:

@@ -63,6 +63,9 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     max_rows: Annotated[
         int, typer.Option(min=0, metavar="N", help="Rows that a table shows; 0 for all.")
     ] = ROWS_MAX_DEFAULT,
+    no_files: Annotated[
+        bool, typer.Option("--no-files", help="Let queries read no files but the lake's (no read_csv and the like).")
+    ] = False,
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the views to a DuckDB file for other clients, and end.")
     ] = None,
@@ -75,7 +78,7 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     Exit codes: 0 done; 2 a wrong query or setting; 4 the catalog does not answer; 5 a file of the lake is missing or
     broken.
     """
-    settings = read_settings(config, lake=lake, catalog=catalog)
+    settings = read_settings(config, lake=lake, catalog=catalog, query_files=False if no_files else None)
     if export is not None:
         if query is not None or out is not None:
             raise ConfigError("--export takes neither a query nor --out")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final, Literal
 
 import duckdb
@@ -25,6 +26,9 @@ ROW_GROUP_ROWS: Final = 122_880
 
 CELL_CHARS_MAX: Final = 200
 """Longer values are cut in tables, where nothing else bounds them."""
+
+MEASURED_ROWS: Final = 1_000
+"""Rows that decide the widths of a table's columns, and all of a table that is held in memory."""
 
 _COLUMN_CELLS_MIN: Final = 8
 """Narrower columns say nothing: then each row is shown as a block of lines instead."""
@@ -216,8 +220,34 @@ def _write_parquet(result: Result, out: BinaryIO) -> None:
         raise ConfigError(f"Parquet has no such type ({error}); CAST the column to VARCHAR") from error
 
 
+class _Rows:
+    """Rows of an answer as cells of a table, one after the other.
+
+    Attributes:
+        shown: how many were taken so far.
+        count: how many there are so far, those included that are not to be shown.
+    """
+
+    def __init__(self, result: Result, texts: Texts, rows_max: int | None) -> None:
+        self._result, self._texts, self._rows_max = result, texts, rows_max
+        self.shown = self.count = 0
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        for batch in self._result.batches:
+            self.count += batch.num_rows
+            left = batch.num_rows if self._rows_max is None else min(batch.num_rows, self._rows_max - self.shown)
+            if left:
+                columns = self._texts.columns(batch.slice(0, left))
+                for row in zip(*([_cell(value) for value in column] for column in columns), strict=True):
+                    self.shown += 1
+                    yield row
+
+
 def write_table(result: Result, out: BinaryIO, *, rows_max: int | None, width: int | None) -> None:
     """Write an answer for people: as a table, or row by row where the columns do not fit side by side.
+
+    The first rows decide how wide the columns are, and the others follow as they come: an answer may be larger than
+    memory.
 
     Args:
         result: to be read here.
@@ -225,22 +255,25 @@ def write_table(result: Result, out: BinaryIO, *, rows_max: int | None, width: i
         rows_max: show no more rows, only count them; None shows all.
         width: of the terminal, in cells; None if nothing bounds it.
     """
-    shown: list[tuple[str, ...]] = []
-    count = 0
     with contextlib.closing(Texts()) as texts:
-        for batch in result.batches:
-            left = batch.num_rows if rows_max is None else max(0, rows_max - len(shown))
-            if left:
-                columns = texts.columns(batch.slice(0, left))
-                shown += zip(*([_cell(value) for value in column] for column in columns), strict=True)
-            count += batch.num_rows
-    if list(result.names) == ["explain_key", "explain_value"]:
-        lines = [line for _, plan in shown for line in plan.split(_SHORT["\n"])]
-    else:
+        rows = _Rows(result, texts, rows_max)
+        rest = iter(rows)
+        first = list(itertools.islice(rest, MEASURED_ROWS))
+        if list(result.names) == ["explain_key", "explain_value"]:
+            _write_lines(out, (line for _, plan in first for line in plan.split(_SHORT["\n"])))
+            return
         names = [harmless(name) for name in result.names]
-        lines = _side_by_side(names, result.types, shown, width) or _one_by_one(names, shown, width)
-        lines.append(_counted(len(shown), count))
-    out.write("".join(f"{line.rstrip()}\n" for line in lines).encode(errors="backslashreplace"))
+        widths = _widths(names, first, width)
+        every = itertools.chain(first, rest)
+        if widths is None:
+            _write_lines(out, _one_by_one(names, every, width))
+        else:
+            _write_lines(out, _side_by_side(names, result.types, every, widths, bounded=width is not None))
+        _write_lines(out, [_counted(rows.shown, rows.count)])
+
+
+def _write_lines(out: BinaryIO, lines: Iterable[str]) -> None:
+    out.writelines(f"{line.rstrip()}\n".encode(errors="backslashreplace") for line in lines)
 
 
 def _counted(shown: int, count: int) -> str:
@@ -252,20 +285,27 @@ def _cell(value: str | None) -> str:
     return _NULL if value is None else harmless(value)
 
 
-def _side_by_side(
-    names: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
-) -> list[str] | None:
-    """The lines of a table; None if it cannot be read at this width."""
+def _widths(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[int] | None:
+    """Widths of a table's columns; None if it could not be read at this width."""
     natural = [
         min(max(cell_len(text) for text in (name, *column)), CELL_CHARS_MAX)
         for name, column in zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True)
     ]
-    widths = natural if width is None else _fitted(natural, width - len(_GAP) * (len(names) - 1))
-    if widths is None:
-        return None
-    right = [bool(_NUMBERS.fullmatch(kind)) for kind in types]
-    rule = "-+-".join("-" * cells for cells in widths)
-    return [_line(names, widths, right), rule, *(_line(row, widths, right) for row in rows)]
+    return natural if width is None else _fitted(natural, width - len(_GAP) * (len(names) - 1))
+
+
+def _side_by_side(
+    names: Sequence[str], types: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int], *, bounded: bool
+) -> Iterator[str]:
+    """The lines of a table; where nothing bounds it, a value wider than its column pushes the others aside."""
+    limits = widths if bounded else [CELL_CHARS_MAX] * len(widths)
+    columns = [
+        (cells, limit, bool(_NUMBERS.fullmatch(kind))) for cells, limit, kind in zip(widths, limits, types, strict=True)
+    ]
+    yield _line(names, columns)
+    yield "-+-".join("-" * cells for cells in widths)
+    for row in rows:
+        yield _line(row, columns)
 
 
 def _fitted(natural: Sequence[int], room: int) -> list[int] | None:
@@ -283,10 +323,10 @@ def _fitted(natural: Sequence[int], room: int) -> list[int] | None:
     return widths
 
 
-def _line(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+def _line(texts: Sequence[str], columns: Sequence[tuple[int, int, bool]]) -> str:
     return _GAP.join(
-        _padded(_cut(text, cells), cells, right=on_the_right)
-        for text, cells, on_the_right in zip(texts, widths, right, strict=True)
+        _padded(_cut(text, limit), cells, right=right)
+        for text, (cells, limit, right) in zip(texts, columns, strict=True)
     )
 
 
@@ -299,13 +339,11 @@ def _cut(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
 
 
-def _one_by_one(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+def _one_by_one(names: Sequence[str], rows: Iterable[Sequence[str]], width: int | None) -> Iterator[str]:
     """Each row as a block, a line for each column."""
     margin = max(map(cell_len, names))
     room = max((width or CELL_CHARS_MAX) - margin - len(_GAP), _COLUMN_CELLS_MIN)
-    lines = []
     for number, row in enumerate(rows, 1):
-        lines.append(f"--- row {number}")
-        pairs = zip(names, row, strict=True)
-        lines += [f"{_padded(name, margin, right=False)}{_GAP}{_cut(text, room)}" for name, text in pairs]
-    return lines
+        yield f"--- row {number}"
+        for name, text in zip(names, row, strict=True):
+            yield f"{_padded(name, margin, right=False)}{_GAP}{_cut(text, room)}"

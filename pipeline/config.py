@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,11 +17,20 @@ from pipeline.errors import ConfigError
 ENV_PREFIX: Final = "STILLWATCH_"
 CATALOG_FILE: Final = "catalog.db"
 
+_KAFKA: Final = "kafka__"
+_OTHERS: Final = re.compile(
+    # --config's own, and those of this project's tests
+    r"config|test_\w+"
+    # Kubernetes names every service to every container, so a service `stillwatch` or `stillwatch-sql` is not a typo:
+    # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    r"|(\w+_)?(service_host|service_port(_\w+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)"
+)
+
 KafkaValue = str | int | float | bool
 
 
 class Settings(ps.BaseSettings):
-    """All that `stillwatch run` can be told.  Times in seconds, sizes in bytes."""
+    """All that the commands can be told.  Times in seconds, sizes in bytes."""
 
     model_config = ps.SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, use_attribute_docstrings=True
@@ -73,6 +84,9 @@ class Settings(ps.BaseSettings):
     session_timeout_s: float = pydantic.Field(45.0, ge=1, le=1800)
     """Kafka gives a silent worker's partitions to others after this long."""
 
+    query_files: bool = True
+    """Whether queries of `stillwatch sql` may read other files than the lake's, as `read_csv('mine.csv')` does."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -102,13 +116,13 @@ def read_settings(file: Path | None = None, **flags: Any) -> Settings:
         flags: what the command line said; None means it did not say.
 
     Raises:
-        ConfigError: a setting is unknown or impossible, or the file cannot be read.
+        ConfigError: a setting is unknown or impossible, in the environment too, or the file cannot be read.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = {} if file is None else _read_file(file)
-    in_environment = {key[len(ENV_PREFIX) :].lower() for key in os.environ if key.startswith(ENV_PREFIX)}
+    in_environment = _environment()
     below = {name: value for name, value in from_file.items() if name not in in_environment}
-    kafka = {**_kafka_table(below), **_environment_kafka(), **given.pop("kafka", {})}
+    kafka = {**_kafka_table(below), **_kafka_settings(in_environment), **given.pop("kafka", {})}
     try:
         return Settings(**{**below, **given, "kafka": kafka})
     except pydantic.ValidationError as error:
@@ -134,9 +148,29 @@ def _kafka_table(settings: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _environment_kafka() -> dict[str, str]:
-    prefix = ENV_PREFIX + "KAFKA__"
-    return {key[len(prefix) :].lower(): value for key, value in os.environ.items() if key.startswith(prefix)}
+def _environment() -> dict[str, str]:
+    """What the environment sets, by the settings' names.
+
+    Raises:
+        ConfigError: it sets something that there is not.
+    """
+    found = {key[len(ENV_PREFIX) :].lower(): key for key in os.environ if key.upper().startswith(ENV_PREFIX)}
+    for name, key in sorted(found.items()):
+        if name not in Settings.model_fields and not name.startswith(_KAFKA) and not _OTHERS.fullmatch(name):
+            raise ConfigError(f"environment: {key} is no setting; {_known_like(name)}")
+    return {name: os.environ[key] for name, key in found.items()}
+
+
+def _known_like(name: str) -> str:
+    close = difflib.get_close_matches(name, [*Settings.model_fields, "config"], n=1)
+    if close:
+        return f"did you mean {ENV_PREFIX}{close[0].upper()}?"
+    known = ", ".join(setting.upper() for setting in (*Settings.model_fields, _KAFKA))
+    return f"known after {ENV_PREFIX}: {known}…"
+
+
+def _kafka_settings(environment: dict[str, str]) -> dict[str, str]:
+    return {name.removeprefix(_KAFKA): value for name, value in environment.items() if name.startswith(_KAFKA)}
 
 
 def _in_words(error: pydantic.ValidationError, file: Path | None) -> str:

@@ -1,13 +1,20 @@
 """Fixtures for tests that need real servers: Kafka and PostgreSQL, started once for a whole run.
 
 The closing report says which servers they were: tests on the embedded broker show less than tests on Apache Kafka.
+
+A run does not depend on how it was started, and ends even where a test does not.
 """
 
 import contextlib
+import faulthandler
+import os
+import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import pytest_timeout
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -27,10 +34,33 @@ from tests.servers import (
 TopicFactory = Callable[..., str]
 
 _SERVER_LINES = pytest.StashKey[list[str]]()
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("watchdog_s", "Seconds after its timeout at which a test that still runs ends the whole run.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SERVER_LINES] = []
+    config.stash[_STDERR] = os.dup(sys.__stderr__.fileno())  # before pytest catches what is written there
+    # A shell starts what it puts in the background with SIGINT ignored (as CI may), and children inherit that; tests
+    # send SIGINT to themselves and to their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_STDERR])
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> None:
+    """Beside pytest-timeout's own timer: a test stuck in C code, where no signal reaches it, ends the run with stacks."""
+    limit_s = settings.timeout + float(item.config.getini("watchdog_s"))
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=item.config.stash[_STDERR])
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

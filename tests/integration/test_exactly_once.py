@@ -31,7 +31,7 @@ def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
         print(f"\n{result}")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty catalog."""
     if request.param == "sqlite":
@@ -39,7 +39,16 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres_url"))
 
 
-@pytest.mark.parametrize("workers", (2, 3))
+@pytest.mark.parametrize(
+    ("catalog", "workers"),
+    (
+        ("sqlite", 2),
+        ("sqlite", 3),
+        ("postgresql", 3),
+        pytest.param("postgresql", 2, marks=pytest.mark.soak),  # between them, the others show all that this one does
+    ),
+    indirect=["catalog"],
+)
 @pytest.mark.timeout(300)
 def test_a_killed_worker_and_a_zombie_leave_the_lake_right(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], catalog: str, workers: int

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from tests import mounts
 from tests.integration.workers import Producer, Reader, ends_of, site_of, wait_until
-from tests.servers import ApacheKafka, KafkaServer, create_topic, is_ci
+from tests.servers import ApacheKafka, KafkaServer, create_topic
 
 
 def test_a_broker_that_stops_and_comes_back_costs_nothing(tmp_path: Path, own_kafka: Callable[[], ApacheKafka]) -> None:
@@ -83,7 +82,7 @@ def test_a_full_disk_is_waited_for(
             worker = site.worker()
             worker.wait_for("waiting to try again")
             assert "No space left on device" in worker.logged("waiting to try again")[0]["reason"]
-            _resize(small_disk, "200m")
+            mounts.remount(small_disk, "size=200m")
             landed = site.landed()
             wait_until(lambda: site.landed() > landed + 4_000, "rows after there was room")
         ends = ends_of(kafka.bootstrap, site.topic)
@@ -103,7 +102,7 @@ def test_a_full_disk_that_holds_the_catalog_too_is_waited_for(
         with Producer(kafka.bootstrap, site.topic, rate=3_000) as producer:
             worker = site.worker()
             worker.wait_for("waiting to try again")
-            _resize(small_disk, "200m")
+            mounts.remount(small_disk, "size=200m")
             landed = site.landed()
             wait_until(lambda: site.landed() > landed + 4_000, "rows after there was room")
         ends = ends_of(kafka.bootstrap, site.topic)
@@ -115,22 +114,8 @@ def test_a_full_disk_that_holds_the_catalog_too_is_waited_for(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk takes root")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        assert not is_ci(), f"CI must test a full disk, and cannot mount one: {mounted.stderr.strip()}"
-        pytest.skip(f"this machine lets nobody mount a small disk: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _resize(disk: Path, size: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+    with mounts.small_disk(tmp_path / "disk", megabytes=4) as disk:
+        yield disk
 
 
 @contextlib.contextmanager

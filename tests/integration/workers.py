@@ -40,16 +40,22 @@ def wait_until(condition: Callable[[], bool], what: str, bound_s: float = BOUND_
 class Worker:
     """One `stillwatch run` process and what it logged."""
 
-    def __init__(self, log_file: Path, arguments: list[str]) -> None:
+    def __init__(self, log_file: Path, arguments: list[str], *, held: bool = False) -> None:
         self._log_file = log_file
         with log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],
+                stdin=subprocess.PIPE if held else subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
+
+    def begin(self) -> None:
+        """Let a worker that was held go."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Log lines of one kind so far."""
@@ -94,17 +100,22 @@ class Site:
         }  # fmt: skip
         self._workers: list[Worker] = []
 
-    def worker(self, name: str = "worker", crash_at: str = "never", count: int = 1, **settings: Any) -> Worker:
-        """Start a worker; a name is its static membership, so that one that was killed need not be waited for."""
+    def worker(
+        self, name: str = "worker", crash_at: str = "never", count: int = 1, *, held: bool = False, **settings: Any
+    ) -> Worker:
+        """Start a worker; a name is its static membership, so that one that was killed need not be waited for.
+
+        One that is held loads its program and does nothing until `begin`.
+        """
         merged = {**self.settings, "group_instance_id": name, **settings}
         script = str(Path(__file__).with_name("crashing_worker.py"))
         log_file = self.root / f"{name}-{len(self._workers)}.log"
-        worker = Worker(log_file, [script, crash_at, str(count), json.dumps(merged)])
+        worker = Worker(log_file, [script, crash_at, str(count), json.dumps(merged)], held=held)
         self._workers.append(worker)
         return worker
 
-    def command(self, *flags: str) -> Worker:
-        """Start `stillwatch run` by its command line."""
+    def command(self, *flags: str, program: str = "") -> Worker:
+        """Start `stillwatch run` by its command line; before it, a program may change what a command line cannot."""
         log_file = self.root / f"command-{len(self._workers)}.log"
         where = [
             "--bootstrap",
@@ -116,7 +127,8 @@ class Site:
             "--catalog",
             self.catalog_url,
         ]
-        worker = Worker(log_file, ["-m", "jobs.cli", "run", *where, "--group", self.settings["group"], *flags])
+        how = ["-c", f"{program}\nfrom jobs.cli import main\nmain()"] if program else ["-m", "jobs.cli"]
+        worker = Worker(log_file, [*how, "run", *where, "--group", self.settings["group"], *flags])
         self._workers.append(worker)
         return worker
 
@@ -126,6 +138,8 @@ class Site:
             if worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGCONT)
                 worker.kill()
+            if worker.process.stdin is not None:
+                worker.process.stdin.close()
 
     def landed(self) -> int:
         """Records in the lake by the catalog."""

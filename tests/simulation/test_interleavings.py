@@ -1,4 +1,9 @@
-"""Any interleaving of workers, any crash, any zombie: each record lands exactly once."""
+"""Any interleaving of workers, any crash, any zombie: each record lands exactly once.
+
+The first seeds run with `make test`, all of them with `make soak`.  One alone, whichever it is:
+
+    python -m pytest -m "" "tests/simulation/test_interleavings.py::test_each_record_lands_exactly_once[217]"
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,8 @@ import structlog
 from pipeline.io.inspection import inspect
 from tests.simulation.worlds import World
 
-SEEDS = 60
+SEEDS = 400
+SEEDS_QUICK = 24
 STEPS = 500
 
 
@@ -19,7 +25,9 @@ def _quiet() -> None:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[lambda *_: ""])
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    "seed", (*range(SEEDS_QUICK), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(SEEDS_QUICK, SEEDS)))
+)
 def test_each_record_lands_exactly_once(seed: int, tmp_path: Path) -> None:
     world = World(tmp_path, seed, partitions=1 + seed % 3)
     try:

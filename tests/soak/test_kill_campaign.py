@@ -1,4 +1,4 @@
-"""Hundreds of kills, on both catalogs.  `make soak`; STILLWATCH_SOAK_KILLS says how many."""
+"""Hundreds of kills, on both catalogs.  `make soak`; STILLWATCH_TEST_SOAK_KILLS says how many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.integration.kills import STEPS, campaign, plan
 from tests.integration.workers import site_of
 from tests.servers import KafkaServer
 
-KILLS = int(os.environ.get("STILLWATCH_SOAK_KILLS", "300"))
+KILLS = int(os.environ.get("STILLWATCH_TEST_SOAK_KILLS", "300"))
 
 
 @pytest.mark.soak

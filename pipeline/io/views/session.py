@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
 from pipeline.io.views import tables
+from pipeline.io.views.interrupts import interruptible
 from pipeline.io.views.pruning import OPTIMIZERS, Plan, Pruner, read_plan
 
 BATCH_ROWS: Final = 20_000
@@ -42,6 +43,8 @@ ONLY_READS: Final = (
     "stillwatch sql only reads: SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE, PIVOT, and EXPLAIN of these. "
     "--out FILE writes the answer to a file"
 )
+
+CONFINED: Final = "queries are confined to the lake's tables here (query_files = false, or --no-files)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,13 @@ class Session:
     now() is the same for plan and run.
     """
 
-    def __init__(self, lake: Lake, catalog: Catalog) -> None:
+    def __init__(self, lake: Lake, catalog: Catalog, *, confined: bool = False) -> None:
         """Make the views.
 
         Args:
             lake: where the files are.
             catalog: which files there are; closed with the session.
+            confined: queries may read no other files than those of the lake's tables.
         """
         self._lake, self._catalog = lake, catalog
         self._spill = tempfile.TemporaryDirectory(prefix="stillwatch-sql-")
@@ -94,6 +98,8 @@ class Session:
             self._duckdb.execute(f"CREATE TABLE {name} ({tables.columns_sql(view.columns)})")
         every = {name for (name,) in self._duckdb.execute("SELECT name FROM duckdb_optimizers()").fetchall()}
         self._not_over_stand_ins = ",".join(sorted(every - OPTIMIZERS))
+        if confined:
+            self._confine()
         self._duckdb.execute(f"SET allowed_configs = {list(_SWITCHES)}")
         self._duckdb.execute("SET lock_configuration = true")
 
@@ -106,7 +112,13 @@ class Session:
             RetryableError: the catalog does not answer.
         """
         lake = Lake.open(settings.lake, create=False)
-        return cls(lake, Catalog.open(settings.catalog_url, create=False))
+        return cls(lake, Catalog.open(settings.catalog_url, create=False), confined=not settings.query_files)
+
+    def _confine(self) -> None:
+        """Close every file but the tables' own, and DuckDB's for what memory does not hold; for good, once locked."""
+        folders = ", ".join(tables.literal(f"{self._lake.root / table}/") for table in tables.FILE_VIEWS)
+        self._duckdb.execute(f"SET allowed_directories = [{folders}]")
+        self._duckdb.execute("SET enable_external_access = false")
 
     def close(self) -> None:
         """Close everything."""
@@ -147,8 +159,7 @@ class Session:
             KeyboardInterrupt: as ever; the session can be used again.
         """
         parsed = self._parse(statement)
-        self._duckdb.begin()
-        try:
+        with self._transaction():
             with _in_words(self._lake):
                 self._bind(self._plan(parsed), prune=prune)
                 self._duckdb.execute(f"SET arrow_lossless_conversion = {lossless}")
@@ -159,8 +170,6 @@ class Session:
             with contextlib.closing(reader):
                 types = [str(kind) for kind in relation.types]
                 yield Result(relation.columns, types, reader.schema, _batches(reader, self._lake))
-        finally:
-            self._duckdb.rollback()
 
     def files(self, statement: str) -> list[str]:
         """Paths, relative to the lake, of the files that a statement would be given.
@@ -169,19 +178,25 @@ class Session:
             ConfigError: see `run`.
         """
         parsed = self._parse(statement)
-        self._duckdb.begin()
-        try:
+        with self._transaction():
             with _in_words():
                 plan = self._plan(parsed)
             return [path for paths in self._picked(plan, self._catalog.live_files()).values() for path in paths]
-        finally:
-            self._duckdb.rollback()
 
     def live_files(self) -> list[FileEntry]:
         """Every file of the lake."""
         return self._catalog.live_files()
 
     # ---- before a query
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._duckdb.begin()
+        try:
+            with interruptible(self._duckdb):
+                yield
+        finally:
+            self._duckdb.rollback()
 
     def _parse(self, text: str) -> _Statement:
         """Refuse what is not one statement that reads, as far as its text tells."""
@@ -306,6 +321,10 @@ def _in_words(lake: Lake | None = None) -> Iterator[None]:
     """DuckDB's errors as ours; those that it has while rows are read come as Arrow's."""
     try:
         yield
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except duckdb.PermissionException as error:
+        raise ConfigError(f"{str(error).strip()}\n{CONFINED}") from error
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
         said = str(error).strip()
         if lake is not None and f"{lake.root}/" in said and ".parquet" in said:

@@ -40,8 +40,8 @@ def three_days() -> list[dict[str, object] | bytes]:
 
 
 @contextlib.contextmanager
-def session_on(root: Path) -> Iterator[Session]:
-    with Session.open(read_settings(None, lake=str(root))) as session:
+def session_on(root: Path, **settings: object) -> Iterator[Session]:
+    with Session.open(read_settings(None, lake=str(root), **settings)) as session:
         yield session
 
 
