@@ -22,6 +22,7 @@ from typing import Final
 from kafka import KafkaConsumer
 
 from pipeline.errors import ConfigError
+from pipeline.io import heap
 
 SLAB_BYTES_MAX: Final = 4 * 1024 * 1024
 """Thousands of records, so that numpy's cost per call vanishes, and still near the CPU's cache."""
@@ -66,6 +67,7 @@ def install(
     for name in ("key_deserializer", "value_deserializer"):
         if consumer.config[name] is not None:
             raise ConfigError(f"{name}: the columnar path hands out values as they are")
+    heap.keep_freed_memory()
     fetcher = consumer._fetcher
     consumer.config["max_poll_records"] = fetcher.config["max_poll_records"] = slabs_per_poll_max
     fetcher.PartitionRecords = functools.partial(ColumnarPartitionRecords, slab_bytes_max=slab_bytes_max)
