@@ -40,11 +40,7 @@ _FETCH_ATTRIBUTES: Final = (
     "topic_partition fetch_offset next_fetch_offset leader_epoch bytes_read records_read check_crcs isolation_level"
     " aborted_producer_ids aborted_transactions record_iterator"
 )
-_BATCH_ATTRIBUTES: Final = (
-    "_buffer _pos _decompressed _assert_has_codec compression_type validate_crc has_producer_id producer_id"
-    " is_control_batch magic base_offset last_offset next_offset leader_epoch records_count first_timestamp"
-    " max_timestamp timestamp_type"
-)
+_BATCH_ATTRIBUTES: Final = "validate_crc base_offset leader_epoch is_control_batch"
 _USES: Final = (
     (Fetcher._parse_fetched_data, "PartitionRecords"),
     (KafkaConsumer.__init__, "_fetcher _manager"),

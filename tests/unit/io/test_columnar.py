@@ -418,7 +418,7 @@ MOVES = {
     "class gone": ("del Fetcher.PartitionRecords", "PartitionRecords"),
     "method gone": ("del Fetcher.PartitionRecords._is_batch_aborted", "_is_batch_aborted"),
     "other parameters": ("Fetcher.PartitionRecords.take = lambda self, n, more: []", "take takes"),
-    "attribute gone": ("del DefaultRecordBatch.records_count", "records_count"),
+    "attribute gone": ("del DefaultRecordBatch.validate_crc", "validate_crc"),
     "class not used": ("Fetcher._parse_fetched_data = lambda self: None", "does not use PartitionRecords"),
     "transport reads elsewhere": (
         "KafkaTCPTransport._sock_recv = KafkaTCPTransport._read_from_sock = read_all",
