@@ -26,7 +26,10 @@ _LENGTH_END: Final = 12  # a batch's length counts what follows it
 HEADER_BYTES: Final = _STRUCT.size
 """The records follow, compressed or not."""
 
-_CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
+APPEND_TIME: Final = 0x08
+"""The attribute that says that the broker's clock counts: then all records have the batch's greatest timestamp."""
+
+_CODEC, _TRANSACTIONAL, _CONTROL = 0x07, 0x10, 0x20
 
 
 class BatchHeader(NamedTuple):  # not a dataclass: one is made per batch, in a third of the time
@@ -55,11 +58,6 @@ class BatchHeader(NamedTuple):  # not a dataclass: one is made per batch, in a t
     def codec(self) -> int:
         """How its records are compressed; 0 if they are not."""
         return self.attributes & _CODEC
-
-    @property
-    def has_append_time(self) -> bool:
-        """Whether the broker's clock counts: then all records have the batch's greatest timestamp."""
-        return bool(self.attributes & _APPEND_TIME)
 
     @property
     def is_transactional(self) -> bool:

@@ -33,13 +33,19 @@ from pipeline.io.record_walk import IrregularBatchError
 from pipeline.io.records import to_records
 
 _NO_PRODUCER: Final = -1
-_LZ4: Final = 3
+
+
+def _decode_snappy(payload: memoryview) -> Any:
+    """Decompress; this codec reads `bytes` alone."""
+    return codec.snappy_decode(payload.tobytes())
+
+
 _DECODERS: Final = {
     number: decode
     for number, decode, is_installed in (
         (1, codec.gzip_decode, codec.has_gzip()),
-        (2, codec.snappy_decode, codec.has_snappy()),
-        (_LZ4, codec.lz4_decode, codec.has_lz4()),
+        (2, _decode_snappy, codec.has_snappy()),
+        (3, codec.lz4_decode, codec.has_lz4()),
         (4, codec.zstd_decode, codec.has_zstd()),
     )
     if is_installed
@@ -127,11 +133,14 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
 
     def _gather(self, header: BatchHeader, stored: memoryview) -> Iterator[Records]:
         """Keep a batch's records for the next slab; hand that slab out first if it is full."""
-        if header.codec and header.codec not in _DECODERS:
+        codec_number = header.codec
+        if codec_number and codec_number not in _DECODERS:
             yield from self._gathered_slabs()
             yield from self._row_slabs(DefaultRecordBatch(stored))  # kafka-python says why it cannot read it
             return
-        payload = _payload(header, stored)
+        payload = stored[HEADER_BYTES:]
+        if codec_number:
+            payload = _DECODERS[codec_number](payload)
         if header.records or len(payload):  # compaction leaves empty batches: they only move the position
             if self._rows or not self._gathered.has_room(len(payload), header.records, self._slab_bytes_max):
                 yield from self._pending_slabs()
@@ -234,16 +243,6 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
         """Let the fetcher go on after what is handed out now."""
         self.next_fetch_offset = max(self.next_fetch_offset, self._floor)
         self.leader_epoch = self._epoch
-
-
-def _payload(header: BatchHeader, stored: memoryview) -> bytes | memoryview:
-    """The uncompressed records of a batch."""
-    payload = stored[HEADER_BYTES:]
-    if not header.codec:
-        return payload
-    if header.codec != _LZ4:  # the others read `bytes` alone
-        return _DECODERS[header.codec](payload.tobytes())  # type: ignore[no-any-return]
-    return _DECODERS[_LZ4](payload)  # type: ignore[no-any-return]
 
 
 def read_batches(

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.io.batch_headers import BatchHeader
+from pipeline.io.batch_headers import APPEND_TIME, BatchHeader
 from pipeline.io.record_walk import DIGIT, MORE, PADDING, IrregularBatchError, record_positions
 
 IntArray = npt.NDArray[np.signedinteger[Any]]
@@ -194,7 +195,7 @@ def _decode(buffer: bytes, position: Int64Array, headers: list[BatchHeader], fet
     cursor.check()
     _skip_headers(buffer, cursor, header_count)
 
-    counts = np.array([header.records for header in headers])
+    counts = _column(headers, "records")
     offsets = np.repeat(_column(headers, "base_offset"), counts) + offset_delta
     if (offset_delta < 0).any() or (offsets[1:] <= offsets[:-1]).any() or _overlap(offsets, headers, counts):
         raise IrregularBatchError
@@ -210,7 +211,7 @@ def _decode(buffer: bytes, position: Int64Array, headers: list[BatchHeader], fet
 
 def _column(headers: list[BatchHeader], name: str) -> Int64Array:
     """A field of many headers."""
-    return np.array([getattr(header, name) for header in headers], dtype=np.int64)
+    return np.fromiter(map(attrgetter(name), headers), np.int64, len(headers))
 
 
 def _words(buffer: bytes, dtype: str) -> npt.NDArray[Any]:
@@ -294,7 +295,7 @@ def _overlap(offsets: Int64Array, headers: list[BatchHeader], counts: Int64Array
 def _timestamps(headers: list[BatchHeader], counts: Int64Array, delta: IntArray) -> Int64Array:
     """Timestamp of each record; sums wrap at 64 bits, as they do in Kafka's own client."""
     base = _column(headers, "first_timestamp")
-    appended = np.array([header.has_append_time for header in headers])
+    appended = _column(headers, "attributes") & APPEND_TIME != 0
     if appended.any():  # the broker's clock stands for the whole batch
         base = np.where(appended, _column(headers, "max_timestamp"), base)
         delta = np.where(np.repeat(appended, counts), 0, delta)
