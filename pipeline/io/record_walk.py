@@ -4,7 +4,8 @@ A record starts where the one before it ends, so finding the starts is a walk fr
 decoding that cannot take all records at once.  What can be done is many walks side by side.  Each batch is one, and a
 large batch is cut into several: at positions that merely look like starts, for a cut needs no proof in advance.  A walk
 depends on nothing but where it begins, so if the walk before a cut lands on it, then the cut is a start, and all that
-was walked from there is what a single walk would have found.  If one does not land, a single walk is made after all.
+was walked from there is what a single walk would have found.  Where one does not land, a single walk goes on from its
+beginning until it lands on a cut.
 """
 
 from __future__ import annotations
@@ -76,20 +77,24 @@ def record_positions(buffer: bytes, ends: list[int], counts: list[int]) -> Int64
     total = sum(counts)
     # Side by side pays where many walks share a step, and not where most have ended long before the longest one.
     if longest * SIDE_BY_SIDE_MIN <= total and longest * sum(pieces) <= 4 * total:
-        positions = _walk_side_by_side(buffer, _cuts(buffer, ends, pieces), 2 * longest)
-        if positions is not None and _batches_end(positions, ends, counts):
-            return positions
+        cuts = _cuts(buffer, ends, pieces)
+        if len(cuts) * 4 > sum(pieces) * 3:  # else the pieces are longer than was thought
+            positions = _walk_side_by_side(buffer, cuts, longest + longest // 2)
+            if positions is not None and _batches_end(positions, ends, counts):
+                return positions
     return np.array(_walk(buffer, ends, counts), dtype=np.int64)
 
 
 def _cuts(buffer: bytes, ends: list[int], pieces: list[int]) -> list[int]:
-    """The ends of all batches, and between them positions that follow what a batch's last record ends in."""
+    """The ends of all batches, and between them positions that follow what a batch's first and last record end in."""
     cuts = [0]
     for start, end, number in zip([0, *ends], ends, pieces, strict=False):
         if number > 1:
             record_end = buffer[end - _END_BYTES : end]
+            second = start + _STEPS[buffer[start] | buffer[start + 1] << 8]
             size = (end - start) // number
-            for middle in range(start + size, end - size, size):
+            alike = buffer.startswith(record_end, max(second - _END_BYTES, 0))
+            for middle in range(start + size, end - size, size) if alike else ():
                 found = buffer.find(record_end, middle, middle + size)
                 if found >= 0:
                     cuts.append(found + _END_BYTES)
@@ -98,12 +103,13 @@ def _cuts(buffer: bytes, ends: list[int], pieces: list[int]) -> list[int]:
 
 
 def _batches_end(positions: Int64Array, ends: list[int], counts: list[int]) -> bool:
-    """Whether each batch has as many records as it should."""
-    return bool((np.searchsorted(positions, ends) == list(accumulate(counts))).all())
+    """Whether each batch ends after as many records as it should, if the walk ended where the last one does."""
+    last = list(accumulate(counts))
+    return len(positions) == last[-1] and bool((np.append(positions, ends[-1])[last] == ends).all())
 
 
 def _walk_side_by_side(buffer: bytes, cuts: list[int], steps_max: int) -> Int64Array | None:
-    """Walk from each cut to the next; None if one does not land there in so many steps."""
+    """Walk from each cut to the next, so many steps together; None if the last cut is not where a record ends."""
     numbers = np.ndarray((len(buffer) - 1,), "<u2", buffer, strides=(1,))
     limit = len(numbers) - 1  # beyond all cuts: a walk that goes astray lands on none
     begin, end = np.array(cuts[:-1]), np.array(cuts[1:])
@@ -118,10 +124,50 @@ def _walk_side_by_side(buffer: bytes, cuts: list[int], steps_max: int) -> Int64A
     walks = places[: step + 1].T
     inside = walks < end[:, None]
     lengths = inside.sum(axis=1)
-    if lengths.max() > step or (walks[np.arange(len(begin)), lengths] != end).any():
+    landed = walks[np.arange(len(begin)), np.minimum(lengths, step)] == end
+    if landed.all():
+        positions: Int64Array = walks[inside]
+        return positions
+    try:
+        return _mended(
+            buffer,
+            cuts,
+            [walk[:length] if lands else None for walk, length, lands in zip(walks, lengths, landed, strict=True)],
+        )
+    except (struct.error, IndexError, IrregularBatchError):
         return None
-    positions: Int64Array = walks[inside]
-    return positions
+
+
+def _mended(buffer: bytes, cuts: list[int], walks: list[Int64Array | None]) -> Int64Array:
+    """Join walks; go singly where one did not land, and past the cuts that turn out to be no starts.
+
+    Args:
+        buffer: records and `PADDING`.
+        cuts: where the walks began, and where the last one should end.
+        walks: the positions that each found; None if it did not land on the next cut.
+
+    Raises:
+        IndexError: the last cut is not where a record ends.
+        struct.error: the same.
+        IrregularBatchError: the same.
+    """
+    numbers = {cut: number for number, cut in enumerate(cuts)}
+    found: list[npt.ArrayLike] = []
+    number = 0
+    while number < len(walks):
+        walk = walks[number]
+        if walk is not None:
+            found.append(walk)
+            number += 1
+            continue
+        position = cuts[number]
+        singly: list[int] = []
+        while not singly or position not in numbers:
+            singly.append(position)
+            position += _STEPS[_read_uint16(buffer, position)[0]] or _long_step(buffer, position)
+        found.append(singly)
+        number = numbers[position]
+    return np.concatenate(found)
 
 
 def _walk(buffer: bytes, ends: list[int], counts: list[int]) -> list[int]:

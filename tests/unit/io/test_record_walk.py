@@ -11,7 +11,6 @@ from pipeline.io import record_walk
 from pipeline.io.record_walk import PADDING, IrregularBatchError, record_positions
 from tests.unit.io.kafka_log import Headers, Row, encode_records
 
-SHORT_RECORD_BYTES_MAX = 8191 + 2  # its length takes two bytes; longer ones are left to the single walk
 HEADER: Headers = [("trace", b"00-4bf92f35")]
 JSON_VALUES = st.integers(0, 900).map(lambda size: b'{"prompt":"' + b"x" * size + b'"}')
 VALUES = st.one_of(
@@ -57,20 +56,25 @@ def test_every_record_is_found(batches: tuple[bytes, list[int], list[int]]) -> N
 
 
 @settings(deadline=None, max_examples=150)
-@given(batches=batches(), places=st.lists(st.floats(0, 1), max_size=30), at_starts=st.booleans())
-def test_no_cut_leads_astray(batches: tuple[bytes, list[int], list[int]], places: list[float], at_starts: bool) -> None:
-    """Cuts where no record begins: nothing, or the same positions."""
-    buffer, ends, counts = batches
+@given(
+    batches=batches(),
+    places=st.lists(st.floats(0, 1), max_size=30),
+    at_starts=st.booleans(),
+    steps_max=st.integers(0, 60),
+)
+def test_no_cut_leads_astray(
+    batches: tuple[bytes, list[int], list[int]], places: list[float], at_starts: bool, steps_max: int
+) -> None:
+    """Cuts where no record begins are passed over."""
+    buffer, ends, _ = batches
     expected = single_walk(*batches)
     assert expected is not None
     targets = [*expected, ends[-1]] if at_starts else list(range(ends[-1] + 1))
     guesses = [targets[int(place * (len(targets) - 1))] for place in places]
     cuts = sorted({0, *guesses, ends[-1]}) if ends[-1] else [0, 0]
-    found = record_walk._walk_side_by_side(buffer, cuts, sum(counts))
-    if found is not None:
-        assert found.tolist() == expected
-    if at_starts and np.diff([*expected, ends[-1]]).max(initial=0) <= SHORT_RECORD_BYTES_MAX:
-        assert found is not None
+    found = record_walk._walk_side_by_side(buffer, cuts, steps_max)
+    assert found is not None
+    assert found.tolist() == expected
 
 
 @settings(deadline=None, max_examples=200)
@@ -91,14 +95,21 @@ def test_corrupt_bytes_have_the_outcome_of_a_single_walk(
     assert walk(bytes(corrupt), ends, counts) == expected
 
 
+LONG_AND_SHORT = [400, 500, 9_000, 600, 300, 20_000, 450]
+
+
+@pytest.mark.parametrize("sizes", ([400, 500, 600], LONG_AND_SHORT))
 @pytest.mark.parametrize("counts", ([6000], [0, 3000, 3000], [30] * 200))
-def test_usual_batches_are_walked_side_by_side(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usual_batches_are_walked_side_by_side(
+    counts: list[int], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def walk_alone(*_: object) -> list[int]:
         raise AssertionError("walked one by one")
 
     monkeypatch.setattr(record_walk, "_walk", walk_alone)
-    sizes = np.random.default_rng(1).integers(300, 700, max(counts)).tolist()
-    payloads = [encode_records([Row(b'{"text":"' + b"y" * size + b'"}') for size in sizes[:count]]) for count in counts]
+    records = [encode_records([Row(b'{"text":"' + b"y" * size + b'"}')]) for size in sizes]
+    order = np.random.default_rng(1).choice(len(sizes), max(counts), p=np.array(sizes[::-1]) / sum(sizes)).tolist()
+    payloads = [b"".join(records[number] for number in order[:count]) for count in counts]
     buffer = b"".join([*payloads, PADDING])
     positions = record_positions(buffer, list(accumulate(map(len, payloads))), counts)
     assert len(positions) == sum(counts)
