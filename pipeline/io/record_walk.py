@@ -4,8 +4,8 @@ A record starts where the one before it ends, so finding the starts is a walk fr
 decoding that cannot take all records at once.  What can be done is many walks side by side.  Each batch is one, and a
 large batch is cut into several: at positions that merely look like starts, for a cut needs no proof in advance.  A walk
 depends on nothing but where it begins, so if the walk before a cut lands on it, then the cut is a start, and all that
-was walked from there is what a single walk would have found.  Where one does not land, a single walk goes on from its
-beginning until it lands on a cut.
+was walked from there is what a single walk would have found.  Where one has not landed, it goes on alone until it does,
+past cuts that are no starts.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ SIDE_BY_SIDE_MIN: Final = 64
 
 _END_BYTES: Final = 2  # of a record: the last one of its value, often always the same, and the number of headers
 _STEPS_PER_LOOK: Final = 4  # of all walks, before it is asked whether they have ended
+_ALONE_MAX: Final = 16  # so few walks that have not ended go on singly: that costs less than more steps of all
 _LENGTH_VARINT_BYTES_MAX: Final = 5
 _read_uint16 = struct.Struct("<H").unpack_from
 
@@ -79,7 +80,7 @@ def record_positions(buffer: bytes, ends: list[int], counts: list[int]) -> Int64
     if longest * SIDE_BY_SIDE_MIN <= total and longest * sum(pieces) <= 4 * total:
         cuts = _cuts(buffer, ends, pieces)
         if len(cuts) * 4 > sum(pieces) * 3:  # else the pieces are longer than was thought
-            positions = _walk_side_by_side(buffer, cuts, longest + longest // 2)
+            positions = _walk_side_by_side(buffer, cuts, 4 * longest)
             if positions is not None and _batches_end(positions, ends, counts):
                 return positions
     return np.array(_walk(buffer, ends, counts), dtype=np.int64)
@@ -116,35 +117,50 @@ def _walk_side_by_side(buffer: bytes, cuts: list[int], steps_max: int) -> Int64A
     places = np.empty((steps_max + 1, len(begin)), dtype=np.int64)
     places[0] = begin
     for step, (place, following) in enumerate(pairwise(places)):  # walks that have ended go on; that is not used
-        if step % _STEPS_PER_LOOK == 0 and (place >= end).all():
-            break
+        if step % _STEPS_PER_LOOK == 0:
+            under_way = place < end
+            if np.count_nonzero(under_way) <= _ALONE_MAX:
+                break
+            if step:
+                _take_long_steps(buffer, place, under_way & (place == places[step - 1]), limit)
         np.minimum(place + _STEPS_ARRAY[numbers[place]], limit, out=following)
     else:
         step = steps_max
     walks = places[: step + 1].T
-    inside = walks < end[:, None]
+    inside = walks[:, :step] < end[:, None]
     lengths = inside.sum(axis=1)
-    landed = walks[np.arange(len(begin)), np.minimum(lengths, step)] == end
-    if landed.all():
-        positions: Int64Array = walks[inside]
-        return positions
-    try:
-        return _mended(
-            buffer,
-            cuts,
-            [walk[:length] if lands else None for walk, length, lands in zip(walks, lengths, landed, strict=True)],
-        )
-    except (struct.error, IndexError, IrregularBatchError):
-        return None
+    stand = walks[np.arange(len(begin)), lengths]
+    positions = walks[:, :step][inside]
+    if (stand != end).any():
+        try:
+            positions = _mended(buffer, cuts, positions, lengths, stand)
+        except (struct.error, IndexError, IrregularBatchError):
+            return None
+    moved: Int64Array = positions[np.diff(positions, prepend=-1) > 0]  # who waited for a long step stood where he was
+    return moved
 
 
-def _mended(buffer: bytes, cuts: list[int], walks: list[Int64Array | None]) -> Int64Array:
-    """Join walks; go singly where one did not land, and past the cuts that turn out to be no starts.
+def _take_long_steps(buffer: bytes, place: Int64Array, stuck: npt.NDArray[np.bool_], limit: int) -> None:
+    """Let those go on who stand before a record whose length takes more than two bytes."""
+    for number in np.flatnonzero(stuck).tolist():
+        position = int(place[number])
+        try:
+            place[number] = min(position + _long_step(buffer, position), limit)
+        except IrregularBatchError:
+            place[number] = limit
+
+
+def _mended(
+    buffer: bytes, cuts: list[int], positions: Int64Array, lengths: Int64Array, stand: Int64Array
+) -> Int64Array:
+    """Go on singly from where a walk does not stand on the next cut, past the cuts that are no starts.
 
     Args:
         buffer: records and `PADDING`.
         cuts: where the walks began, and where the last one should end.
-        walks: the positions that each found; None if it did not land on the next cut.
+        positions: that the walks have passed, walk after walk.
+        lengths: how many of them each has passed.
+        stand: where each is now.
 
     Raises:
         IndexError: the last cut is not where a record ends.
@@ -152,22 +168,21 @@ def _mended(buffer: bytes, cuts: list[int], walks: list[Int64Array | None]) -> I
         IrregularBatchError: the same.
     """
     numbers = {cut: number for number, cut in enumerate(cuts)}
-    found: list[npt.ArrayLike] = []
-    number = 0
-    while number < len(walks):
-        walk = walks[number]
-        if walk is not None:
-            found.append(walk)
-            number += 1
+    offsets = [0, *np.cumsum(lengths).tolist()]
+    found: list[Int64Array] = []
+    joined = 0  # walks before this one
+    for missed in np.flatnonzero(stand != cuts[1:]).tolist():
+        if missed < joined:  # it began where no record does
             continue
-        position = cuts[number]
+        found.append(positions[offsets[joined] : offsets[missed + 1]])
+        position = int(stand[missed])
         singly: list[int] = []
-        while not singly or position not in numbers:
+        while numbers.get(position, missed) <= missed:
             singly.append(position)
             position += _STEPS[_read_uint16(buffer, position)[0]] or _long_step(buffer, position)
-        found.append(singly)
-        number = numbers[position]
-    return np.concatenate(found)
+        found.append(np.array(singly, dtype=np.int64))
+        joined = numbers[position]
+    return np.concatenate([*found, positions[offsets[joined] :]])
 
 
 def _walk(buffer: bytes, ends: list[int], counts: list[int]) -> list[int]:
