@@ -22,6 +22,7 @@ from typing import Final
 from kafka import KafkaConsumer
 
 from pipeline.errors import ConfigError
+from pipeline.io import heap
 
 SLAB_BYTES_MAX: Final = 4 * 1024 * 1024
 """Thousands of records, so that numpy's cost per call vanishes, and still near the CPU's cache."""
@@ -61,11 +62,14 @@ def install(
     Raises:
         ConfigError: the consumer has a deserialiser, which would be ignored.
     """
+    from pipeline.io import frame_reader
     from pipeline.io.partition_records import ColumnarPartitionRecords
 
     for name in ("key_deserializer", "value_deserializer"):
         if consumer.config[name] is not None:
             raise ConfigError(f"{name}: the columnar path hands out values as they are")
+    heap.keep_freed_memory()
+    frame_reader.install(consumer._manager)
     fetcher = consumer._fetcher
     consumer.config["max_poll_records"] = fetcher.config["max_poll_records"] = slabs_per_poll_max
     fetcher.PartitionRecords = functools.partial(ColumnarPartitionRecords, slab_bytes_max=slab_bytes_max)

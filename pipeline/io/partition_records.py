@@ -1,7 +1,7 @@
 """The columnar stand-in for kafka-python's `Fetcher.PartitionRecords`: what one fetch returned for one partition.
 
-Corrupt bytes are judged by kafka-python alone: batches that `pipeline.io.record_batches` does not find regular go
-through its own record iterators.  On purpose not like stock kafka-python 3.0:
+Corrupt bytes are judged by kafka-python alone: what `pipeline.io.batch_headers` and `pipeline.io.record_batches` do not
+find regular goes through its own batches and record iterators.  On purpose not like stock kafka-python 3.0:
 
 - offsets that do not increase are corruption (`CorruptRecordError`): a job that counts by offsets would lose or double
   records; stock hands them out, or drops them silently when they are below the offset fetched;
@@ -21,15 +21,35 @@ from kafka import TopicPartition, codec
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.protocol.consumer import IsolationLevel
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
+from kafka.record.util import calc_crc32c
 
 from pipeline.batch import Partition, Records
+from pipeline.io.batch_headers import CHECKED_FROM, HEADER_BYTES, BatchHeader, stored_batches
 from pipeline.io.columnar import SLAB_BYTES_MAX
-from pipeline.io.record_batches import RECORD_COLUMN_BYTES, GatheredBatches, IrregularBatchError
+from pipeline.io.record_batches import RECORD_COLUMN_BYTES, GatheredBatches
+from pipeline.io.record_walk import IrregularBatchError
 from pipeline.io.records import to_records
 
-_CODECS: Final = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
-_MAGIC_V2: Final = 2
+_NO_PRODUCER: Final = -1
+
+
+def _decode_snappy(payload: memoryview) -> Any:
+    """Decompress; this codec reads `bytes` alone."""
+    return codec.snappy_decode(payload.tobytes())
+
+
+_DECODERS: Final = {
+    number: decode
+    for number, decode, is_installed in (
+        (1, codec.gzip_decode, codec.has_gzip()),
+        (2, _decode_snappy, codec.has_snappy()),
+        (3, codec.lz4_decode, codec.has_lz4()),
+        (4, codec.zstd_decode, codec.has_zstd()),
+    )
+    if is_installed
+}
 
 
 class _Row(NamedTuple):
@@ -95,45 +115,52 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
     ) -> Iterator[Records]:
         """Walk the batches of the fetch, in the steps of the method that this one replaces."""
         try:
-            while (batch := records.next_batch()) is not None:
-                self._check_crc(batch, batch.base_offset)
-                if batch.magic == _MAGIC_V2:
-                    yield from self._gather(batch)
-                else:
+            for header, stored in stored_batches(records._buffer):
+                if header is None:
+                    self._check_crc(stored, stored.base_offset)
                     yield from self._gathered_slabs()
-                    yield from self._row_slabs(batch)
+                    yield from self._row_slabs(stored)
+                else:
+                    self._check_header_crc(header, stored)
+                    if not self._is_passed_over(header, stored):
+                        yield from self._gather(header, stored)
+                    self._read_past(header)
         except Exception:
             yield from self._pending_slabs()  # all that came before the failure is good
             raise
         yield from self._pending_slabs()
         self.drain()
 
-    def _gather(self, batch: Any) -> Iterator[Records]:
+    def _gather(self, header: BatchHeader, stored: memoryview) -> Iterator[Records]:
         """Keep a batch's records for the next slab; hand that slab out first if it is full."""
-        if not self._is_passed_over(batch):
-            payload, records = _payload(batch), batch.records_count
-            if records or len(payload):  # compaction leaves empty batches: they only move the position
-                if self._rows or not self._gathered.has_room(len(payload), records, self._slab_bytes_max):
-                    yield from self._pending_slabs()
-                self._gathered.add(batch, records, payload, self._floor)
-                batch._buffer = bytearray()
-        self._read_past(batch)
+        codec_number = header.codec
+        if codec_number and codec_number not in _DECODERS:
+            yield from self._gathered_slabs()
+            yield from self._row_slabs(DefaultRecordBatch(stored))  # kafka-python says why it cannot read it
+            return
+        payload = stored[HEADER_BYTES:]
+        if codec_number:
+            payload = _DECODERS[codec_number](payload)
+        if header.records or len(payload):  # compaction leaves empty batches: they only move the position
+            if self._rows or not self._gathered.has_room(len(payload), header.records, self._slab_bytes_max):
+                yield from self._pending_slabs()
+            self._gathered.add(header, stored, payload, self._floor)
 
-    def _is_passed_over(self, batch: Any) -> bool:
+    def _is_passed_over(self, header: BatchHeader, stored: memoryview) -> bool:
         """Whether nobody should see this batch: transaction markers, and what an aborted transaction wrote."""
-        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
-            self._consume_aborted_transactions_up_to(batch.last_offset)
-            if batch.is_control_batch:
-                if batch.records_count and self._contains_abort_marker(batch):
-                    self.aborted_producer_ids.discard(batch.producer_id)
-            elif self._is_batch_aborted(batch):
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and header.producer_id > _NO_PRODUCER:
+            self._consume_aborted_transactions_up_to(header.last_offset)
+            if header.is_control_batch:
+                if header.records and self._contains_abort_marker(DefaultRecordBatch(stored)):
+                    self.aborted_producer_ids.discard(header.producer_id)
+            elif self._is_batch_aborted(header):
                 return True
-        return bool(batch.is_control_batch)
+        return header.is_control_batch
 
-    def _read_past(self, batch: Any) -> None:
+    def _read_past(self, header: BatchHeader) -> None:
         """Note that a batch was read to its end, which may lie beyond its last record."""
-        self._floor = max(self._floor, batch.next_offset)
-        self._epoch = batch.leader_epoch
+        self._floor = max(self._floor, header.last_offset + 1)
+        self._epoch = header.leader_epoch
 
     def _pending_slabs(self) -> Iterator[Records]:
         """Hand out all that was read so far, and move the position past it."""
@@ -145,7 +172,7 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
     def _gathered_slabs(self) -> Iterator[Records]:
         """Decode the gathered batches at once, or record by record if they are not regular."""
         gathered, self._gathered = self._gathered, GatheredBatches()
-        if not gathered.frames:
+        if not gathered.headers:
             return
         try:
             columns = gathered.columns(self.fetch_offset)
@@ -161,16 +188,12 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
     def _irregular_slabs(self, gathered: GatheredBatches) -> Iterator[Records]:
         """Give gathered batches back to kafka-python's iterator."""
         floor, epoch = self._floor, self._epoch
-        self._floor = gathered.frames[0].floor
-        for frame in gathered.frames:
-            batch: Any = frame.batch
-            batch._buffer = bytearray(gathered.payload(frame))
-            batch._pos = 0
-            batch._decompressed = True
-            self._floor = max(self._floor, frame.floor)
-            self._epoch = batch.leader_epoch
-            yield from self._row_slabs(batch)
-            self._read_past(batch)
+        self._floor = gathered.floors[0]
+        for header, stored, batch_floor in zip(gathered.headers, gathered.stored, gathered.floors, strict=True):
+            self._floor = max(self._floor, batch_floor)
+            self._epoch = header.leader_epoch
+            yield from self._row_slabs(DefaultRecordBatch(stored))
+            self._read_past(header)
         self._floor, self._epoch = max(self._floor, floor), epoch
 
     def _row_slabs(self, batch: Any) -> Iterator[Records]:
@@ -200,8 +223,15 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
     def _check_crc(self, stored: Any, offset: int) -> None:
         """Compare the checksum of a batch or of a record in an old format."""
         if self.check_crcs and not stored.validate_crc():
-            message = f"what {self._partition} holds at offset {offset} fails its checksum"
-            raise CorruptRecordError(message)
+            raise self._failed_checksum(offset)
+
+    def _check_header_crc(self, header: BatchHeader, stored: memoryview) -> None:
+        """The same for a batch whose header was taken apart here."""
+        if self.check_crcs and calc_crc32c(stored[CHECKED_FROM:]) != header.crc:
+            raise self._failed_checksum(header.base_offset)
+
+    def _failed_checksum(self, offset: int) -> CorruptRecordError:
+        return CorruptRecordError(f"what {self._partition} holds at offset {offset} fails its checksum")
 
     def _row_slab(self) -> Records:
         """The pending rows as a slab."""
@@ -213,16 +243,6 @@ class ColumnarPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] 
         """Let the fetcher go on after what is handed out now."""
         self.next_fetch_offset = max(self.next_fetch_offset, self._floor)
         self.leader_epoch = self._epoch
-
-
-def _payload(batch: Any) -> bytes | memoryview:
-    """The uncompressed records of a batch; kafka-python's own `_maybe_uncompress` copies them once more."""
-    stored = memoryview(batch._buffer)[batch._pos :]
-    if not batch.compression_type:
-        return stored
-    batch._assert_has_codec(batch.compression_type)
-    payload: bytes = _CODECS[batch.compression_type](stored.tobytes())
-    return payload
 
 
 def read_batches(

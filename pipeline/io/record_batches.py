@@ -1,8 +1,8 @@
 """Kafka record batches (message format v2) to columns, without one Python object per record.
 
-Each record starts where the one before it ends, so finding the starts is a walk, record by record.  Everything else is
-read for all records of many batches at once: a field's varints are loaded as one 8-byte word per record and taken apart
-by a dozen numpy operations.
+Where the records start is found by `pipeline.io.record_walk`.  Everything else is read for all records of many batches
+at once: a field's varints are looked up by their first two bytes; where some are longer, each is loaded as one 8-byte
+word and taken apart by a dozen numpy operations.
 
 Decoding here either proves that the bytes are regular, and then its columns are what a reader going record by record
 would have got, or it raises `IrregularBatchError` and says nothing: the caller then reads the same bytes record by
@@ -14,15 +14,19 @@ Arrow views: https://arrow.apache.org/docs/format/Columnar.html#variable-size-bi
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Final, NamedTuple, Protocol
+from itertools import accumulate
+from operator import attrgetter
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.io.batch_headers import APPEND_TIME, BatchHeader
+from pipeline.io.record_walk import DIGIT, MORE, PADDING, IrregularBatchError, record_positions
+
+IntArray = npt.NDArray[np.signedinteger[Any]]
 Int64Array = npt.NDArray[np.int64]
 Word64Array = npt.NDArray[np.uint64]
 
@@ -38,86 +42,23 @@ INLINE_BYTES_MAX: Final = 12
 VIEW_BUFFER_BYTES_MAX: Final = 2**31 - 1
 """An Arrow view addresses its buffer with an int32."""
 
-SIDE_BY_SIDE_MIN: Final = 64
-"""So many records must be read in one step of numpy (6 µs) to beat reading one after the other (0.1 µs each)."""
-
 HEADERS_MAX: Final = 64
 """Records with more headers are left to the record-by-record reader: a round of numpy per header must have a bound."""
 
-_PADDING: Final = bytes(16)  # a value's view may load 16 bytes from any position up to the last, and so stays inside
-_MORE: Final = 128  # the bit of a varint's byte that says: another one follows
-_DIGIT: Final = 127  # the other seven
-_LENGTH_VARINT_BYTES_MAX: Final = 5
 _CONTINUATION_BITS: Final = np.uint64(0x8080808080808080)
 _LOW_BYTES: Final = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint64)
-_read_uint16 = struct.Struct("<H").unpack_from
 
 
-def _steps() -> list[int]:
-    """How far the next record is, by a record's first two bytes (little-endian); 0 if these do not tell."""
-    steps = [0] * 65536
-    for low in range(0, 256, 2):  # an odd first byte is a negative length
-        for high in range(256):
-            if low < _MORE:
-                steps[low | high << 8] = 1 + (low >> 1)
-            elif high < _MORE:
-                steps[low | high << 8] = 2 + ((low & _DIGIT) >> 1) + (high << 6)
-    return steps
+def _short_varints() -> npt.NDArray[np.int16]:
+    """A varint of one or two bytes by these (little-endian): four times its value, plus its size; 0 if it is longer."""
+    low, high = np.divmod(np.arange(65536), 256)[::-1]
+    one, two = low < MORE, high < MORE
+    raw = np.where(one, low, low & DIGIT | high << 7)
+    value = (raw >> 1) ^ -(raw & 1)
+    return np.where(one | two, value << 2 | np.where(one, 1, 2), 0).astype(np.int16)
 
 
-_STEPS: Final = _steps()
-_STEPS_ARRAY: Final = np.array(_STEPS, dtype=np.int64)
-
-
-class IrregularBatchError(Exception):
-    """Not shown to be regular: read these batches record by record."""
-
-
-class RecordBatch(Protocol):
-    """What is used of a batch's header; `kafka.record.default_records.DefaultRecordBatch` has it."""
-
-    @property
-    def base_offset(self) -> int:
-        """What the records' offset deltas are added to."""
-        ...
-
-    @property
-    def next_offset(self) -> int:
-        """The offset after the batch's last, whether or not that record is still there."""
-        ...
-
-    @property
-    def first_timestamp(self) -> int:
-        """What the records' timestamp deltas are added to."""
-        ...
-
-    @property
-    def max_timestamp(self) -> int:
-        """The timestamp of all records where the broker's clock counts."""
-        ...
-
-    @property
-    def timestamp_type(self) -> int:
-        """1 where the broker's clock counts, else 0."""
-        ...
-
-
-class Frame(NamedTuple):  # not a dataclass: one is made per batch, in a third of the time
-    """Where one batch's records lie in the buffer of a `GatheredBatches`.
-
-    Attributes:
-        batch: the batch's header.
-        records: how many it says it has.
-        start: position of its first record.
-        end: position after its last record.
-        floor: no record of this batch may have a lower offset.
-    """
-
-    batch: RecordBatch
-    records: int
-    start: int
-    end: int
-    floor: int
+_SHORT_VARINTS: Final = _short_varints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,143 +81,95 @@ class Columns:
 
 
 class GatheredBatches:
-    """The uncompressed records of consecutive batches in one buffer, to be decoded in one go.
+    """The uncompressed records of consecutive batches, to be decoded in one go.
 
     Producers often send a few kilobytes at a time; a numpy operation costs a microsecond before it touches a byte.
     Copying many batches behind each other costs less than decoding each on its own.
+
+    Attributes:
+        headers: one a batch.
+        stored: all bytes of each batch as they came.
+        floors: no record of the batch may have a lower offset: the next offset of the batch before.
     """
 
-    __slots__ = ("_buffer", "_regular", "_weight", "frames")
+    __slots__ = ("_payloads", "_regular", "_weight", "floors", "headers", "stored")
 
     def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        self._buffer = bytearray()
+        self.headers: list[BatchHeader] = []
+        self.stored: list[memoryview] = []
+        self.floors: list[int] = []
+        self._payloads: list[bytes | memoryview] = []
         self._weight = 0
         self._regular = True
 
     def has_room(self, payload_bytes: int, records: int, bytes_max: int) -> bool:
         """Whether a batch of this size still fits; an empty one takes a batch of any size."""
-        return not self.frames or self._weight + payload_bytes + records * RECORD_COLUMN_BYTES <= bytes_max
+        return not self.headers or self._weight + payload_bytes + records * RECORD_COLUMN_BYTES <= bytes_max
 
-    def add(self, batch: RecordBatch, records: int, payload: bytes | memoryview, floor: int) -> None:
-        """Copy a batch's records to the end of the buffer.
+    def add(self, header: BatchHeader, stored: memoryview, payload: bytes | memoryview, floor: int) -> None:
+        """Keep a batch.
 
         Args:
-            batch: its header.
-            records: how many the header says it has.
+            header: of the batch.
+            stored: all its bytes.
             payload: its records, uncompressed.
-            floor: no record may have a lower offset: the next offset of the batch before.
+            floor: see `floors`.
         """
-        start = len(self._buffer)
-        self._buffer += payload
-        end = len(self._buffer)
-        self.frames.append(Frame(batch, records, start, end, floor))
-        self._weight += end - start + records * RECORD_COLUMN_BYTES
+        self.headers.append(header)
+        self.stored.append(stored)
+        self.floors.append(floor)
+        self._payloads.append(payload)
+        size, records = len(payload), header.records
+        self._weight += size + records * RECORD_COLUMN_BYTES
         # A count that the bytes cannot hold must not size anything.
-        if not 0 <= records * RECORD_BYTES_MIN <= end - start or batch.base_offset < floor:
+        if not 0 <= records * RECORD_BYTES_MIN <= size or header.base_offset < floor:
             self._regular = False
 
-    def payload(self, frame: Frame) -> memoryview:
-        """The records of one batch."""
-        return memoryview(self._buffer)[frame.start : frame.end]
-
     def columns(self, fetch_offset: int) -> Columns:
-        """Decode all batches; records below `fetch_offset` are dropped.  The columns share this object's buffer.
+        """Decode all batches; records below `fetch_offset` are dropped.
 
         Raises:
             IrregularBatchError: the bytes are corrupt, or merely unusual.
         """
-        if not self._regular or len(self._buffer) > VIEW_BUFFER_BYTES_MAX - len(_PADDING):
+        ends = list(accumulate(map(len, self._payloads)))
+        if not self._regular or ends[-1] > VIEW_BUFFER_BYTES_MAX - len(PADDING):
             raise IrregularBatchError
-        self._buffer += _PADDING
-        positions = _record_positions(self._buffer, self.frames)
-        return _decode(self._buffer, positions, self.frames, fetch_offset)
-
-
-def _record_positions(buffer: bytearray, frames: list[Frame]) -> Int64Array:
-    """Position of each record's length: the only step that goes record by record."""
-    counts = np.array([frame.records for frame in frames])
-    total, longest = int(counts.sum()), int(counts.max(initial=0))
-    # Side by side pays where many batches share a step, and not where most have ended long before the longest one.
-    if longest * SIDE_BY_SIDE_MIN <= total and longest * len(frames) <= 4 * total:
-        positions = _walk_side_by_side(buffer, frames, counts)
-        if positions is not None:
-            return positions
-    return np.array(_walk(buffer, frames), dtype=np.int64)
-
-
-def _walk_side_by_side(buffer: bytearray, frames: list[Frame], counts: Int64Array) -> Int64Array | None:
-    """Go to the first record of all batches, then to the second of all; None if that does not end where it should."""
-    numbers = _words(buffer, "<u2")
-    limit = len(numbers) - 1
-    batches = np.arange(len(frames))
-    places = np.empty((int(counts.max()) + 1, len(frames)), dtype=np.int64)
-    places[0] = [frame.start for frame in frames]
-    for place, following in pairwise(places):  # batches that have ended walk on, and what they find is not used
-        np.minimum(place + _STEPS_ARRAY[numbers[place]], limit, out=following)
-    if (places[counts, batches] != [frame.end for frame in frames]).any():
-        return None
-    positions: Int64Array = places[:-1].T[np.arange(len(places) - 1) < counts[:, None]]
-    return positions
-
-
-def _walk(buffer: bytearray, frames: list[Frame]) -> list[int]:
-    """Go from record to record."""
-    positions: list[int] = []
-    append, read, steps = positions.append, _read_uint16, _STEPS  # local names: this loop is a fifth of all the time
-    try:
-        for frame in frames:
-            position = frame.start
-            for _ in range(frame.records):
-                append(position)
-                position += steps[read(buffer, position)[0]] or _long_step(buffer, position)
-            if position != frame.end:
-                raise IrregularBatchError
-    except (struct.error, IndexError) as error:
-        raise IrregularBatchError from error
-    return positions
-
-
-def _long_step(buffer: bytearray, position: int) -> int:
-    """Bytes from a record's start to the next record's, where its length takes three to five bytes."""
-    length = shift = size = 0
-    while True:
-        byte = buffer[position + size]
-        length |= (byte & _DIGIT) << shift
-        shift += 7
-        size += 1
-        if byte < _MORE:
-            break
-        if size == _LENGTH_VARINT_BYTES_MAX:
-            raise IrregularBatchError
-    return size + (length >> 1)  # of a negative length too: `_decode` refuses it
+        buffer = b"".join([*self._payloads, PADDING])
+        positions = record_positions(buffer, ends, [header.records for header in self.headers])
+        try:
+            return _decode(buffer, positions, self.headers, fetch_offset)
+        except IndexError as error:  # a length led out of the buffer
+            raise IrregularBatchError from error
 
 
 class _Cursor:
     """A reading position in each of many records, all moved together."""
 
-    __slots__ = ("_ends", "_words", "position")
+    __slots__ = ("_buffer", "_ends", "position")
 
-    def __init__(self, words: Word64Array, position: Int64Array, ends: Int64Array) -> None:
-        self._words = words
+    def __init__(self, buffer: bytes, position: Int64Array, ends: Int64Array) -> None:
+        self._buffer = buffer
         self._ends = ends
         self.position = position
 
-    def varint(self) -> Int64Array:
+    def varint(self) -> IntArray:
         """Read a zigzag varint of each record."""
-        value, size = zigzag_varints(self._words[self.position])
+        value, size = varints_at(self._buffer, self.position)
         self.skip(size)
         return value
 
-    def skip(self, size: Int64Array) -> None:
-        """Move on; a position beyond its record's end means that these are not records."""
+    def skip(self, size: IntArray) -> None:
+        """Move on, never back: where that led beyond a record is asked by `check`."""
         self.position = self.position + size
+
+    def check(self) -> None:
+        """Raise if a position is beyond its record's end: then these are not records."""
         if (self.position > self._ends).any():
             raise IrregularBatchError
 
     def only(self, rows: npt.NDArray[np.intp]) -> _Cursor:
         """A cursor over some of the records."""
-        return _Cursor(self._words, self.position[rows], self._ends[rows])
+        return _Cursor(self._buffer, self.position[rows], self._ends[rows])
 
     def at_end(self) -> npt.NDArray[np.bool_]:
         """Which records are read to their last byte."""
@@ -284,41 +177,63 @@ class _Cursor:
         return at_end
 
 
-def _decode(buffer: bytearray, position: Int64Array, frames: list[Frame], fetch_offset: int) -> Columns:
+def _decode(buffer: bytes, position: Int64Array, headers: list[BatchHeader], fetch_offset: int) -> Columns:
     """Columns of the records at these positions, if every record ends exactly where its length says."""
-    words = _words(buffer, "<u8")
-    length, size = zigzag_varints(words[position])
+    length, size = varints_at(buffer, position)
     start = position + size
     # Attributes of a record: one byte that means nothing yet. Kafka reads it as such, kafka-python as a varint.
-    if (np.frombuffer(buffer, np.uint8)[start] >= _MORE).any() or (length < RECORD_BYTES_MIN - 1).any():
+    if (np.frombuffer(buffer, np.uint8)[start] >= MORE).any() or (length < RECORD_BYTES_MIN - 1).any():
         raise IrregularBatchError
-    cursor = _Cursor(words, start + 1, start + length)
+    cursor = _Cursor(buffer, start + 1, start + length)
     timestamp_delta = cursor.varint()
     offset_delta = cursor.varint()
     cursor.skip(np.maximum(cursor.varint(), 0))  # the key
     value_length = cursor.varint()
     value_start = cursor.position
     cursor.skip(np.maximum(value_length, 0))
-    _skip_headers(buffer, cursor, cursor.varint())
+    header_count = cursor.varint()
+    cursor.check()
+    _skip_headers(buffer, cursor, header_count)
 
-    counts = np.array([frame.records for frame in frames])
-    offsets = np.repeat(np.array([frame.batch.base_offset for frame in frames], dtype=np.int64), counts) + offset_delta
-    if (offset_delta < 0).any() or (offsets[1:] <= offsets[:-1]).any() or _overlap(offsets, frames, counts):
+    counts = _column(headers, "records")
+    offsets = np.repeat(_column(headers, "base_offset"), counts) + offset_delta
+    if (offset_delta < 0).any() or (offsets[1:] <= offsets[:-1]).any() or _overlap(offsets, headers, counts):
         raise IrregularBatchError
     first = int(np.searchsorted(offsets, fetch_offset))
     return Columns(
         values=binary_views(buffer, value_start[first:], value_length[first:]),
         offsets=offsets[first:],
-        timestamps=_timestamps(frames, counts, timestamp_delta)[first:],
+        timestamps=_timestamps(headers, counts, timestamp_delta)[first:],
         records_read=len(offsets),
         bytes_read=int(length.sum()),
     )
 
 
-def _words(buffer: bytearray, dtype: str) -> npt.NDArray[Any]:
+def _column(headers: list[BatchHeader], name: str) -> Int64Array:
+    """A field of many headers."""
+    return np.fromiter(map(attrgetter(name), headers), np.int64, len(headers))
+
+
+def _words(buffer: bytes, dtype: str) -> npt.NDArray[Any]:
     """A word at every byte position of the buffer (indexing copies the words asked for; `take` would copy all)."""
     size = np.dtype(dtype).itemsize
     return np.ndarray((max(len(buffer) - size + 1, 0),), dtype, buffer, strides=(1,))
+
+
+def varints_at(buffer: bytes, position: Int64Array) -> tuple[IntArray, IntArray]:
+    """Decode the varint at each position.
+
+    Returns:
+        The values, and how many bytes each took.
+
+    Raises:
+        IndexError: a position is not in the buffer.
+        IrregularBatchError: a varint is longer than eight bytes.
+    """
+    found = _SHORT_VARINTS[_words(buffer, "<u2")[position]]
+    if found.all():
+        return found >> 2, found & 3
+    return zigzag_varints(_words(buffer, "<u8")[position])
 
 
 def zigzag_varints(words: Word64Array) -> tuple[Int64Array, Int64Array]:
@@ -335,15 +250,15 @@ def zigzag_varints(words: Word64Array) -> tuple[Int64Array, Int64Array]:
         raise IrregularBatchError
     own_bits = stops ^ (stops - np.uint64(1))  # all bits up to the first byte without a continuation bit
     size = (np.bitwise_count(own_bits) >> 3).astype(np.int64)
-    value = words & np.uint64(_DIGIT)
+    value = words & np.uint64(DIGIT)
     words = words & own_bits
     for group in range(1, int(size.max(initial=0))):
-        value |= (words >> np.uint64(group)) & np.uint64(_DIGIT << 7 * group)
+        value |= (words >> np.uint64(group)) & np.uint64(DIGIT << 7 * group)
     signed = value.view(np.int64)
     return (signed >> 1) ^ -(signed & 1), size
 
 
-def _skip_headers(buffer: bytearray, cursor: _Cursor, count: Int64Array) -> None:
+def _skip_headers(buffer: bytes, cursor: _Cursor, count: IntArray) -> None:
     """Check that the headers of each record fill it to its end and have names in UTF-8, as kafka-python demands."""
     if (count < 0).any() or (count > HEADERS_MAX).any() or not cursor.at_end()[count == 0].all():
         raise IrregularBatchError
@@ -353,13 +268,16 @@ def _skip_headers(buffer: bytearray, cursor: _Cursor, count: Int64Array) -> None
         name_length = cursor.varint()
         if (name_length < 0).any():
             raise IrregularBatchError
-        names = binary_views(buffer, cursor.position, name_length)
+        name_start = cursor.position
         cursor.skip(name_length)
+        cursor.check()
+        names = binary_views(buffer, name_start, name_length)
         try:
             names.cast(pa.string_view())
         except pa.ArrowInvalid as error:
             raise IrregularBatchError from error
         cursor.skip(np.maximum(cursor.varint(), 0))
+        cursor.check()
         count = count - 1
         if not cursor.at_end()[count == 0].all():
             raise IrregularBatchError
@@ -367,29 +285,24 @@ def _skip_headers(buffer: bytearray, cursor: _Cursor, count: Int64Array) -> None
         count, cursor = count[rows], cursor.only(rows)
 
 
-def _overlap(offsets: Int64Array, frames: list[Frame], counts: Int64Array) -> bool:
+def _overlap(offsets: Int64Array, headers: list[BatchHeader], counts: Int64Array) -> bool:
     """Whether a batch holds a record beyond the last offset that its header names."""
     filled = counts > 0
-    last = offsets[np.cumsum(counts)[filled] - 1]
-    return bool((last >= np.array([frame.batch.next_offset for frame in frames])[filled]).any())
+    last = _column(headers, "base_offset") + _column(headers, "last_offset_delta")
+    return bool((offsets[np.cumsum(counts)[filled] - 1] > last[filled]).any())
 
 
-def _timestamps(frames: list[Frame], counts: Int64Array, delta: Int64Array) -> Int64Array:
+def _timestamps(headers: list[BatchHeader], counts: Int64Array, delta: IntArray) -> Int64Array:
     """Timestamp of each record; sums wrap at 64 bits, as they do in Kafka's own client."""
-    appended = np.array([frame.batch.timestamp_type == 1 for frame in frames])
-    base = np.array(
-        [
-            f.batch.max_timestamp if at_append else f.batch.first_timestamp
-            for f, at_append in zip(frames, appended, strict=True)
-        ],
-        dtype=np.int64,
-    )
+    base = _column(headers, "first_timestamp")
+    appended = _column(headers, "attributes") & APPEND_TIME != 0
     if appended.any():  # the broker's clock stands for the whole batch
+        base = np.where(appended, _column(headers, "max_timestamp"), base)
         delta = np.where(np.repeat(appended, counts), 0, delta)
     return np.repeat(base, counts) + delta
 
 
-def binary_views(buffer: bytearray, start: Int64Array, length: Int64Array) -> pa.Array:
+def binary_views(buffer: bytes, start: Int64Array, length: IntArray) -> pa.Array:
     """Arrow `binary_view` array over a buffer, without a copy; a negative length is null.
 
     Args:

@@ -418,8 +418,13 @@ MOVES = {
     "class gone": ("del Fetcher.PartitionRecords", "PartitionRecords"),
     "method gone": ("del Fetcher.PartitionRecords._is_batch_aborted", "_is_batch_aborted"),
     "other parameters": ("Fetcher.PartitionRecords.take = lambda self, n, more: []", "take takes"),
-    "attribute gone": ("del DefaultRecordBatch.records_count", "records_count"),
+    "attribute gone": ("del DefaultRecordBatch.validate_crc", "validate_crc"),
     "class not used": ("Fetcher._parse_fetched_data = lambda self: None", "does not use PartitionRecords"),
+    "transport reads elsewhere": (
+        "KafkaTCPTransport._sock_recv = KafkaTCPTransport._read_from_sock = read_all",
+        "_sock_recv",
+    ),
+    "parser keeps its frame elsewhere": ("KafkaProtocol.receive_bytes = receive_elsewhere", "large pieces"),
     "values changed": ("DefaultRecordBatch._read_msg = upper(DefaultRecordBatch._read_msg)", "does not give the rows"),
 }
 
@@ -429,7 +434,13 @@ def test_a_release_that_moves_the_seam_is_noticed_and_said(name: str) -> None:
     move, expected = MOVES[name]
     program = f"""
 from kafka.consumer.fetcher import Fetcher
+from kafka.net.transport import KafkaTCPTransport
+from kafka.protocol.parser import KafkaProtocol
 from kafka.record.default_records import DefaultRecordBatch
+def read_all(self):
+    pass
+def receive_elsewhere(self, data):
+    return []
 def upper(read):
     def read_upper(self):
         record = read(self)
