@@ -251,24 +251,27 @@ class Objects:
             (first == self.starts[rows]) & (self.data[ends - 1] == _CLOSE) & (ends - 1 >= colons[-1] + shape.gap)
         )
         for literal, colon in zip(shape.literals, colons, strict=True):
-            begin = colon + (shape.gap - len(literal))
-            for offset, words in _pairs_in(literal):
-                found = self._pairs[begin + offset if offset else begin]
-                for column, (word, mask) in enumerate(words):
-                    same &= (found[:, column] if mask is None else found[:, column] & mask) == word
+            for back, words in _in_pairs(literal):
+                found = self._pairs[colon + (shape.gap - back)]
+                for half, (word, mask) in enumerate(words):
+                    same &= (found[:, half] if mask is None else found[:, half] & mask) == word
         return same
 
 
-def _pairs_in(literal: bytes) -> Iterator[tuple[int, list[tuple[np.uint64, np.uint64 | None]]]]:
-    """A literal as pairs of words to compare: offset, and the words, with a mask where one is filled in part."""
+@functools.lru_cache(maxsize=1_024)
+def _in_pairs(literal: bytes) -> list[tuple[int, list[tuple[np.uint64, np.uint64 | None]]]]:
+    """A literal as pairs of words to compare: how far from its end they begin, and the words.
+
+    A word that the literal does not fill has a mask.
+    """
     last = len(literal) - _PAIR_BYTES
+    found = []
     for offset in [*range(0, last, _PAIR_BYTES), max(last, 0)]:
         middle = offset + _WORD_BYTES
         parts = (literal[offset:middle], literal[middle : offset + _PAIR_BYTES])
-        yield (
-            offset,
-            [(_word(part), None if len(part) == _WORD_BYTES else LOW_BYTES[len(part)]) for part in parts if part],
-        )
+        words = [(_word(part), None if len(part) == _WORD_BYTES else LOW_BYTES[len(part)]) for part in parts if part]
+        found.append((len(literal) - offset, words))
+    return found
 
 
 def _alike(names: Words, edges: Positions, counts: Positions, wanted: Mask) -> Iterator[Positions]:

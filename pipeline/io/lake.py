@@ -23,6 +23,7 @@ from pipeline.commits import Commit, FileEntry
 from pipeline.errors import ConfigError, RetryableError, SchemaError
 from pipeline.events import TABLE_SCHEMAS
 from pipeline.land import Section
+from pipeline.text_views import is_view
 
 FOOTER_KEY: Final = b"stillwatch"
 """Key of the Parquet footer's entry that says which offsets a file belongs to, in JSON."""
@@ -261,6 +262,7 @@ def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
         use_dictionary=[name for name in names if name not in _PLAIN + _DELTA],
         column_encoding={name: "DELTA_BINARY_PACKED" for name in _DELTA if name in names},
         write_page_index=True,
+        write_statistics=[field.name for field in section.rows.schema if _has_useful_bounds(field)],
         sorting_columns=[pq.SortingColumn(names.index(name)) for name in order],
         bloom_filter_options={"account_id": {"ndv": max(1, min(len(section.rows), ROW_GROUP_ROWS)), "fpp": 0.01}}
         if events
@@ -270,6 +272,11 @@ def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
         writer.write_table(section.rows, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
     return sink.getvalue()
+
+
+def _has_useful_bounds(field: pa.Field) -> bool:
+    """Whether the least and greatest of many values tell a reader anything: those of unsorted texts do not."""
+    return field.name == "account_id" or not (pa.types.is_string(field.type) or is_view(field.type))
 
 
 def _name(commit: Commit) -> str:

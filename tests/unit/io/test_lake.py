@@ -218,8 +218,10 @@ def test_files_are_sorted_compressed_and_indexed(lake: Lake) -> None:
         for number in range(metadata.num_columns):
             column = group.column(number)
             assert column.compression == "ZSTD"
-            assert column.has_column_index
             assert column.has_offset_index
+            # Least and greatest values are kept where they tell something: not of texts that are in no order.
+            unsorted = column.physical_type == "BYTE_ARRAY" and names[number] not in ("account_id", "raw")
+            assert column.has_column_index != unsorted
         order = ["offset"] if file.table_name == "rejects" else ["account_id", "event_time", "offset"]
         assert [names[key.column_index] for key in group.sorting_columns] == order
         rows = pq.read_table(lake.root / file.path, columns=order, partitioning=None).to_pylist()
