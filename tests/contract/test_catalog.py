@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from pipeline.batch import Partition
 from pipeline.commits import Claim, Commit, FileEntry, Hole
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
-from pipeline.io import catalog as catalog_module
+from pipeline.io import catalog_engine
 from pipeline.io.catalog import Catalog, sqlite_url, url_without_password
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
@@ -357,7 +357,7 @@ def test_two_owners_of_a_new_partition_agree_on_its_first_offset(url: str, catal
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog_module, "LOCK_WAIT_S", 0.3)
+    monkeypatch.setattr(catalog_engine, "LOCK_WAIT_S", 0.3)
 
 
 @pytest.fixture
