@@ -40,14 +40,38 @@ class Polled:
     records: Sequence[Records]
 
 
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """What a partition's log held at one moment.
+
+    Attributes:
+        first: offset of the first record that it still holds.
+        end: the offset after its last readable record.
+    """
+
+    first: int
+    end: int
+
+
+class Survey(Protocol):
+    """A question to Kafka about a partition's log, asked and not waited for."""
+
+    def result(self) -> LogRange | None:
+        """The answer, or None while there is none yet.
+
+        Raises:
+            RetryableError: none came in time, or an error: ask again.
+        """
+
+
 class Source(Protocol):
     """A member of a consumer group; `pipeline.io.kafka.KafkaSource`."""
 
     def poll(self, timeout_s: float) -> Polled:
         """Wait for records."""
 
-    def range_of(self, partition: Partition) -> tuple[int, int]:
-        """First offset that the log still holds, and the one after its last readable record."""
+    def survey(self, partition: Partition) -> Survey:
+        """Ask what the log holds; does not wait."""
 
     def read_from(self, partition: Partition, offset: int) -> bool:
         """Begin to read a partition at an offset; false if it is no longer this member's."""

@@ -30,11 +30,13 @@ from typing import Final
 import structlog
 
 from pipeline.batch import Decoded, Partition, Records
-from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.commits import Claim, Commit, FileEntry
 from pipeline.decode import Decoder
-from pipeline.errors import FencedError, OffsetGapError, RetryableError
+from pipeline.errors import FencedError, RetryableError
 from pipeline.land import sections
+from pipeline.opening import Opener, Opening
 from pipeline.ports import Assigned, Clock, Gone, Ledger, OutOfRange, Source, Storage
+from pipeline.waiting import Wait
 
 POLL_S: Final = 0.2
 """How long a poll waits at most: bounds how late a stop or a file's age is noticed."""
@@ -132,10 +134,14 @@ class Stream:
             step: called after each step of a commit with its name; for tests that crash there.
         """
         self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
-        self._limits, self._worker, self._accepted_holes, self._step = limits, worker, accepted_holes, step
+        self._limits, self._worker, self._step = limits, worker, step
+        self._opener = Opener(
+            source, storage, ledger, clock, accepted_holes=accepted_holes, start_latest=limits.start_latest
+        )
         self._decoder = Decoder()
         self._owned: dict[Partition, _Owned] = {}
-        self._unopened: dict[Partition, None] = {}
+        self._unopened: dict[Partition, Opening] = {}
+        self._opening_wait = Wait()
         self._ends: dict[Partition, int] = {}
         self._failing_since_s: float | None = None
         self._retry_at_s = 0.0
@@ -178,6 +184,7 @@ class Stream:
         if not self.exhausted:
             self._note_positions()
         self._try(self._open_and_write)
+        self._mind_unanswered()
 
     @property
     def exhausted(self) -> bool:
@@ -216,13 +223,13 @@ class Stream:
     def _rebalanced(self, event: Assigned | Gone | OutOfRange) -> Sequence[Partition]:
         if isinstance(event, OutOfRange):
             self._drop(event.partition)
-            self._unopened[event.partition] = None
+            self._unopened[event.partition] = self._opener.begin(event.partition)
             return [event.partition]
         for partition in event.partitions:
             self._drop(partition)
             self._unopened.pop(partition, None)
             if isinstance(event, Assigned):
-                self._unopened[partition] = None
+                self._unopened[partition] = self._opener.begin(partition)
         self.assigned_once |= isinstance(event, Assigned)
         if event.partitions:
             what = "partitions assigned" if isinstance(event, Assigned) else "partitions gone"
@@ -235,45 +242,45 @@ class Stream:
         if own is not None and own.rows:
             log.info("rows dropped, to be read again", partition=str(partition), rows=own.rows, offset=own.first_offset)
 
-    def _open(self, partition: Partition) -> None:
-        """Take a partition over, finish what its former owner left, and read on from the catalog's offset."""
-        if self._source.position(partition) is None:
-            return  # gone again already: taking it over now would only shut its owner out
-        leftovers = self._storage.leftovers(partition)  # before the take-over: what comes later is not ours to judge
-        claim = self._ledger.take(partition)
-        first, end = self._source.range_of(partition)
-        if claim is None:
-            claim = self._ledger.start_at(partition, end if self._limits.start_latest else first)
-        pending = self._ledger.pending(partition)
-        for commit, files in pending.items():
-            self._storage.place(commit, files)
-            self._ledger.publish(commit.commit_id)
-            log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
-        swept = self._storage.sweep(partition, leftovers)
-        if swept:
-            log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
-        offset = self._check_range(claim, first, end)
-        if self._source.read_from(partition, offset):
-            self._owned[partition] = _Owned(claim, offset, offset, end)
-            self._ends.setdefault(partition, end)
-            log.info("reading", partition=str(partition), offset=offset, behind=end - offset)
+    def _open_what_is_assigned(self) -> None:
+        """Take over what was assigned, and read on from the catalog's offset; a partition without an answer waits."""
+        for partition, opening in list(self._unopened.items()):
+            if self._source.position(partition) is None:  # gone again: taking it over would only shut its owner out
+                del self._unopened[partition]
+                continue
+            try:
+                opened = self._opener.advance(opening)
+            except FencedError as error:  # another worker opened it between our look and our step: look again
+                log.info("fenced while opening", partition=str(partition), reason=str(error))
+                self._unopened[partition] = self._opener.begin(partition)
+                continue
+            if opened is None:
+                continue
+            del self._unopened[partition]
+            if self._source.read_from(partition, opened.offset):
+                self._owned[partition] = _Owned(opened.claim, opened.offset, opened.offset, opened.end)
+                self._ends.setdefault(partition, opened.end)
+                behind = opened.end - opened.offset
+                log.info("reading", partition=str(partition), offset=opened.offset, behind=behind)
 
-    def _check_range(self, claim: Claim, first: int, end: int) -> int:
-        """The offset to read from; stops the job where the log does not hold it."""
-        stored = claim.next_offset
-        if stored > end:
-            raise OffsetGapError(
-                f"{claim.partition}: the lake is at offset {stored}, but the topic ends at {end}: it was truncated or "
-                "made anew. Name the new topic differently, or give it a new lake"
+    def _mind_unanswered(self) -> None:
+        """Say which partitions wait for a broker's answer, while the others are read; give up after `retry_s`."""
+        stuck = [opening for opening in self._unopened.values() if opening.unanswered]
+        if not stuck:
+            if self._opening_wait.is_over():
+                log.info("all partitions are opened")
+            return
+        first = min(stuck, key=lambda opening: opening.since_s)
+        waiting_s = self._clock.elapsed_s() - first.since_s
+        if waiting_s >= self._limits.retry_s:
+            raise RetryableError(f"gave up after {waiting_s:.0f} s: {first.partition} cannot be opened: {first.reason}")
+        if self._opening_wait.is_due(waiting_s):
+            log.warning(
+                "partitions wait for their broker to answer; the others are read",
+                partitions=", ".join(str(opening.partition) for opening in stuck),
+                waiting_s=round(waiting_s, 1),
+                reason=first.reason,
             )
-        if stored >= first:
-            return stored
-        hole = self._ledger.note_hole(claim.partition, stored, first, self._clock.now_us())
-        if str(hole) in self._accepted_holes:
-            self._ledger.accept_hole(hole, self._clock.now_us())
-            log.warning("stepped over a hole", hole=str(hole), offsets=first - stored)
-            return first
-        raise OffsetGapError(_hole_in_words(hole))
 
     # ---- rows
 
@@ -283,7 +290,7 @@ class Stream:
                 "records came again: reading anew", partition=str(records.partition), offset=int(records.offsets[0])
             )
             self._drop(records.partition)
-            self._unopened[records.partition] = None
+            self._unopened[records.partition] = self._opener.begin(records.partition)
             return
         if len(records):
             decoded = self._decoder.decode(records)
@@ -322,13 +329,7 @@ class Stream:
     # ---- writing
 
     def _open_and_write(self) -> None:
-        for partition in list(self._unopened):
-            try:
-                self._open(partition)
-            except FencedError as error:  # another worker opened it between our look and our step: look again
-                log.info("fenced while opening", partition=str(partition), reason=str(error))
-                continue
-            self._unopened.pop(partition, None)
+        self._open_what_is_assigned()
         self._write_due(all_of_it=False)
 
     def _write_due(self, *, all_of_it: bool) -> None:
@@ -366,7 +367,7 @@ class Stream:
             self.progress.fenced += 1
             self._storage.discard(own.writing.commit)
             self._drop(partition)
-            self._unopened[partition] = None
+            self._unopened[partition] = self._opener.begin(partition)
             return
         self._count(own.writing)
         own.first_offset, own.writing = own.writing.commit.next_offset, None
@@ -434,11 +435,3 @@ class Stream:
         self._tries += 1
         self.progress.failing = str(error)
         log.warning("waiting to try again", reason=str(error), failing_s=round(failing_s, 1), next_try_s=wait_s)
-
-
-def _hole_in_words(hole: Hole) -> str:
-    return (
-        f"{hole.partition}: Kafka no longer holds offsets {hole.first_offset} to {hole.next_offset - 1} "
-        f"({hole.next_offset - hole.first_offset} in all), which were never landed. Nothing was skipped. It is on "
-        f"record as a hole; to go on without these records run again with --accept-hole {hole}"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.batch import Partition, Records
 from pipeline.errors import RetryableError
-from pipeline.ports import Assigned, Gone, OutOfRange, Polled
+from pipeline.ports import Assigned, Gone, LogRange, OutOfRange, Polled
 
 NEVER_READ = 0
 """Where an assigned partition stands until `read_from`; it is paused, as `KafkaSource` has it."""
@@ -102,6 +102,8 @@ class FakeMember:
         self.told: set[Partition] = set()
         self.records_max = 12
         self.down = False
+        self.mute: set[Partition] = set()
+        self.survey_waits: Sequence[int] = (0, 0, 1, 3)
 
     def learn(self, *, gone: Iterable[Partition], assigned: Iterable[Partition]) -> None:
         """What the coordinator has decided; noticed at the next poll."""
@@ -158,9 +160,8 @@ class FakeMember:
             if offsets or self._rng.random() < 0.5:  # a fetch of nothing but markers may show, or may not
                 yield records_of(partition, {offset: log.records[offset] for offset in offsets}, stop)
 
-    def range_of(self, partition: Partition) -> tuple[int, int]:
-        self._answer()
-        return self._kafka.logs[partition].start, self._kafka.logs[partition].end
+    def survey(self, partition: Partition) -> FakeSurvey:
+        return FakeSurvey(self, partition, self._kafka.logs[partition], waits=self._rng.choice(self.survey_waits))
 
     def read_from(self, partition: Partition, offset: int) -> bool:
         if partition not in self._places:
@@ -188,6 +189,25 @@ class FakeMember:
     def _answer(self) -> None:
         if self.down:
             raise RetryableError("the broker is down")
+
+
+@dataclass
+class FakeSurvey:
+    """An answer that may take some looks; what it says was true when the question reached the broker."""
+
+    member: FakeMember
+    partition: Partition
+    log: FakeLog
+    waits: int
+
+    def __post_init__(self) -> None:
+        self._held = LogRange(self.log.start, self.log.end)
+
+    def result(self) -> LogRange | None:
+        if self.member.down or self.partition in self.member.mute:
+            raise RetryableError("the broker does not answer")
+        self.waits -= 1
+        return self._held if self.waits < 0 else None
 
 
 def records_of(partition: Partition, records: Mapping[int, tuple[bytes | None, int]], next_offset: int) -> Records:

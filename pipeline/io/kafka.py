@@ -23,6 +23,7 @@ from pipeline.batch import Partition, Records
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, RetryableError, UnreadableError
 from pipeline.io import columnar
+from pipeline.io.kafka_questions import KafkaSurvey
 from pipeline.io.records import to_records
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
 
@@ -42,7 +43,7 @@ OURS: Final = (
 """Client settings that the job's correctness hangs on."""
 
 ANSWER_MS: Final = 15_000
-"""How long the broker may take to answer a question that the job cannot go on without."""
+"""How long the brokers may take to answer at start, before the job gives up."""
 
 _REFUSED: Final = (
     kafka_errors.SaslAuthenticationFailedError,
@@ -82,7 +83,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             self._consumer.bootstrap(timeout_ms=ANSWER_MS)
             topics = self._consumer.topics()
         except _REFUSED as error:
-            raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
+            raise self._in_words(error) from error
         except (kafka_errors.KafkaError, ValueError, AssertionError, OSError) as error:
             raise self._unreachable(error) from error
         if self._settings.topic not in topics:
@@ -128,26 +129,15 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             ) from error
         except kafka_errors.NoOffsetForPartitionError:
             pass  # polled between an assignment and its listener, which sets the position
-        except _REFUSED as error:
-            raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
         except kafka_errors.CorruptRecordError as error:  # not to be polled again: kafka-python may loop on it for ever
             raise UnreadableError(f"the broker sent records that cannot be read: {error}") from error
         except kafka_errors.KafkaError as error:
-            raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
+            raise self._in_words(error) from error
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))
 
-    def range_of(self, partition: Partition) -> tuple[int, int]:
-        """First offset that the log still holds, and the one after its last readable record.
-
-        Raises:
-            RetryableError: the broker does not answer.
-        """
-        where = TopicPartition(*partition)
-        try:
-            first = self._consumer.beginning_offsets([where], timeout_ms=ANSWER_MS)[where]
-            return first, self._consumer.end_offsets([where], timeout_ms=ANSWER_MS)[where]
-        except kafka_errors.KafkaError as error:
-            raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
+    def survey(self, partition: Partition) -> KafkaSurvey:
+        """Ask what a partition's log holds; does not wait."""
+        return KafkaSurvey(self._consumer, TopicPartition(*partition), self._in_words)
 
     def read_from(self, partition: Partition, offset: int) -> bool:
         """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's."""
@@ -265,6 +255,11 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
                 act(TopicPartition(*partition))
             except _NOT_ASSIGNED:
                 log.debug("partition is no longer assigned", partition=str(partition))
+
+    def _in_words(self, error: Exception) -> ConfigError | RetryableError:
+        if isinstance(error, _REFUSED):
+            return ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}")
+        return RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}")
 
     def _unreachable(self, error: Exception) -> RetryableError | ConfigError:
         if isinstance(error, kafka_errors.KafkaError | OSError):

@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import structlog
 
 from pipeline.batch import Partition
-from pipeline.commits import Hole
+from pipeline.commits import Claim, Hole
 from pipeline.errors import OffsetGapError, RetryableError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
@@ -312,6 +313,64 @@ def test_a_broker_that_goes_away_and_comes_back_costs_nothing(site: Site) -> Non
     assert site.offsets() == list(range(10))
 
 
+def test_a_partition_whose_broker_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
+    """It is asked for again and again, aloud after a while, and read once it answers; the others are landed meanwhile."""
+    site = Site(tmp_path)
+    site.kafka = FakeKafka(partitions=3)
+    for partition, log in site.kafka.logs.items():
+        for _ in range(10):
+            log.append(event(partition, log.end, random.Random(0)))
+    stream, member = site.worker(file_age_s=1.0, retry_s=1e9)
+    member.mute = {P0}
+    with structlog.testing.capture_logs() as logged:
+        rounds(stream, lambda: stream.progress.commits >= 2)
+        assert P0 not in stream.owned
+        assert site.offsets() == sorted([*range(10)] * 2)
+        assert site.clock.elapsed_s() < 5, "nobody waited for it"
+        rounds(stream, lambda: site.clock.elapsed_s() > 100, most=1000)
+        said = [line for line in logged if line["event"].startswith("partitions wait for their broker")]
+        assert [line["partitions"] for line in said] == ["access-0"] * 4, "after 10, 20, 40 and 80 seconds"
+        assert not stream.caught_up()
+        member.mute = set()
+        rounds(stream, stream.caught_up)
+    assert [line["log_level"] for line in logged if line["event"] == "all partitions are opened"] == ["info"]
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert site.offsets() == sorted([*range(10)] * 3)
+    site.catalog.close()
+
+
+def test_a_partition_that_cannot_be_opened_ends_the_job_after_retry_s(site: Site) -> None:
+    stream, member = site.worker(retry_s=30.0)
+    member.mute = {P0}
+    with pytest.raises(
+        RetryableError, match=r"gave up after 3\d s: access-0 cannot be opened: the broker does not ans"
+    ):
+        rounds(stream, lambda: False)
+    assert 30 <= site.clock.elapsed_s() <= 36
+
+
+def test_what_kafka_said_before_another_worker_began_the_partition_is_not_held_against_it(site: Site) -> None:
+    """Both open a partition that was never read; the other is quicker and lands records that our answer knows not of."""
+    site.produce(5)
+
+    class Slow(Catalog):
+        def start_at(self, partition: Partition, offset: int) -> Claim:
+            self.start_at = super().start_at  # type: ignore[method-assign]  # only the first time
+            site.produce(5)
+            site.land()
+            return super().start_at(partition, offset)
+
+    stream, member = site.worker(ledger=Slow(site.catalog._engine))
+    member.survey_waits = (0,)
+    with structlog.testing.capture_logs() as logged:
+        rounds(stream, lambda: any(line["event"] == "partitions gone" for line in logged))
+        site.kafka.assign({P0: member})
+        rounds(stream, stream.caught_up)
+    assert "fenced while opening" in [line["event"] for line in logged]
+    assert site.offsets() == list(range(10))
+    assert stream.owned == {P0: 10}
+
+
 def test_flush_writes_even_while_the_broker_is_away(site: Site) -> None:
     site.produce(5)
     stream, member = site.worker()
@@ -377,8 +436,7 @@ def test_a_worker_that_sweeps_late_spares_what_the_next_owner_has_staged(site: S
         site.kafka.leave(member)
 
     late, late_member = site.worker(storage=Frozen())
-    rounds(late, lambda: bool(late.owned))
-    assert site.catalog.pending(), "committed, not placed"
+    rounds(late, lambda: bool(site.catalog.pending()))  # swept; the other's commit is made, its files not placed
     site.kafka.leave(late_member)
     site.land()
     assert site.offsets() == list(range(10))
