@@ -6,6 +6,7 @@ answer holds up no other.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ from pipeline.batch import Partition
 from pipeline.commits import Claim, Hole
 from pipeline.errors import FencedError, OffsetGapError, RetryableError
 from pipeline.ports import Clock, Ledger, LogRange, Source, Storage, Survey
+from pipeline.waiting import Wait
 
 ASK_AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
 """Waits between questions to a broker that does not answer; the last one repeats.  Each partition has its own."""
@@ -65,7 +67,7 @@ class Opened:
 class Opener:
     """Opens partitions, a step at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # four ports, and what to do with them
         self,
         source: Source,
         storage: Storage,
@@ -74,9 +76,11 @@ class Opener:
         *,
         accepted_holes: frozenset[str],
         start_latest: bool,
+        retry_s: float,
     ) -> None:
         self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
-        self._accepted_holes, self._start_latest = accepted_holes, start_latest
+        self._accepted_holes, self._start_latest, self._retry_s = accepted_holes, start_latest, retry_s
+        self._wait = Wait()
 
     def begin(self, partition: Partition) -> Opening:
         """Note that a partition is to be opened."""
@@ -107,6 +111,29 @@ class Opener:
         if claim.next_offset != offset:  # what Kafka said is older than what that worker did since
             raise FencedError(f"{partition}: another worker has begun it, and is at offset {claim.next_offset}")
         return claim
+
+    def mind(self, openings: Iterable[Opening]) -> None:
+        """Say which partitions wait for their broker while the others are read.
+
+        Raises:
+            RetryableError: one has waited for longer than `retry_s`.
+        """
+        stuck = [opening for opening in openings if opening.unanswered]
+        if not stuck:
+            if self._wait.is_over():
+                log.info("all partitions are opened")
+            return
+        first = min(stuck, key=lambda opening: opening.since_s)
+        waiting_s = self._clock.elapsed_s() - first.since_s
+        if waiting_s >= self._retry_s:
+            raise RetryableError(f"gave up after {waiting_s:.0f} s: {first.partition} cannot be opened: {first.reason}")
+        if self._wait.is_due(waiting_s):
+            log.warning(
+                "partitions wait for their broker to answer; the others are read",
+                partitions=", ".join(str(opening.partition) for opening in stuck),
+                waiting_s=round(waiting_s, 1),
+                reason=first.reason,
+            )
 
     def _take(self, opening: Opening) -> None:
         """Take the partition over in the catalog, and finish what its former owner left."""

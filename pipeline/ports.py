@@ -67,8 +67,16 @@ class Survey(Protocol):
 class Source(Protocol):
     """A member of a consumer group; `pipeline.io.kafka.KafkaSource`."""
 
+    @property
+    def address(self) -> str:
+        """Where its brokers are asked for, in words for people."""
+
+    @property
+    def silent_s(self) -> float:
+        """How long polls have waited by now without an answer from any broker; 0 once one answers."""
+
     def poll(self, timeout_s: float) -> Polled:
-        """Wait for records."""
+        """Wait for records; while no broker answers there are none, which is no error."""
 
     def survey(self, partition: Partition) -> Survey:
         """Ask what the log holds; does not wait."""

@@ -36,7 +36,7 @@ from pipeline.errors import FencedError, RetryableError
 from pipeline.land import sections
 from pipeline.opening import Opener, Opening
 from pipeline.ports import Assigned, Clock, Gone, Ledger, OutOfRange, Source, Storage
-from pipeline.waiting import Wait
+from pipeline.waiting import SilenceWatch
 
 POLL_S: Final = 0.2
 """How long a poll waits at most: bounds how late a stop or a file's age is noticed."""
@@ -72,6 +72,12 @@ class Progress:
     bytes: int = 0
     fenced: int = 0
     failing: str = ""
+    unheard: str = ""
+
+    @property
+    def waits_for(self) -> str:
+        """What outside is away, in words; empty while all is well."""
+        return "; ".join(filter(None, (self.unheard, self.failing)))
 
 
 @dataclass(slots=True)
@@ -136,12 +142,13 @@ class Stream:
         self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
         self._limits, self._worker, self._step = limits, worker, step
         self._opener = Opener(
-            source, storage, ledger, clock, accepted_holes=accepted_holes, start_latest=limits.start_latest
-        )
+            source, storage, ledger, clock, accepted_holes=accepted_holes,
+            start_latest=limits.start_latest, retry_s=limits.retry_s,
+        )  # fmt: skip
         self._decoder = Decoder()
         self._owned: dict[Partition, _Owned] = {}
         self._unopened: dict[Partition, Opening] = {}
-        self._opening_wait = Wait()
+        self._silence = SilenceWatch(source, clock, limits.retry_s)
         self._ends: dict[Partition, int] = {}
         self._failing_since_s: float | None = None
         self._retry_at_s = 0.0
@@ -172,6 +179,7 @@ class Stream:
             self._failed(error)
             self._clock.sleep(POLL_S)
             return
+        self.progress.unheard = self._silence.look()
         touched: set[Partition] = set()
         for event in polled.events:
             touched.update(self._rebalanced(event))
@@ -184,7 +192,7 @@ class Stream:
         if not self.exhausted:
             self._note_positions()
         self._try(self._open_and_write)
-        self._mind_unanswered()
+        self._opener.mind(self._unopened.values())
 
     @property
     def exhausted(self) -> bool:
@@ -262,25 +270,6 @@ class Stream:
                 self._ends.setdefault(partition, opened.end)
                 behind = opened.end - opened.offset
                 log.info("reading", partition=str(partition), offset=opened.offset, behind=behind)
-
-    def _mind_unanswered(self) -> None:
-        """Say which partitions wait for a broker's answer, while the others are read; give up after `retry_s`."""
-        stuck = [opening for opening in self._unopened.values() if opening.unanswered]
-        if not stuck:
-            if self._opening_wait.is_over():
-                log.info("all partitions are opened")
-            return
-        first = min(stuck, key=lambda opening: opening.since_s)
-        waiting_s = self._clock.elapsed_s() - first.since_s
-        if waiting_s >= self._limits.retry_s:
-            raise RetryableError(f"gave up after {waiting_s:.0f} s: {first.partition} cannot be opened: {first.reason}")
-        if self._opening_wait.is_due(waiting_s):
-            log.warning(
-                "partitions wait for their broker to answer; the others are read",
-                partitions=", ".join(str(opening.partition) for opening in stuck),
-                waiting_s=round(waiting_s, 1),
-                reason=first.reason,
-            )
 
     # ---- rows
 
@@ -404,7 +393,7 @@ class Stream:
             files=len(files),
         )
 
-    # ---- when the lake or the catalog fails
+    # ---- when Kafka, the lake or the catalog fails
 
     def _try(self, act: Callable[[], None]) -> None:
         """Do something that may fail for a while; while it fails everything is paused, and polling goes on."""

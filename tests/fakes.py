@@ -102,6 +102,11 @@ class FakeMember:
         self.told: set[Partition] = set()
         self.records_max = 12
         self.down = False
+        """No broker answers: to a poll that is silence, and no error."""
+        self.failing = False
+        """Polls raise."""
+        self.silent_s = 0.0
+        self.address = "fake:9092"
         self.mute: set[Partition] = set()
         self.survey_waits: Sequence[int] = (0, 0, 1, 3)
 
@@ -115,7 +120,13 @@ class FakeMember:
         self.told = (self.told - set(gone)) | set(assigned)
 
     def poll(self, timeout_s: float) -> Polled:
-        self._answer()
+        if self.failing:
+            raise RetryableError("the broker fails")
+        if self.down:
+            self._clock.sleep(timeout_s)
+            self.silent_s += timeout_s
+            return Polled([], [])
+        self.silent_s = 0.0
         early = self._rng.random() < 0.3  # what was fetched before a rebalance may come with it
         out_of_range, records = self._fetched() if early else ([], [])
         events: list[Assigned | Gone | OutOfRange] = list(self._rebalanced())
@@ -185,10 +196,6 @@ class FakeMember:
 
     def hint(self, offsets: Mapping[Partition, int]) -> None:
         self._kafka.hinted.update(offsets)
-
-    def _answer(self) -> None:
-        if self.down:
-            raise RetryableError("the broker is down")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from pipeline.batch import Partition, Records
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, RetryableError, UnreadableError
 from pipeline.io import columnar
-from pipeline.io.kafka_questions import KafkaSurvey
+from pipeline.io.kafka_questions import KafkaSurvey, answered_at_s, ask_anything
 from pipeline.io.records import to_records
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
 
@@ -44,6 +45,14 @@ OURS: Final = (
 
 ANSWER_MS: Final = 15_000
 """How long the brokers may take to answer at start, before the job gives up."""
+
+RECONNECT_MS_MAX: Final = 5_000
+"""How long the client waits at most before it tries to reach a broker again: how much longer than the broker itself an
+outage lasts.  Its own default is 30 s."""
+
+ASK_AFTER_S: Final = 2.0
+"""After so much silence the brokers are asked for something, and what they said of the lag counts as out of date.
+Well above the half second after which a broker answers a fetch that finds nothing."""
 
 _REFUSED: Final = (
     kafka_errors.SaslAuthenticationFailedError,
@@ -68,7 +77,18 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         self._settings = settings
         self._events: queue.SimpleQueue[Assigned | Gone] = queue.SimpleQueue()
         self._consumer: Any = None
+        self._answered_at_s = self._silent_s = 0.0
         self.columnar = False
+
+    @property
+    def address(self) -> str:
+        """The brokers that are asked first."""
+        return self._settings.bootstrap
+
+    @property
+    def silent_s(self) -> float:
+        """How long polls have waited by now without an answer from any broker; 0 once one answers."""
+        return self._silent_s
 
     def open(self) -> None:
         """Connect, check the topic, join the group.
@@ -118,6 +138,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """
         out_of_range: list[OutOfRange] = []
         found: Mapping[TopicPartition, list[Any]] = {}
+        began_s = time.monotonic()
         try:
             found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
@@ -133,6 +154,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             raise UnreadableError(f"the broker sent records that cannot be read: {error}") from error
         except kafka_errors.KafkaError as error:
             raise self._in_words(error) from error
+        finally:
+            self._listen(began_s, timeout_s)
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))
 
     def survey(self, partition: Partition) -> KafkaSurvey:
@@ -173,15 +196,34 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             self._consumer.commit_async(known)
 
     def lag(self, partitions: Iterable[Partition]) -> int | None:
-        """Records that the broker holds beyond this member's positions, as far as its last answers told."""
-        total = 0
+        """Records that the brokers hold beyond this member's positions.
+
+        Returns:
+            None where that is not known: before the first answer, while no broker answers, and of paused partitions.
+        """
+        if self._silent_s >= ASK_AFTER_S:
+            return None
+        total, paused = 0, self._consumer.paused()
         for partition in partitions:
             where = TopicPartition(*partition)
+            if where in paused or where not in self._consumer.assignment():
+                return None
             high, position = self._consumer.highwater(where), self.position(partition)
             if high is None or position is None:
                 return None
             total += max(0, high - position)
         return total
+
+    def _listen(self, began_s: float, timeout_s: float) -> None:
+        """Count the silence after a poll."""
+        heard_at_s = answered_at_s(self._consumer)
+        if heard_at_s > self._answered_at_s:
+            self._answered_at_s, self._silent_s = heard_at_s, 0.0
+            return
+        # Bounded: a process that was frozen itself, or a machine that was suspended, has not waited for any broker.
+        self._silent_s += min(time.monotonic() - began_s, timeout_s + 1.0)
+        if self._silent_s >= ASK_AFTER_S:
+            ask_anything(self._consumer)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note new partitions; they stand paused, at an offset that is never read, until `read_from`."""
@@ -208,6 +250,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             "max_partition_fetch_bytes": 8 << 20,
             "client_id": "stillwatch",
             "bootstrap_timeout_ms": ANSWER_MS,
+            "reconnect_backoff_max_ms": RECONNECT_MS_MAX,
             "heartbeat_interval_ms": min(3_000, session_timeout_ms // 3),
             **passed_through(settings.kafka, KafkaConsumer.DEFAULT_CONFIG, OURS),
             "bootstrap_servers": settings.bootstrap.split(","),

@@ -1,6 +1,6 @@
-"""Questions to Kafka that `KafkaConsumer` asks only by waiting for the answer, asked without waiting.
+"""What `KafkaConsumer` knows but does not tell, and asks only by waiting for the answer.
 
-kafka-python does its talking on a thread of its own; what is started here runs there.
+kafka-python does its talking on a thread of its own; what is asked here is asked there, and nobody waits.
 """
 # ruff: noqa: SLF001  # the consumer's parts are private, and its public methods wait
 
@@ -57,3 +57,18 @@ class KafkaSurvey:
     async def _offset(self, which: OffsetSpec) -> int:
         found = await self._consumer._fetcher._fetch_offsets_by_times_async({self._where: which}, SURVEY_MS)
         return int(found[self._where].offset)
+
+
+def answered_at_s(consumer: Any) -> float:
+    """When a broker last answered on a connection that is up, by `time.monotonic`; 0 where there is none.
+
+    A connection that is merely accepted does not count: a broker's machine does that for a process that hangs.
+    """
+    # list() first: kafka-python's thread adds and removes connections meanwhile, and takes their transports away
+    connections = [(it.connected, it.transport) for it in list(consumer._manager._conns.values())]
+    return max((transport.last_read for connected, transport in connections if connected and transport), default=0.0)
+
+
+def ask_anything(consumer: Any) -> None:
+    """Ask a broker for something small: where there is nothing to fetch, silence would tell nothing."""
+    consumer._manager.cluster.request_update()

@@ -298,19 +298,61 @@ def test_a_catalog_that_stays_away_ends_the_job_after_retry_s(site: Site) -> Non
     assert 30 <= site.clock.elapsed_s() <= 36
 
 
-def test_a_broker_that_goes_away_and_comes_back_costs_nothing(site: Site) -> None:
+def test_a_broker_that_fails_and_works_again_costs_nothing(site: Site) -> None:
     site.produce(5)
     stream, member = site.worker()
     rounds(stream, stream.caught_up)
-    member.down = True
+    member.failing = True
     for _ in range(30):
         stream.round()
-    assert "broker is down" in stream.progress.failing
-    member.down = False
+    assert "the broker fails" in stream.progress.waits_for
+    member.failing = False
     site.produce(5)
     rounds(stream, lambda: stream.progress.records == 10)
+    assert stream.progress.waits_for == ""
     assert stream.flush(site.clock.elapsed_s() + 10)
     assert site.offsets() == list(range(10))
+
+
+def test_silence_of_the_broker_is_said_after_ten_seconds_then_ever_more_rarely_and_so_is_its_end(site: Site) -> None:
+    site.produce(5)
+    stream, member = site.worker(retry_s=1e9)
+    rounds(stream, stream.caught_up)
+    began_s = site.clock.elapsed_s()
+    member.down = True
+    with structlog.testing.capture_logs() as logged:
+        rounds(stream, lambda: site.clock.elapsed_s() > began_s + 9)
+        assert logged == [line for line in logged if line["log_level"] == "debug"], "what restarts is not worth a line"
+        assert stream.progress.waits_for == ""
+        rounds(stream, lambda: site.clock.elapsed_s() > began_s + 3_000, most=20_000)
+        said = [line for line in logged if line["event"] == "no Kafka broker answers"]
+        assert [line["silent_s"] for line in said[:4]] == pytest.approx([10, 20, 40, 80], rel=0.05)
+        assert 5 < len(said) < 16, "at most every five minutes in the end"
+        assert {line["bootstrap"] for line in said} == {"fake:9092"}
+        assert len({line["since"] for line in said}) == 1
+        assert "no Kafka broker at fake:9092 has answered since 2026-" in stream.progress.waits_for
+        member.down = False
+        site.produce(5)
+        rounds(stream, lambda: stream.progress.records == 10)
+        assert stream.progress.waits_for == ""
+    assert [line["after_s"] for line in logged if line["event"] == "Kafka answers again"] == [
+        pytest.approx(3_000, abs=2)
+    ]
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert site.offsets() == list(range(10))
+
+
+@pytest.mark.parametrize(("retry_s", "gives_up_s"), ((30.0, 30), (0.0, 10)))
+def test_a_broker_that_stays_silent_ends_the_job_after_retry_s(site: Site, retry_s: float, gives_up_s: int) -> None:
+    stream, member = site.worker(retry_s=retry_s)
+    rounds(stream, stream.caught_up)
+    member.down = True
+    began_s = site.clock.elapsed_s()
+    with pytest.raises(
+        RetryableError, match=rf"gave up after {gives_up_s} s: no Kafka broker at fake:9092 has answered"
+    ):
+        rounds(stream, lambda: False)
+    assert gives_up_s <= site.clock.elapsed_s() - began_s <= gives_up_s + 2
 
 
 def test_a_partition_whose_broker_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
