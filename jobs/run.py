@@ -83,7 +83,8 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     accept_hole: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TOPIC:PARTITION:FIRST-LAST", help="Go on without these offsets, which Kafka has lost; repeatable."
+            metavar="TOPIC:PARTITION:FIRST-LAST",
+            help="Go on without these offsets, which Kafka has lost or replaced; repeatable.",
         ),
     ] = None,
     log_level: Annotated[
@@ -95,8 +96,9 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
 
     Stops on SIGTERM or Ctrl-C with everything that it read written.  Start as many as the topic has partitions.
 
-    Exit codes: 0 done; 1 a bug, with its traceback; 2 a wrong setting; 3 Kafka lost records before they were landed;
-    4 broker, catalog or disk failed for too long; 5 files or catalog are not what Stillwatch wrote.
+    Exit codes: 0 done; 1 a bug, with its traceback; 2 a wrong setting; 3 Kafka lost records before they were landed, or
+    its log is not the one that was landed; 4 broker, catalog or disk failed for too long; 5 files or catalog are not
+    what Stillwatch wrote.
     """
     settings = read_settings(
         config, bootstrap=bootstrap, topic=topic, group=group, lake=lake, catalog=catalog, start=start, fetch=fetch,

@@ -30,7 +30,7 @@ from typing import Final
 import structlog
 
 from pipeline.batch import Decoded, Partition, Records
-from pipeline.commits import Claim, Commit, FileEntry
+from pipeline.commits import Claim, Commit, FileEntry, LogMark
 from pipeline.decode import Decoder
 from pipeline.errors import FencedError, RetryableError
 from pipeline.land import sections
@@ -85,6 +85,7 @@ class _Writing:
     """A commit under way; kept over tries, so that trying again does the same again."""
 
     commit: Commit
+    mark: LogMark
     parts: Sequence[Decoded]
     files: list[FileEntry] | None = None
     committed: bool = False
@@ -100,6 +101,9 @@ class _Owned:
     next_offset: int
     end: int
     """Where the log ended when the partition was opened."""
+
+    topic_id: str
+    """Kafka's id of the topic then; empty: not known."""
 
     parts: list[Decoded] = field(default_factory=list)
     rows: int = 0
@@ -230,8 +234,7 @@ class Stream:
 
     def _rebalanced(self, event: Assigned | Gone | OutOfRange) -> Sequence[Partition]:
         if isinstance(event, OutOfRange):
-            self._drop(event.partition)
-            self._unopened[event.partition] = self._opener.begin(event.partition)
+            self._reopen(event.partition)
             return [event.partition]
         for partition in event.partitions:
             self._drop(partition)
@@ -250,6 +253,12 @@ class Stream:
         if own is not None and own.rows:
             log.info("rows dropped, to be read again", partition=str(partition), rows=own.rows, offset=own.first_offset)
 
+    def _reopen(self, partition: Partition) -> None:
+        """Drop a partition's rows, and look in the catalog where to read on."""
+        self._drop(partition)
+        self._source.pause([partition])  # nothing of it is of use until it is opened
+        self._unopened[partition] = self._opener.begin(partition)
+
     def _open_what_is_assigned(self) -> None:
         """Take over what was assigned, and read on from the catalog's offset; a partition without an answer waits."""
         for partition, opening in list(self._unopened.items()):
@@ -265,8 +274,10 @@ class Stream:
             if opened is None:
                 continue
             del self._unopened[partition]
-            if self._source.read_from(partition, opened.offset):
-                self._owned[partition] = _Owned(opened.claim, opened.offset, opened.offset, opened.end)
+            if self._source.read_from(partition, opened.offset, opened.mark.leader_epoch):
+                self._owned[partition] = _Owned(
+                    opened.claim, opened.offset, opened.offset, opened.end, opened.mark.topic_id
+                )
                 self._ends.setdefault(partition, opened.end)
                 behind = opened.end - opened.offset
                 log.info("reading", partition=str(partition), offset=opened.offset, behind=behind)
@@ -278,8 +289,7 @@ class Stream:
             log.warning(
                 "records came again: reading anew", partition=str(records.partition), offset=int(records.offsets[0])
             )
-            self._drop(records.partition)
-            self._unopened[records.partition] = self._opener.begin(records.partition)
+            self._reopen(records.partition)
             return
         if len(records):
             decoded = self._decoder.decode(records)
@@ -347,7 +357,8 @@ class Stream:
                 committed_at_us=self._clock.now_us(),
                 worker=self._worker,
             )
-            own.writing = _Writing(commit, own.parts)
+            mark = LogMark(own.topic_id, self._source.leader_epoch(partition, own.next_offset))
+            own.writing = _Writing(commit, mark, own.parts)
             own.parts, own.rows, own.bytes = [], 0, 0
         try:
             self._advance(own.writing, own.claim.epoch)
@@ -355,8 +366,7 @@ class Stream:
             log.warning("fenced: rows dropped", partition=str(partition), reason=str(error))
             self.progress.fenced += 1
             self._storage.discard(own.writing.commit)
-            self._drop(partition)
-            self._unopened[partition] = self._opener.begin(partition)
+            self._reopen(partition)
             return
         self._count(own.writing)
         own.first_offset, own.writing = own.writing.commit.next_offset, None
@@ -369,7 +379,7 @@ class Stream:
             writing.files = self._storage.stage(writing.commit, list(sections(writing.parts)) if writing.parts else [])
             self._step("staged")
         if not writing.committed:
-            self._ledger.commit(writing.commit, epoch, writing.files)
+            self._ledger.commit(writing.commit, epoch, writing.files, writing.mark)
             writing.committed = True
             self._step("committed")
         if not writing.placed:

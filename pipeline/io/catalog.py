@@ -19,7 +19,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from pipeline.batch import Partition
-from pipeline.commits import Claim, Commit, FileEntry, Hole, Manifest
+from pipeline.commits import LOST, REPLACED, UNKNOWN_LOG, Claim, Commit, FileEntry, Hole, LogMark, Manifest
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_tables as tables
 from pipeline.io.catalog_engine import engine_of, is_missing_file, sqlite_url, url_without_password
@@ -58,8 +58,8 @@ class Catalog:
         catalog = cls(engine)
         try:
             version = catalog._version()
-            if version is None and create:
-                catalog._create()
+            if create and (version is None or version in tables.MIGRATIONS):
+                catalog._make()
                 version = catalog._version()
         except BaseException:
             engine.dispose()
@@ -67,6 +67,12 @@ class Catalog:
         if version is None:
             engine.dispose()
             raise ConfigError(f"{url_without_password(url)} holds no catalog: has `stillwatch run` written here?")
+        if version in tables.MIGRATIONS:
+            engine.dispose()
+            raise SchemaError(
+                f"the catalog has version {version}, this Stillwatch knows version {tables.SCHEMA_VERSION}: the next "
+                "`stillwatch run` brings it up to date"
+            )
         if version != tables.SCHEMA_VERSION:
             engine.dispose()
             raise SchemaError(
@@ -98,21 +104,21 @@ class Catalog:
     def _version(self) -> int | None:
         """Version of the tables, or None where there are none."""
         with self._transaction() as tx:
-            if not sa.inspect(tx).has_table(tables.meta.name):
-                return None
-            found = tx.execute(
-                sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version")
-            ).scalar_one_or_none()
-            return None if found is None else int(found)
+            return _version_in(tx)
 
-    def _create(self) -> None:
-        """Make the tables; of several workers that start at once, one."""
+    def _make(self) -> None:
+        """Make the tables, or bring older ones up to date; of several workers that start at once, one."""
         with self._transaction(write=True) as tx:
             if tx.dialect.name == "postgresql":
                 tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            version = _version_in(tx)
+            for older in range(version or tables.SCHEMA_VERSION, tables.SCHEMA_VERSION):
+                for statement in tables.MIGRATIONS[older]:
+                    tx.exec_driver_sql(statement)
             tables.META.create_all(tx)
             row = {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)}
-            tx.execute(tables.insert(self._engine, tables.meta).values(row).on_conflict_do_nothing())
+            new = tables.insert(self._engine, tables.meta).values(row)
+            tx.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": new.excluded.value}))
 
     def take(self, partition: Partition) -> Claim | None:
         """Take a partition over: from now on no former owner can commit.
@@ -127,19 +133,21 @@ class Catalog:
                 .values(epoch=tables.offsets.c.epoch + 1)
             )
             row = tx.execute(sa.select(tables.offsets).where(*tables.of(tables.offsets, partition))).one_or_none()
-            return None if row is None else Claim(partition, row.next_offset, row.epoch)
+            if row is None:
+                return None
+            return Claim(partition, row.next_offset, row.epoch, LogMark(row.topic_id, row.leader_epoch))
 
-    def start_at(self, partition: Partition, offset: int) -> Claim:
+    def start_at(self, partition: Partition, offset: int, mark: LogMark = UNKNOWN_LOG) -> Claim:
         """Take over a partition that was never read; if another worker set its first offset meanwhile, that holds."""
         with self._transaction(write=True) as tx:
-            row = {**tables.key_of(partition), "next_offset": offset, "epoch": 0}
+            row = {**tables.key_of(partition), "next_offset": offset, "epoch": 0, **asdict(mark)}
             tx.execute(tables.insert(self._engine, tables.offsets).values(row).on_conflict_do_nothing())
         claim = self.take(partition)
         if claim is None:
             raise SchemaError(f"{partition}: its offset vanished from the catalog")
         return claim
 
-    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry]) -> None:
+    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry], mark: LogMark = UNKNOWN_LOG) -> None:
         """Move a partition's offset and list the files of the records it passes, or do neither.
 
         Doing it again after an unclear failure is safe: the commit's id tells that it was done.
@@ -148,6 +156,7 @@ class Catalog:
             commit: from where to where.
             epoch: of this worker's claim.
             files: staged, on disk for good.
+            mark: of the log up to where the commit moves the offset.
 
         Raises:
             FencedError: another worker has taken the partition over.
@@ -158,7 +167,7 @@ class Catalog:
                 sa.update(tables.offsets)
                 .where(*tables.of(tables.offsets, commit.partition))
                 .where(tables.offsets.c.next_offset == commit.first_offset, tables.offsets.c.epoch == epoch)
-                .values(next_offset=commit.next_offset)
+                .values(next_offset=commit.next_offset, **asdict(mark))
             )
             if moved.rowcount != 1:
                 if tx.execute(
@@ -247,37 +256,32 @@ class Catalog:
                 tables.all_offsets(tx), tables.all_commits(tx), files["live"], files["pending"], tables.all_holes(tx)
             )
 
-    def note_hole(self, partition: Partition, first_offset: int, next_offset: int, now_us: int) -> Hole:
-        """Record that offsets are gone from Kafka; recording the same again changes nothing."""
-        row = {
-            **tables.key_of(partition),
-            "first_offset": first_offset,
-            "next_offset": next_offset,
-            "noticed_at_us": now_us,
-        }
+    def note_hole(
+        self, partition: Partition, first_offset: int, next_offset: int, now_us: int, kind: str = LOST
+    ) -> Hole:
+        """Record a hole; recording the same again changes nothing."""
+        hole = Hole(partition, first_offset, next_offset, accepted=False, kind=kind)
+        row = {**tables.span_of(hole), "noticed_at_us": now_us}
         with self._transaction(write=True) as tx:
             tx.execute(tables.insert(self._engine, tables.holes).values(row).on_conflict_do_nothing())
-        return Hole(partition, first_offset, next_offset, accepted=False)
+        return hole
 
     def accept_hole(self, hole: Hole, now_us: int) -> None:
-        """Move a partition's offset past a hole, by an operator's decision.
+        """Go on without a hole's offsets, by an operator's decision: the log as it is now counts from here on.
 
         Raises:
-            FencedError: the offset does not stand at the hole's beginning.
+            FencedError: the offset does not stand where the hole begins, or at the end of one that was landed once.
         """
+        stands = hole.next_offset if hole.kind == REPLACED else hole.first_offset
         with self._transaction(write=True) as tx:
             moved = tx.execute(
                 sa.update(tables.offsets)
-                .where(*tables.of(tables.offsets, hole.partition), tables.offsets.c.next_offset == hole.first_offset)
-                .values(next_offset=hole.next_offset)
+                .where(*tables.of(tables.offsets, hole.partition), tables.offsets.c.next_offset == stands)
+                .values(next_offset=hole.next_offset, **asdict(UNKNOWN_LOG))
             )
             if moved.rowcount != 1:
-                raise FencedError(f"{hole.partition}: the catalog's offset is no longer {hole.first_offset}")
-            where = (
-                *tables.of(tables.holes, hole.partition),
-                tables.holes.c.first_offset == hole.first_offset,
-                tables.holes.c.next_offset == hole.next_offset,
-            )
+                raise FencedError(f"{hole.partition}: the catalog's offset is no longer {stands}")
+            where = [tables.holes.c[name] == value for name, value in tables.span_of(hole).items()]
             tx.execute(sa.update(tables.holes).where(*where).values(accepted_at_us=now_us))
 
     def holes(self) -> list[Hole]:
@@ -308,10 +312,8 @@ class Catalog:
                     rows = [{**asdict(file), "commit_id": commit.commit_id, "state": "live"} for file in files]
                     tx.execute(sa.insert(tables.files), rows)
             for hole in holes:
-                span = {"first_offset": hole.first_offset, "next_offset": hole.next_offset, "noticed_at_us": now_us}
-                tx.execute(
-                    sa.insert(tables.holes).values(**tables.key_of(hole.partition), **span, accepted_at_us=now_us)
-                )
+                row = {**tables.span_of(hole), "noticed_at_us": now_us, "accepted_at_us": now_us}
+                tx.execute(sa.insert(tables.holes).values(row))
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = False, snapshot: bool = False) -> Iterator[sa.Connection]:
@@ -341,6 +343,14 @@ class Catalog:
                 raise
             name = self._engine.url.render_as_string(hide_password=True)
             raise SchemaError(f"catalog {name}: {error.orig}; `maintain rebuild-catalog` makes a new one") from error
+
+
+def _version_in(tx: sa.Connection) -> int | None:
+    if not sa.inspect(tx).has_table(tables.meta.name):
+        return None
+    query = sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version")
+    found = tx.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
 
 
 def _check_empty(tx: sa.Connection) -> None:

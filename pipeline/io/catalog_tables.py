@@ -8,10 +8,19 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.batch import Partition
-from pipeline.commits import Commit, FileEntry, Hole
+from pipeline.commits import LOST, Commit, FileEntry, Hole
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
+
+MIGRATIONS: Final = {
+    1: (
+        "ALTER TABLE offsets ADD COLUMN topic_id VARCHAR NOT NULL DEFAULT ''",
+        "ALTER TABLE offsets ADD COLUMN leader_epoch INTEGER NOT NULL DEFAULT -1",
+        "ALTER TABLE holes ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'lost'",
+    )
+}
+"""What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 
 META = sa.MetaData()
 meta = sa.Table(
@@ -24,6 +33,8 @@ offsets = sa.Table(
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("next_offset", sa.BigInteger, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("topic_id", sa.String, nullable=False, server_default=""),
+    sa.Column("leader_epoch", sa.Integer, nullable=False, server_default="-1"),
 )
 commits = sa.Table(
     "commits",
@@ -65,6 +76,7 @@ holes = sa.Table(
     sa.Column("next_offset", sa.BigInteger, primary_key=True),
     sa.Column("noticed_at_us", sa.BigInteger, nullable=False),
     sa.Column("accepted_at_us", sa.BigInteger),
+    sa.Column("kind", sa.String, nullable=False, server_default=LOST),
 )
 
 
@@ -76,6 +88,16 @@ def insert(engine: sa.Engine, table: sa.Table) -> Any:
 def key_of(partition: Partition) -> dict[str, Any]:
     """A partition as the columns that name it."""
     return {"topic": partition.topic, "partition": partition.number}
+
+
+def span_of(hole: Hole) -> dict[str, Any]:
+    """A hole as the columns that say where it is and of which kind."""
+    return {
+        **key_of(hole.partition),
+        "first_offset": hole.first_offset,
+        "next_offset": hole.next_offset,
+        "kind": hole.kind,
+    }
 
 
 def all_offsets(tx: sa.Connection) -> dict[Partition, int]:
@@ -94,9 +116,12 @@ def all_holes(tx: sa.Connection) -> list[Hole]:
     """Every hole that was ever noticed, by partition and offset."""
     rows = tx.execute(sa.select(holes).order_by(holes.c.topic, holes.c.partition, holes.c.first_offset))
     return [
-        Hole(Partition(row.topic, row.partition), row.first_offset, row.next_offset, row.accepted_at_us is not None)
+        Hole(
+            Partition(row.topic, row.partition), row.first_offset, row.next_offset,
+            accepted=row.accepted_at_us is not None, kind=row.kind,
+        )
         for row in rows
-    ]
+    ]  # fmt: skip
 
 
 def of(table: sa.Table, partition: Partition) -> list[sa.ColumnElement[bool]]:

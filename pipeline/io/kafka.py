@@ -143,11 +143,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
             out_of_range = [OutOfRange(Partition(*partition)) for partition in error.args[0]]
-        except kafka_errors.LogTruncationError as error:
-            raise UnreadableError(
-                f"the broker's log was cut back below what was read (an unclean leader election): {error}. "
-                "What was landed stays in the lake; what the topic holds now at those offsets is not read"
-            ) from error
+        except (
+            kafka_errors.LogTruncationError
+        ) as error:  # an unclean leader election cut the log back below the position
+            out_of_range = [OutOfRange(Partition(*partition)) for partition in error.divergent_offsets]
         except kafka_errors.NoOffsetForPartitionError:
             pass  # polled between an assignment and its listener, which sets the position
         except kafka_errors.CorruptRecordError as error:  # not to be polled again: kafka-python may loop on it for ever
@@ -156,17 +155,27 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             raise self._in_words(error) from error
         finally:
             self._listen(began_s, timeout_s)
+        self.pause(event.partition for event in out_of_range)  # else kafka-python says the same at every poll
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))
 
-    def survey(self, partition: Partition) -> KafkaSurvey:
+    def survey(self, partition: Partition, leader_epoch: int) -> KafkaSurvey:
         """Ask what a partition's log holds; does not wait."""
-        return KafkaSurvey(self._consumer, TopicPartition(*partition), self._in_words)
+        return KafkaSurvey(self._consumer, TopicPartition(*partition), leader_epoch, self._in_words)
 
-    def read_from(self, partition: Partition, offset: int) -> bool:
-        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's."""
+    def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
+        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's.
+
+        Args:
+            partition: which.
+            offset: where.
+            leader_epoch: of the record before it: the broker compares, and a log with another one there is noticed.
+        """
         where = TopicPartition(*partition)
         try:
             self._consumer.seek(where, offset)
+            if leader_epoch >= 0:  # the public method takes no epoch
+                position = OffsetAndMetadata(offset, "", leader_epoch)
+                self._consumer._subscription.seek(where, position)  # noqa: SLF001
             self._consumer.resume(where)
         except _NOT_ASSIGNED:
             return False
@@ -176,6 +185,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """Offset of the next record that `poll` would return; None if the partition is no longer this member's."""
         state = self._consumer._subscription.assignment.get(TopicPartition(*partition))  # noqa: SLF001  # position() may block
         return None if state is None or state.position is None else int(state.position.offset)
+
+    def leader_epoch(self, partition: Partition, offset: int) -> int:
+        """Leader epoch of the last record before an offset, if the position stands there; else -1: not known."""
+        state = self._consumer._subscription.assignment.get(TopicPartition(*partition))  # noqa: SLF001
+        position = None if state is None else state.position
+        return int(position.leader_epoch) if position is not None and position.offset == offset else -1
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Keep polling but fetch nothing of these partitions."""

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from pipeline.batch import Partition
-from pipeline.commits import Claim, Hole
+from pipeline.commits import REPLACED, Claim, Hole, LogMark
 from pipeline.errors import OffsetGapError, RetryableError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
@@ -125,14 +125,113 @@ def test_a_hole_that_opens_while_the_job_reads_is_noticed(site: Site) -> None:
         rounds(stream, lambda: False)
 
 
-def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(site: Site) -> None:
+@pytest.mark.parametrize("new", (0, 3, 25))
+def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(site: Site, new: int) -> None:
+    """Whether it is shorter than what was landed or longer: all that was landed is on record as replaced."""
     site.produce(10)
     site.land()
-    site.kafka.logs[P0].records.clear()
-    site.log.start, site.log.end = 0, 3
-    stream, _ = site.worker()
-    with pytest.raises(OffsetGapError, match="the lake is at offset 10, but the topic ends at 3"):
-        rounds(stream, stream.caught_up)
+    site.log.make_anew()
+    site.produce(new)
+    for _ in range(2):
+        stream, member = site.worker()
+        with pytest.raises(OffsetGapError, match=rf"lake is at offset 10, the topic ends at {new}. Offsets 0 to 9 "):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+    assert site.catalog.holes() == [Hole(P0, 0, 10, accepted=False, kind=REPLACED)]
+    assert site.offsets() == list(range(10))
+
+
+def test_a_log_that_was_cut_back_below_what_was_landed_is_not_read_on_until_that_is_accepted(site: Site) -> None:
+    """Offsets 6 to 9 are landed; other records stand there now, and the topic has grown past them unnoticed."""
+    site.produce(10)
+    site.land()
+    site.log.elect(cut_back_to=6)
+    site.produce(20)
+    for accepted in (frozenset[str](), frozenset(["access:0:6-8"])):
+        stream, member = site.worker(accepted_holes=accepted)
+        with pytest.raises(
+            OffsetGapError, match=r"access-0: .* Offsets 6 to 9 \(4 in all\).*--accept-hole access:0:6-9"
+        ):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=False, kind=REPLACED)]
+    assert site.offsets() == list(range(10))
+    site.land(accepted_holes=frozenset(["access:0:6-9"]))
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=True, kind=REPLACED)]
+    assert site.offsets() == list(range(26))
+    site.produce(3)
+    site.land()
+    assert site.offsets() == list(range(29)), "accepted once and for all"
+
+
+def test_a_log_that_is_cut_back_while_it_is_read_stops_the_job_too(site: Site) -> None:
+    site.produce(10)
+    stream, _ = site.worker(file_age_s=0.0)
+    rounds(stream, lambda: site.catalog.offsets()[P0] == 10 if site.catalog.offsets() else False)
+    site.log.elect(cut_back_to=6)
+    site.produce(20)
+    with pytest.raises(OffsetGapError, match=r"Offsets 6 to 9 \(4 in all\)"):
+        rounds(stream, lambda: False)
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=False, kind=REPLACED)]
+
+
+def test_what_is_on_record_as_replaced_is_refused_though_the_log_tells_no_more(site: Site) -> None:
+    """The new leader's log has lost what came before, and with it the epochs that told of the cut."""
+    site.produce(10)
+    site.land()
+    site.log.elect(cut_back_to=6)
+    site.produce(20)
+    for _ in range(2):
+        stream, member = site.worker()
+        with pytest.raises(OffsetGapError, match="access:0:6-9"):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+        site.log.delete_before(10)
+        site.log.epochs = [(1, 10)]
+
+
+def test_a_log_that_was_cut_back_no_further_than_it_was_landed_is_simply_read_anew(site: Site) -> None:
+    """What was read beyond and not written yet is dropped: the log as it is now is what counts."""
+    site.produce(10)
+    site.land()
+    stream, _ = site.worker(file_age_s=1e6)
+    rounds(stream, lambda: bool(stream.owned))
+    site.produce(10)
+    rounds(stream, lambda: stream.progress.records == 10)
+    site.log.elect(cut_back_to=15)
+    site.produce(20)
+    rounds(stream, lambda: stream.owned == {P0: 35})
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert site.offsets() == list(range(35))
+    assert site.catalog.holes() == []
+
+
+@pytest.mark.parametrize("elections", (1, 3))
+def test_an_election_that_loses_nothing_is_not_noticed(site: Site, elections: int) -> None:
+    for _ in range(elections):
+        site.produce(10)
+        site.land()
+        site.log.elect()
+    site.produce(10)
+    site.land()
+    assert site.offsets() == list(range(10 * elections + 10))
+    assert site.catalog.holes() == []
+
+
+def test_a_log_that_ends_below_what_was_landed_has_nothing_to_go_on_from_even_if_that_is_accepted(site: Site) -> None:
+    site.produce(10)
+    site.land()
+    site.log.elect(cut_back_to=6)
+    for new in (0, 2):
+        site.produce(new)
+        stream, member = site.worker(accepted_holes=frozenset(["access:0:6-9"]))
+        with pytest.raises(OffsetGapError, match="only once the topic has passed offset 10"):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=False, kind=REPLACED)]
+    site.produce(5)
+    site.land(accepted_holes=frozenset(["access:0:6-9"]))
+    assert site.offsets() == list(range(13))
 
 
 def test_the_hole_of_another_workers_choice_ends_no_job(site: Site) -> None:
@@ -396,11 +495,11 @@ def test_what_kafka_said_before_another_worker_began_the_partition_is_not_held_a
     site.produce(5)
 
     class Slow(Catalog):
-        def start_at(self, partition: Partition, offset: int) -> Claim:
+        def start_at(self, partition: Partition, offset: int, mark: LogMark) -> Claim:
             self.start_at = super().start_at  # type: ignore[method-assign]  # only the first time
             site.produce(5)
             site.land()
-            return super().start_at(partition, offset)
+            return super().start_at(partition, offset, mark)
 
     stream, member = site.worker(ledger=Slow(site.catalog._engine))
     member.survey_waits = (0,)
