@@ -87,6 +87,12 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
             help="Go on without these offsets, which Kafka has lost or replaced; repeatable.",
         ),
     ] = None,
+    change_group: Annotated[
+        bool,
+        typer.Option(
+            "--change-group", help="Let --group have the topic from now on; stop the workers of its former group first."
+        ),
+    ] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option(metavar="debug|info|warning|error", help="How much to log."),
@@ -105,7 +111,10 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         file_age_s=file_age, kafka=options.key_values(kafka),
     )  # fmt: skip
     logs.configure(log_level)
-    job(settings, once=once, records_max=max_events, accepted_holes=frozenset(accept_hole or ()))
+    job(
+        settings, once=once, records_max=max_events, accepted_holes=frozenset(accept_hole or ()),
+        change_group=change_group,
+    )  # fmt: skip
 
 
 def job(
@@ -114,6 +123,7 @@ def job(
     once: bool = False,
     records_max: int | None = None,
     accepted_holes: frozenset[str] = frozenset(),
+    change_group: bool = False,
     step: Callable[[str], None] = lambda _name: None,
 ) -> Stream:
     """Wire the stream and run it to its end.
@@ -123,6 +133,7 @@ def job(
         once: stop when caught up.
         records_max: stop after this many records.
         accepted_holes: offsets that the operator gives up, as `TOPIC:PARTITION:FIRST-LAST`.
+        change_group: take the topic over from another consumer group.
         step: see `Stream`.
 
     Returns:
@@ -133,7 +144,7 @@ def job(
     clock, stop = SystemClock(), Stop()
     stop.listen()
     try:
-        begun = _unless_stopped(stop, lambda: _begin(settings, clock))
+        begun = _unless_stopped(stop, lambda: _begin(settings, clock, change_group=change_group))
         if begun is None:
             log.info("stopped before it had started; nothing was read", why=stop.reason)
             raise typer.Exit(0)
@@ -166,12 +177,13 @@ class _Begun:
         self.ledger.close()
 
 
-def _begin(settings: Settings, clock: SystemClock) -> _Begun:
+def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Begun:
     """Reach the lake, the catalog and Kafka; each may take its time."""
     storage = Lake.open(settings.lake, create=True)
     begun = _Begun(storage, _open_catalog(settings, clock), KafkaSource(settings))
     try:
-        begun.source.open()
+        begun.source.open()  # joins Kafka's group only with the first poll
+        begun.ledger.join(settings.topic, settings.group, clock.now_us(), change=change_group)
     except BaseException:
         begun.close()
         raise

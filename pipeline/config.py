@@ -32,7 +32,7 @@ class Settings(ps.BaseSettings):
     """Topic of the access log."""
 
     group: str = "stillwatch"
-    """Consumer group; all workers of one lake share it."""
+    """Consumer group; all workers of one lake share it. Another one later takes `--change-group` once."""
 
     group_instance_id: str = ""
     """Name of this worker for Kafka's static membership; empty: none."""

@@ -12,6 +12,7 @@ become live together.  Readers see live files only.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Final
@@ -38,6 +39,7 @@ class Catalog:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._groups: dict[str, str] = {}
 
     @classmethod
     def open(cls, url: str, *, create: bool) -> Catalog:
@@ -120,13 +122,45 @@ class Catalog:
             new = tables.insert(self._engine, tables.meta).values(row)
             tx.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": new.excluded.value}))
 
+    def join(self, topic: str, group: str, now_us: int, *, change: bool = False) -> None:
+        """Work for a consumer group from now on; a topic has one, and its first one keeps it.
+
+        Kafka deals partitions out within a group only: workers of two groups would each hold all of them, and fence
+        each other without end.
+
+        Args:
+            topic: to be read.
+            group: the worker's.
+            now_us: wall clock, for the record.
+            change: make it the topic's group if another one is; that one's workers end when they next take a
+                partition.
+
+        Raises:
+            ConfigError: the topic has another group.
+        """
+        row = {"topic": topic, "consumer_group": group, "since_us": now_us}
+        with self._transaction(write=True) as tx:
+            tx.execute(tables.insert(self._engine, tables.topics).values(row).on_conflict_do_nothing())
+            if change:
+                tx.execute(
+                    sa.update(tables.topics)
+                    .where(tables.topics.c.topic == topic, tables.topics.c.consumer_group != group)
+                    .values(consumer_group=group, since_us=now_us)
+                )
+            _check_group(tx, topic, group)
+        self._groups[topic] = group
+
     def take(self, partition: Partition) -> Claim | None:
         """Take a partition over: from now on no former owner can commit.
 
         Returns:
             Where reading goes on, or None if the partition was never read: then see `start_at`.
+
+        Raises:
+            ConfigError: the topic has got another group since `join`.
         """
         with self._transaction(write=True) as tx:
+            self._check_joined(tx, partition.topic)
             tx.execute(
                 sa.update(tables.offsets)
                 .where(*tables.of(tables.offsets, partition))
@@ -140,6 +174,7 @@ class Catalog:
     def start_at(self, partition: Partition, offset: int, mark: LogMark = UNKNOWN_LOG) -> Claim:
         """Take over a partition that was never read; if another worker set its first offset meanwhile, that holds."""
         with self._transaction(write=True) as tx:
+            self._check_joined(tx, partition.topic)
             row = {**tables.key_of(partition), "next_offset": offset, "epoch": 0, **asdict(mark)}
             tx.execute(tables.insert(self._engine, tables.offsets).values(row).on_conflict_do_nothing())
         claim = self.take(partition)
@@ -315,6 +350,11 @@ class Catalog:
                 row = {**tables.span_of(hole), "noticed_at_us": now_us, "accepted_at_us": now_us}
                 tx.execute(sa.insert(tables.holes).values(row))
 
+    def _check_joined(self, tx: sa.Connection, topic: str) -> None:
+        """Who never joined, such as a tool, is not asked for a group."""
+        if topic in self._groups:
+            _check_group(tx, topic, self._groups[topic])
+
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = False, snapshot: bool = False) -> Iterator[sa.Connection]:
         """One transaction; a database that does not answer, is locked or full becomes a RetryableError.
@@ -351,6 +391,18 @@ def _version_in(tx: sa.Connection) -> int | None:
     query = sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version")
     found = tx.execute(query).scalar_one_or_none()
     return None if found is None else int(found)
+
+
+def _check_group(tx: sa.Connection, topic: str, group: str) -> None:
+    found = tx.execute(sa.select(tables.topics).where(tables.topics.c.topic == topic)).one()
+    if found.consumer_group != group:
+        since = dt.datetime.fromtimestamp(found.since_us / 1e6, dt.UTC).isoformat(timespec="seconds")
+        raise ConfigError(
+            f"the catalog {tx.engine.url.render_as_string(hide_password=True)} has topic {topic} read by the consumer "
+            f"group {found.consumer_group} since {since}, and workers of the group {group} would take its partitions "
+            f"away from it again and again: start with --group {found.consumer_group}. If the group is to be {group} "
+            f"from now on, stop the workers of {found.consumer_group} and start one with --change-group"
+        )
 
 
 def _check_empty(tx: sa.Connection) -> None:

@@ -36,6 +36,13 @@ offsets = sa.Table(
     sa.Column("topic_id", sa.String, nullable=False, server_default=""),
     sa.Column("leader_epoch", sa.Integer, nullable=False, server_default="-1"),
 )
+topics = sa.Table(
+    "topics",
+    META,
+    sa.Column("topic", sa.String, primary_key=True),
+    sa.Column("consumer_group", sa.String, nullable=False),
+    sa.Column("since_us", sa.BigInteger, nullable=False),
+)
 commits = sa.Table(
     "commits",
     META,

@@ -157,6 +157,57 @@ def test_a_commit_that_fails_half_way_leaves_nothing(catalog: Catalog) -> None:
     assert catalog.commits() == [one]
 
 
+# ---- the consumer group
+
+
+def test_a_topic_has_one_group_and_another_is_told_whose_it_is(url: str, catalog: Catalog) -> None:
+    catalog.join("access", "one", now_us=1_780_000_000_000_000)
+    catalog.join("access", "one", now_us=1_790_000_000_000_000)
+    with contextlib.closing(Catalog.open(url, create=True)) as other:
+        with pytest.raises(
+            ConfigError, match=r"topic access read by .* group one since 2026-05-28.*--group one.*--change-gr"
+        ):
+            other.join("access", "two", now_us=1_790_000_000_000_000)
+        other.join("elsewhere", "two", now_us=1)
+        assert catalog.start_at(P0, 0).epoch == 1, "nobody was hindered"
+
+
+def test_a_group_that_takes_a_topic_over_shuts_the_former_one_out(url: str, catalog: Catalog) -> None:
+    """The former group's worker learns of it when it next takes a partition, and fences nobody by trying."""
+    catalog.join("access", "one", now_us=1)
+    former = catalog.start_at(P0, 0)
+    with contextlib.closing(Catalog.open(url, create=True)) as other:
+        other.join("access", "two", now_us=2, change=True)
+        other.join("access", "two", now_us=3, change=True)
+        claim = other.take(P0)
+        assert claim == Claim(P0, 0, former.epoch + 1)
+        with pytest.raises(FencedError):
+            catalog.commit(commit_of(P0, 0, 5), former.epoch, [])
+        for try_again in (lambda: catalog.take(P0), lambda: catalog.start_at(P1, 0)):
+            with pytest.raises(ConfigError, match="group two since 1970-01-01T00:00:00"):
+                try_again()
+        other.commit(commit_of(P0, 0, 5), former.epoch + 1, [])
+        assert other.offsets() == {P0: 5}
+
+
+def test_of_groups_that_begin_a_topic_at_once_one_gets_it(url: str) -> None:
+    start = threading.Barrier(THREADS)
+    joined: list[str] = []
+
+    def begin(group: str) -> None:
+        with contextlib.closing(Catalog.open(url, create=True)) as mine, contextlib.suppress(ConfigError):
+            start.wait()
+            mine.join("access", group, now_us=1)
+            joined.append(group)
+
+    threads = [threading.Thread(target=begin, args=(f"group-{number}",)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(joined) == 1
+
+
 # ---- files become visible
 
 

@@ -182,6 +182,33 @@ def cut_back(broker: ApacheKafka, topic: str, to: int) -> None:
     (broker.data_dir / "logs" / ".kafka_cleanshutdown").unlink()
 
 
+def test_a_second_group_is_refused_and_may_take_the_topic_over_on_purpose(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
+    """A worker of the former group that still runs ends by itself, and fences nobody for long."""
+    with site_of(tmp_path, kafka.bootstrap, topic(2)) as site:
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(100)])
+        former = site.command("--file-age", "0.1")
+        wait_until(lambda: site.landed() == 100, "everything landed")
+        refused = site.command("--group", "another")
+        assert refused.process.wait(60) == 2
+        last = refused.log()[-1]["event"]
+        assert f"topic {site.topic} read by the consumer group {site.settings['group']} since" in last
+        assert "--change-group" in last
+        assert former.process.poll() is None
+        assert not former.logged("fenced: rows dropped")
+        new = site.command("--group", "another", "--change-group", "--file-age", "0.1")
+        new.wait_for("reading", 2)
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(100, 200)])
+        assert former.process.wait(60) == 2
+        assert "consumer group another since" in former.log()[-1]["event"]
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(200, 300)])
+        wait_until(lambda: site.landed() == 300, "everything landed")
+        assert new.stop() == 0
+        assert site.command("--once", "--group", "another").process.wait(60) == 0
+        assert site.assert_exactly_once({0: 300, 1: 0}) == 300
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     (
