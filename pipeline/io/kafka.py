@@ -24,7 +24,7 @@ from pipeline.batch import Partition, Records
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, RetryableError, UnreadableError
 from pipeline.io import columnar
-from pipeline.io.kafka_questions import KafkaSurvey, answered_at_s, ask_anything
+from pipeline.io.kafka_questions import KafkaSurvey, answered_at_s, ask_anything, finish_join
 from pipeline.io.records import to_records
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
 
@@ -155,6 +155,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             raise self._in_words(error) from error
         finally:
             self._listen(began_s, timeout_s)
+            finish_join(self._consumer)
         self.pause(event.partition for event in out_of_range)  # else kafka-python says the same at every poll
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))
 

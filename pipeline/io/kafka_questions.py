@@ -1,4 +1,4 @@
-"""What `KafkaConsumer` knows but does not tell, and asks only by waiting for the answer.
+"""What `KafkaConsumer` knows but does not tell, asks only by waiting for the answer, or forgets.
 
 kafka-python does its talking on a thread of its own; what is asked here is asked there, and nobody waits.
 """
@@ -108,3 +108,15 @@ def answered_at_s(consumer: Any) -> float:
 def ask_anything(consumer: Any) -> None:
     """Ask a broker for something small: where there is nothing to fetch, silence would tell nothing."""
     consumer._manager.cluster.request_update()
+
+
+def finish_join(consumer: Any) -> None:
+    """Have the next poll finish a join of the group that the last one began and left.
+
+    kafka-python 3.0.12 forgets one that outlasts the poll, where it was the leader that joined because the topic's
+    metadata had changed: the change counts as done with before the join is.  It then sends no heartbeat any more, loses
+    its place in the group when the session times out, and reads on as if it had not, for ever.
+    """
+    coordinator = consumer._coordinator
+    if coordinator.rejoining and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
