@@ -27,6 +27,7 @@ from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
 from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
+from pipeline.ports import Source
 from pipeline.stream import Limits, Stream
 
 _SHOWN_EVERY_S = 0.5
@@ -264,7 +265,7 @@ def _counts(stream: Stream) -> dict[str, int]:
 class _Display:
     """One line on a terminal that says how far the job is; elsewhere a log line now and then."""
 
-    def __init__(self, stream: Stream, source: KafkaSource) -> None:
+    def __init__(self, stream: Stream, source: Source) -> None:
         self._stream, self._source = stream, source
         console = Console(stderr=True)
         self._live = Live(console=console, auto_refresh=False, transient=True) if sys.stderr.isatty() else None

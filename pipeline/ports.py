@@ -94,7 +94,7 @@ class Source(Protocol):
         """
 
     def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
-        """Begin to read a partition at an offset; false if it is no longer this member's.
+        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's.
 
         Args:
             partition: which.
@@ -103,7 +103,7 @@ class Source(Protocol):
         """
 
     def position(self, partition: Partition) -> int | None:
-        """Offset of the next record that `poll` would return."""
+        """Offset of the next record that `poll` would return; None if the partition is no longer this member's."""
 
     def leader_epoch(self, partition: Partition, offset: int) -> int:
         """Leader epoch of the last record before an offset, if `position` stands there; else -1: not known."""
@@ -116,6 +116,9 @@ class Source(Protocol):
 
     def hint(self, offsets: Mapping[Partition, int]) -> None:
         """Tell Kafka's lag tools how far the lake is."""
+
+    def lag(self, partitions: Iterable[Partition]) -> int | None:
+        """Records that the brokers hold beyond the positions; None where that is not known now."""
 
 
 class Storage(Protocol):

@@ -232,7 +232,15 @@ class FakeMember:
                 self._places[partition].paused = False
 
     def hint(self, offsets: Mapping[Partition, int]) -> None:
-        self._kafka.hinted.update(offsets)
+        self._kafka.hinted.update(
+            {partition: offset for partition, offset in offsets.items() if partition in self._places}
+        )
+
+    def lag(self, partitions: Iterable[Partition]) -> int | None:
+        places = {partition: self._places.get(partition) for partition in partitions}
+        if self.silent_s or any(place is None or place.paused for place in places.values()):
+            return None
+        return sum(self._kafka.logs[partition].end - place.position for partition, place in places.items() if place)
 
 
 @dataclass
