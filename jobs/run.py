@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,11 +27,14 @@ from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
 from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
+from pipeline.ports import Source
 from pipeline.stream import Limits, Stream
 
 _SHOWN_EVERY_S = 0.5
 _LOGGED_EVERY_S = 30.0
 _START_S = 30.0
+_NOTICED_S = 0.1
+"""How soon a signal is noticed during the start."""
 
 log = structlog.get_logger("run")
 
@@ -80,9 +84,16 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     accept_hole: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TOPIC:PARTITION:FIRST-LAST", help="Go on without these offsets, which Kafka has lost; repeatable."
+            metavar="TOPIC:PARTITION:FIRST-LAST",
+            help="Go on without these offsets, which Kafka has lost or replaced; repeatable.",
         ),
     ] = None,
+    change_group: Annotated[
+        bool,
+        typer.Option(
+            "--change-group", help="Let --group have the topic from now on; stop the workers of its former group first."
+        ),
+    ] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option(metavar="debug|info|warning|error", help="How much to log."),
@@ -92,15 +103,19 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
 
     Stops on SIGTERM or Ctrl-C with everything that it read written.  Start as many as the topic has partitions.
 
-    Exit codes: 0 done; 1 a bug, with its traceback; 2 a wrong setting; 3 Kafka lost records before they were landed;
-    4 broker, catalog or disk failed for too long; 5 files or catalog are not what Stillwatch wrote.
+    Exit codes: 0 done; 1 a bug, with its traceback; 2 a wrong setting; 3 Kafka lost records before they were landed, or
+    its log is not the one that was landed; 4 broker, catalog or disk failed for too long; 5 files or catalog are not
+    what Stillwatch wrote.
     """
     settings = read_settings(
         config, bootstrap=bootstrap, topic=topic, group=group, lake=lake, catalog=catalog, start=start, fetch=fetch,
         file_age_s=file_age, kafka=options.key_values(kafka),
     )  # fmt: skip
     logs.configure(log_level)
-    job(settings, once=once, records_max=max_events, accepted_holes=frozenset(accept_hole or ()))
+    job(
+        settings, once=once, records_max=max_events, accepted_holes=frozenset(accept_hole or ()),
+        change_group=change_group,
+    )  # fmt: skip
 
 
 def job(
@@ -109,6 +124,7 @@ def job(
     once: bool = False,
     records_max: int | None = None,
     accepted_holes: frozenset[str] = frozenset(),
+    change_group: bool = False,
     step: Callable[[str], None] = lambda _name: None,
 ) -> Stream:
     """Wire the stream and run it to its end.
@@ -118,6 +134,7 @@ def job(
         once: stop when caught up.
         records_max: stop after this many records.
         accepted_holes: offsets that the operator gives up, as `TOPIC:PARTITION:FIRST-LAST`.
+        change_group: take the topic over from another consumer group.
         step: see `Stream`.
 
     Returns:
@@ -125,31 +142,81 @@ def job(
     """
     # Arrow's own pools give memory back between files and fault it in again: a fifth of the CPU time in the kernel.
     pa.set_memory_pool(pa.system_memory_pool())
-    storage = Lake.open(settings.lake, create=True)
-    clock = SystemClock()
-    ledger = _open_catalog(settings, clock)
-    source = KafkaSource(settings)
-    stream = Stream(
-        source, storage, ledger, clock, _limits(settings, records_max),
-        worker=f"{socket.gethostname()}:{os.getpid()}", accepted_holes=accepted_holes, step=step,
-    )  # fmt: skip
-    stop = Stop()
+    clock, stop = SystemClock(), Stop()
     stop.listen()
     try:
-        source.open()
-        log.info(
-            "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
-            catalog=url_without_password(settings.catalog_url), fetch="columnar" if source.columnar else "stock",
+        begun = _unless_stopped(stop, lambda: _begin(settings, clock, change_group=change_group))
+        if begun is None:
+            log.info("stopped before it had started; nothing was read", why=stop.reason)
+            raise typer.Exit(0)
+        stream = Stream(
+            begun.source, begun.storage, begun.ledger, clock, _limits(settings, records_max),
+            worker=f"{socket.gethostname()}:{os.getpid()}", accepted_holes=accepted_holes, step=step,
         )  # fmt: skip
-        with _Display(stream, source) as display:
-            _work(stream, stop, display, once=once)
-            written = stream.flush(clock.elapsed_s() + settings.stop_s)
+        try:
+            with _Display(stream, begun.source) as display:
+                _work(stream, stop, display, once=once)
+                written = stream.flush(clock.elapsed_s() + settings.stop_s)
+        finally:
+            begun.close()
     finally:
         stop.unlisten()
-        source.close()
-        ledger.close()
     _say_goodbye(stream, stop, written=written)
     return stream
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What the job reads from and writes to, all of it reached."""
+
+    storage: Lake
+    ledger: Catalog
+    source: KafkaSource
+
+    def close(self) -> None:
+        self.source.close()
+        self.ledger.close()
+
+
+def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Begun:
+    """Reach the lake, the catalog and Kafka; each may take its time."""
+    storage = Lake.open(settings.lake, create=True)
+    begun = _Begun(storage, _open_catalog(settings, clock), KafkaSource(settings))
+    try:
+        begun.source.open()  # joins Kafka's group only with the first poll
+        begun.ledger.join(settings.topic, settings.group, clock.now_us(), change=change_group)
+    except BaseException:
+        begun.close()
+        raise
+    log.info(
+        "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
+        catalog=url_without_password(settings.catalog_url), fetch="columnar" if begun.source.columnar else "stock",
+    )  # fmt: skip
+    return begun
+
+
+def _unless_stopped(stop: Stop, begin: Callable[[], _Begun]) -> _Begun | None:
+    """Begin on a thread of its own, so that a signal need not wait for a name server, a database or a broker.
+
+    Returns:
+        What was begun; None if a signal came first.  The thread is then left where it hangs, and ends with the process.
+    """
+    done: list[_Begun] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(begin())
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="start", daemon=True)
+    thread.start()
+    while thread.is_alive() and not stop.reason:
+        thread.join(_NOTICED_S)
+    if failed:
+        raise failed[0]
+    return done[0] if done else None
 
 
 def _open_catalog(settings: Settings, clock: SystemClock) -> Catalog:
@@ -198,7 +265,7 @@ def _counts(stream: Stream) -> dict[str, int]:
 class _Display:
     """One line on a terminal that says how far the job is; elsewhere a log line now and then."""
 
-    def __init__(self, stream: Stream, source: KafkaSource) -> None:
+    def __init__(self, stream: Stream, source: Source) -> None:
         self._stream, self._source = stream, source
         console = Console(stderr=True)
         self._live = Live(console=console, auto_refresh=False, transient=True) if sys.stderr.isatty() else None
@@ -223,7 +290,9 @@ class _Display:
         self._shown_s, self._shown_records = now_s, progress.records
         lag = self._source.lag(self._stream.owned)
         if self._live is None:
-            log.info("progress", records_per_s=round(rate), **_counts(self._stream), lag=lag, failing=progress.failing)
+            log.info(
+                "progress", records_per_s=round(rate), **_counts(self._stream), lag=lag, failing=progress.waits_for
+            )
             return
         parts = [
             f"{rate:,.0f} records/s",
@@ -233,7 +302,7 @@ class _Display:
             f"{progress.files:,} files, {progress.bytes / 1e6:,.1f} MB",
             f"{len(self._stream.owned)} partitions",
         ]
-        line = Text(" · ".join(parts), style="bold" if not progress.failing else "bold red")
-        if progress.failing:
-            line.append(f" · waiting: {progress.failing}")
+        line = Text(" · ".join(parts), style="bold" if not progress.waits_for else "bold red")
+        if progress.waits_for:
+            line.append(f" · waiting: {progress.waits_for}")
         self._live.update(line, refresh=True)

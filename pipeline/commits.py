@@ -65,17 +65,49 @@ REBUILT: Final = "rebuilt: no file holds these offsets"
 """Stands for the worker of a commit that `maintain rebuild-catalog` filled in between the commits that it found."""
 
 
+LOST: Final = "lost"
+"""Kafka deleted these offsets before they were landed."""
+
+REPLACED: Final = "replaced"
+"""These offsets were landed; then the log was cut back (an unclean leader election), or the topic was made anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Offsets `first_offset` to `next_offset` - 1 of a partition that Kafka deleted before they were landed."""
+    """Offsets whose records, as the topic has them, are not in the lake and never will be.
+
+    Attributes:
+        partition: where.
+        first_offset: the first of them.
+        next_offset: the first that is none of them.
+        accepted: whether an operator has decided to go on without them.
+        kind: `LOST` or `REPLACED`.
+    """
 
     partition: Partition
     first_offset: int
     next_offset: int
     accepted: bool
+    kind: str = LOST
 
     def __str__(self) -> str:
         return f"{self.partition.topic}:{self.partition.number}:{self.first_offset}-{self.next_offset - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogMark:
+    """By what a log is known again: whether the records before an offset are still those that were read.
+
+    Attributes:
+        topic_id: Kafka's id of the topic, which is another when it was deleted and made anew; empty: not known.
+        leader_epoch: Kafka's leader epoch of the last record before the offset; -1: not known.
+    """
+
+    topic_id: str = ""
+    leader_epoch: int = -1
+
+
+UNKNOWN_LOG: Final = LogMark()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +118,13 @@ class Claim:
         partition: which.
         next_offset: where reading goes on.
         epoch: how often the partition has been taken over; the highest is the owner's.
+        mark: of the log up to `next_offset`.
     """
 
     partition: Partition
     next_offset: int
     epoch: int
+    mark: LogMark = UNKNOWN_LOG
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Settings(ps.BaseSettings):
     """Topic of the access log."""
 
     group: str = "stillwatch"
-    """Consumer group; all workers of one lake share it."""
+    """Consumer group; all workers of one lake share it. Another one later takes `--change-group` once."""
 
     group_instance_id: str = ""
     """Name of this worker for Kafka's static membership; empty: none."""
@@ -76,7 +76,7 @@ class Settings(ps.BaseSettings):
     """All partitions' rows together; beyond it the largest partition is written first."""
 
     retry_s: float = pydantic.Field(300.0, ge=0)
-    """How long a lake or catalog that fails is tried again before the job stops."""
+    """How long brokers, lake or catalog may fail before the job stops; silence of the brokers counts from 10 s on."""
 
     stop_s: float = pydantic.Field(8.0, gt=0)
     """How long a stopping job tries to write what it holds; what is not written stays in Kafka."""

@@ -4,7 +4,7 @@
 
     StillwatchError          exit code
     ├─ ConfigError           2   a setting or argument is wrong: stop at start, one clear line
-    ├─ OffsetGapError        3   Kafka no longer holds offsets that were never landed: stop, name them
+    ├─ OffsetGapError        3   Kafka lost offsets that were never landed, or replaced landed ones: stop, name them
     ├─ UnreadableError       3   Kafka sends records that nobody can read: stop, name them
     ├─ RetryableError        4   broker, catalog or disk is down: bounded retry with back-off, then stop
     ├─ SchemaError           5   Stillwatch broke its own contract (a file, catalog or frame of another shape): stop
@@ -32,7 +32,7 @@ class ConfigError(StillwatchError):
 
 
 class OffsetGapError(StillwatchError):
-    """The topic no longer holds offsets that the lake still needs."""
+    """The topic no longer holds offsets that the lake still needs, or is not the one that was landed."""
 
     exit_code = 3
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.batch import Partition, Records
-from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.commits import Claim, Commit, FileEntry, Hole, LogMark
 from pipeline.land import Section
 
 
@@ -27,7 +27,10 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class OutOfRange:
-    """The log no longer holds, or never held, the offset that was to be read next."""
+    """The log does not hold the offset that was to be read next, or no longer the records that were read before it.
+
+    The partition stands paused until `Source.read_from`.
+    """
 
     partition: Partition
 
@@ -40,20 +43,70 @@ class Polled:
     records: Sequence[Records]
 
 
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What a partition's log held at one moment.
+
+    Attributes:
+        first: offset of the first record that it still holds.
+        end: the offset after its last readable record.
+        topic_id: Kafka's id of the topic; empty: the broker tells none.
+        agrees_to: where it ends to be the log whose last record was of the leader epoch asked for; None: not known.
+    """
+
+    first: int
+    end: int
+    topic_id: str = ""
+    agrees_to: int | None = None
+
+
+class Survey(Protocol):
+    """A question to Kafka about a partition's log, asked and not waited for."""
+
+    def result(self) -> LogState | None:
+        """The answer, or None while there is none yet.
+
+        Raises:
+            RetryableError: none came in time, or an error: ask again.
+        """
+
+
 class Source(Protocol):
     """A member of a consumer group; `pipeline.io.kafka.KafkaSource`."""
 
+    @property
+    def address(self) -> str:
+        """Where its brokers are asked for, in words for people."""
+
+    @property
+    def silent_s(self) -> float:
+        """How long polls have waited by now without an answer from any broker; 0 once one answers."""
+
     def poll(self, timeout_s: float) -> Polled:
-        """Wait for records."""
+        """Wait for records; while no broker answers there are none, which is no error."""
 
-    def range_of(self, partition: Partition) -> tuple[int, int]:
-        """First offset that the log still holds, and the one after its last readable record."""
+    def survey(self, partition: Partition, leader_epoch: int) -> Survey:
+        """Ask what the log holds; does not wait.
 
-    def read_from(self, partition: Partition, offset: int) -> bool:
-        """Begin to read a partition at an offset; false if it is no longer this member's."""
+        Args:
+            partition: which.
+            leader_epoch: of the last record that was read; -1: not known.
+        """
+
+    def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
+        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's.
+
+        Args:
+            partition: which.
+            offset: where.
+            leader_epoch: of the record before it, so that a log with another one there is noticed; -1: not known.
+        """
 
     def position(self, partition: Partition) -> int | None:
-        """Offset of the next record that `poll` would return."""
+        """Offset of the next record that `poll` would return; None if the partition is no longer this member's."""
+
+    def leader_epoch(self, partition: Partition, offset: int) -> int:
+        """Leader epoch of the last record before an offset, if `position` stands there; else -1: not known."""
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Fetch nothing of these partitions, but keep them."""
@@ -63,6 +116,9 @@ class Source(Protocol):
 
     def hint(self, offsets: Mapping[Partition, int]) -> None:
         """Tell Kafka's lag tools how far the lake is."""
+
+    def lag(self, partitions: Iterable[Partition]) -> int | None:
+        """Records that the brokers hold beyond the positions; None where that is not known now."""
 
 
 class Storage(Protocol):
@@ -90,14 +146,14 @@ class Ledger(Protocol):
     def take(self, partition: Partition) -> Claim | None:
         """Take a partition over."""
 
-    def start_at(self, partition: Partition, offset: int) -> Claim:
+    def start_at(self, partition: Partition, offset: int, mark: LogMark) -> Claim:
         """Take over a partition that was never read."""
 
     def offsets(self) -> Mapping[Partition, int]:
         """Where reading goes on, for every partition ever read."""
 
-    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry]) -> None:
-        """Move the offset and list the files, or neither."""
+    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry], mark: LogMark) -> None:
+        """Move the offset, with the log's mark there, and list the files, or neither."""
 
     def publish(self, commit_id: str) -> None:
         """Show a commit's files to readers."""
@@ -105,11 +161,14 @@ class Ledger(Protocol):
     def pending(self, partition: Partition | None = None) -> dict[Commit, list[FileEntry]]:
         """Commits whose files are not shown yet."""
 
-    def note_hole(self, partition: Partition, first_offset: int, next_offset: int, now_us: int) -> Hole:
-        """Record that offsets are gone from Kafka."""
+    def note_hole(self, partition: Partition, first_offset: int, next_offset: int, now_us: int, kind: str) -> Hole:
+        """Record that the lake does not hold what the topic holds, or held, at these offsets."""
 
     def accept_hole(self, hole: Hole, now_us: int) -> None:
-        """Move the offset past a hole."""
+        """Move the offset past a hole, and forget the log's mark."""
+
+    def holes(self) -> list[Hole]:
+        """Every hole that was ever noticed."""
 
 
 class Clock(Protocol):

@@ -30,11 +30,13 @@ from typing import Final
 import structlog
 
 from pipeline.batch import Decoded, Partition, Records
-from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.commits import Claim, Commit, FileEntry, LogMark
 from pipeline.decode import Decoder
-from pipeline.errors import FencedError, OffsetGapError, RetryableError
+from pipeline.errors import FencedError, RetryableError
 from pipeline.land import sections
+from pipeline.opening import Opener, Opening
 from pipeline.ports import Assigned, Clock, Gone, Ledger, OutOfRange, Source, Storage
+from pipeline.waiting import SilenceWatch
 
 POLL_S: Final = 0.2
 """How long a poll waits at most: bounds how late a stop or a file's age is noticed."""
@@ -70,6 +72,12 @@ class Progress:
     bytes: int = 0
     fenced: int = 0
     failing: str = ""
+    unheard: str = ""
+
+    @property
+    def waits_for(self) -> str:
+        """What outside is away, in words; empty while all is well."""
+        return "; ".join(filter(None, (self.unheard, self.failing)))
 
 
 @dataclass(slots=True)
@@ -77,6 +85,7 @@ class _Writing:
     """A commit under way; kept over tries, so that trying again does the same again."""
 
     commit: Commit
+    mark: LogMark
     parts: Sequence[Decoded]
     files: list[FileEntry] | None = None
     committed: bool = False
@@ -92,6 +101,9 @@ class _Owned:
     next_offset: int
     end: int
     """Where the log ended when the partition was opened."""
+
+    topic_id: str
+    """Kafka's id of the topic then; empty: not known."""
 
     parts: list[Decoded] = field(default_factory=list)
     rows: int = 0
@@ -132,10 +144,15 @@ class Stream:
             step: called after each step of a commit with its name; for tests that crash there.
         """
         self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
-        self._limits, self._worker, self._accepted_holes, self._step = limits, worker, accepted_holes, step
+        self._limits, self._worker, self._step = limits, worker, step
+        self._opener = Opener(
+            source, storage, ledger, clock, accepted_holes=accepted_holes,
+            start_latest=limits.start_latest, retry_s=limits.retry_s,
+        )  # fmt: skip
         self._decoder = Decoder()
         self._owned: dict[Partition, _Owned] = {}
-        self._unopened: dict[Partition, None] = {}
+        self._unopened: dict[Partition, Opening] = {}
+        self._silence = SilenceWatch(source, clock, limits.retry_s)
         self._ends: dict[Partition, int] = {}
         self._failing_since_s: float | None = None
         self._retry_at_s = 0.0
@@ -166,6 +183,7 @@ class Stream:
             self._failed(error)
             self._clock.sleep(POLL_S)
             return
+        self.progress.unheard = self._silence.look()
         touched: set[Partition] = set()
         for event in polled.events:
             touched.update(self._rebalanced(event))
@@ -178,6 +196,7 @@ class Stream:
         if not self.exhausted:
             self._note_positions()
         self._try(self._open_and_write)
+        self._opener.mind(self._unopened.values())
 
     @property
     def exhausted(self) -> bool:
@@ -215,14 +234,13 @@ class Stream:
 
     def _rebalanced(self, event: Assigned | Gone | OutOfRange) -> Sequence[Partition]:
         if isinstance(event, OutOfRange):
-            self._drop(event.partition)
-            self._unopened[event.partition] = None
+            self._reopen(event.partition)
             return [event.partition]
         for partition in event.partitions:
             self._drop(partition)
             self._unopened.pop(partition, None)
             if isinstance(event, Assigned):
-                self._unopened[partition] = None
+                self._unopened[partition] = self._opener.begin(partition)
         self.assigned_once |= isinstance(event, Assigned)
         if event.partitions:
             what = "partitions assigned" if isinstance(event, Assigned) else "partitions gone"
@@ -235,45 +253,34 @@ class Stream:
         if own is not None and own.rows:
             log.info("rows dropped, to be read again", partition=str(partition), rows=own.rows, offset=own.first_offset)
 
-    def _open(self, partition: Partition) -> None:
-        """Take a partition over, finish what its former owner left, and read on from the catalog's offset."""
-        if self._source.position(partition) is None:
-            return  # gone again already: taking it over now would only shut its owner out
-        leftovers = self._storage.leftovers(partition)  # before the take-over: what comes later is not ours to judge
-        claim = self._ledger.take(partition)
-        first, end = self._source.range_of(partition)
-        if claim is None:
-            claim = self._ledger.start_at(partition, end if self._limits.start_latest else first)
-        pending = self._ledger.pending(partition)
-        for commit, files in pending.items():
-            self._storage.place(commit, files)
-            self._ledger.publish(commit.commit_id)
-            log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
-        swept = self._storage.sweep(partition, leftovers)
-        if swept:
-            log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
-        offset = self._check_range(claim, first, end)
-        if self._source.read_from(partition, offset):
-            self._owned[partition] = _Owned(claim, offset, offset, end)
-            self._ends.setdefault(partition, end)
-            log.info("reading", partition=str(partition), offset=offset, behind=end - offset)
+    def _reopen(self, partition: Partition) -> None:
+        """Drop a partition's rows, and look in the catalog where to read on."""
+        self._drop(partition)
+        self._source.pause([partition])  # nothing of it is of use until it is opened
+        self._unopened[partition] = self._opener.begin(partition)
 
-    def _check_range(self, claim: Claim, first: int, end: int) -> int:
-        """The offset to read from; stops the job where the log does not hold it."""
-        stored = claim.next_offset
-        if stored > end:
-            raise OffsetGapError(
-                f"{claim.partition}: the lake is at offset {stored}, but the topic ends at {end}: it was truncated or "
-                "made anew. Name the new topic differently, or give it a new lake"
-            )
-        if stored >= first:
-            return stored
-        hole = self._ledger.note_hole(claim.partition, stored, first, self._clock.now_us())
-        if str(hole) in self._accepted_holes:
-            self._ledger.accept_hole(hole, self._clock.now_us())
-            log.warning("stepped over a hole", hole=str(hole), offsets=first - stored)
-            return first
-        raise OffsetGapError(_hole_in_words(hole))
+    def _open_what_is_assigned(self) -> None:
+        """Take over what was assigned, and read on from the catalog's offset; a partition without an answer waits."""
+        for partition, opening in list(self._unopened.items()):
+            if self._source.position(partition) is None:  # gone again: taking it over would only shut its owner out
+                del self._unopened[partition]
+                continue
+            try:
+                opened = self._opener.advance(opening)
+            except FencedError as error:  # another worker opened it between our look and our step: look again
+                log.info("fenced while opening", partition=str(partition), reason=str(error))
+                self._unopened[partition] = self._opener.begin(partition)
+                continue
+            if opened is None:
+                continue
+            del self._unopened[partition]
+            if self._source.read_from(partition, opened.offset, opened.mark.leader_epoch):
+                self._owned[partition] = _Owned(
+                    opened.claim, opened.offset, opened.offset, opened.end, opened.mark.topic_id
+                )
+                self._ends.setdefault(partition, opened.end)
+                behind = opened.end - opened.offset
+                log.info("reading", partition=str(partition), offset=opened.offset, behind=behind)
 
     # ---- rows
 
@@ -282,8 +289,7 @@ class Stream:
             log.warning(
                 "records came again: reading anew", partition=str(records.partition), offset=int(records.offsets[0])
             )
-            self._drop(records.partition)
-            self._unopened[records.partition] = None
+            self._reopen(records.partition)
             return
         if len(records):
             decoded = self._decoder.decode(records)
@@ -322,13 +328,7 @@ class Stream:
     # ---- writing
 
     def _open_and_write(self) -> None:
-        for partition in list(self._unopened):
-            try:
-                self._open(partition)
-            except FencedError as error:  # another worker opened it between our look and our step: look again
-                log.info("fenced while opening", partition=str(partition), reason=str(error))
-                continue
-            self._unopened.pop(partition, None)
+        self._open_what_is_assigned()
         self._write_due(all_of_it=False)
 
     def _write_due(self, *, all_of_it: bool) -> None:
@@ -357,7 +357,8 @@ class Stream:
                 committed_at_us=self._clock.now_us(),
                 worker=self._worker,
             )
-            own.writing = _Writing(commit, own.parts)
+            mark = LogMark(own.topic_id, self._source.leader_epoch(partition, own.next_offset))
+            own.writing = _Writing(commit, mark, own.parts)
             own.parts, own.rows, own.bytes = [], 0, 0
         try:
             self._advance(own.writing, own.claim.epoch)
@@ -365,8 +366,7 @@ class Stream:
             log.warning("fenced: rows dropped", partition=str(partition), reason=str(error))
             self.progress.fenced += 1
             self._storage.discard(own.writing.commit)
-            self._drop(partition)
-            self._unopened[partition] = None
+            self._reopen(partition)
             return
         self._count(own.writing)
         own.first_offset, own.writing = own.writing.commit.next_offset, None
@@ -379,7 +379,7 @@ class Stream:
             writing.files = self._storage.stage(writing.commit, list(sections(writing.parts)) if writing.parts else [])
             self._step("staged")
         if not writing.committed:
-            self._ledger.commit(writing.commit, epoch, writing.files)
+            self._ledger.commit(writing.commit, epoch, writing.files, writing.mark)
             writing.committed = True
             self._step("committed")
         if not writing.placed:
@@ -403,7 +403,7 @@ class Stream:
             files=len(files),
         )
 
-    # ---- when the lake or the catalog fails
+    # ---- when Kafka, the lake or the catalog fails
 
     def _try(self, act: Callable[[], None]) -> None:
         """Do something that may fail for a while; while it fails everything is paused, and polling goes on."""
@@ -434,11 +434,3 @@ class Stream:
         self._tries += 1
         self.progress.failing = str(error)
         log.warning("waiting to try again", reason=str(error), failing_s=round(failing_s, 1), next_try_s=wait_s)
-
-
-def _hole_in_words(hole: Hole) -> str:
-    return (
-        f"{hole.partition}: Kafka no longer holds offsets {hole.first_offset} to {hole.next_offset - 1} "
-        f"({hole.next_offset - hole.first_offset} in all), which were never landed. Nothing was skipped. It is on "
-        f"record as a hole; to go on without these records run again with --accept-hole {hole}"
-    )

@@ -16,7 +16,7 @@ from pipeline.batch import Partition, Records
 from pipeline.commits import Commit, FileEntry
 from pipeline.errors import RetryableError, SchemaError
 from pipeline.land import Section
-from pipeline.ports import Assigned, Gone, OutOfRange, Polled
+from pipeline.ports import Assigned, Gone, LogState, OutOfRange, Polled
 
 NEVER_READ = 0
 """Where an assigned partition stands until `read_from`; it is paused, as `KafkaSource` has it."""
@@ -45,6 +45,11 @@ class FakeLog:
     records: dict[int, tuple[bytes | None, int]] = field(default_factory=dict)
     start: int = 0
     end: int = 0
+    epochs: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    """Each leader epoch, and the offset at which it began."""
+
+    topic_id: str = "first"
+    _last_epoch: int = 0
 
     def append(self, value: bytes | None, timestamp_ms: int = -1) -> int:
         """Add a record, and return its offset."""
@@ -60,6 +65,29 @@ class FakeLog:
         """Let the log begin later, as retention does."""
         self.start = max(self.start, offset)
         self.records = {at: record for at, record in self.records.items() if at >= self.start}
+
+    def elect(self, cut_back_to: int | None = None) -> None:
+        """Elect another leader; one that was behind (an unclean election) cuts the log back."""
+        if cut_back_to is not None:
+            self.end = min(self.end, cut_back_to)
+            self.records = {at: record for at, record in self.records.items() if at < self.end}
+            self.epochs = [(epoch, began) for epoch, began in self.epochs if began < self.end] or self.epochs[:1]
+        self.epochs.append((self._last_epoch + 1, self.end))
+        self._last_epoch += 1
+
+    def make_anew(self) -> None:
+        """Delete the topic and make one of the same name."""
+        self.__init__(topic_id=f"after {self.topic_id}")  # type: ignore[misc]
+
+    def epoch_before(self, offset: int) -> int:
+        """Leader epoch of the record before an offset; -1 where there is none."""
+        return max((epoch for epoch, began in self.epochs if began < offset), default=-1)
+
+    def end_of_epoch(self, asked: int) -> int:
+        """Where the records of a leader epoch, or of the last one before it, end: as OffsetForLeaderEpoch answers."""
+        if asked > self.epochs[-1][0]:
+            return 0
+        return min((began for epoch, began in self.epochs if epoch > asked), default=self.end)
 
 
 class FakeKafka:
@@ -93,6 +121,7 @@ class FakeKafka:
 class _Place:
     position: int = NEVER_READ
     paused: bool = True
+    leader_epoch: int = -1
 
 
 class FakeMember:
@@ -105,6 +134,13 @@ class FakeMember:
         self.told: set[Partition] = set()
         self.records_max = 12
         self.down = False
+        """No broker answers: to a poll that is silence, and no error."""
+        self.failing = False
+        """Polls raise."""
+        self.silent_s = 0.0
+        self.address = "fake:9092"
+        self.mute: set[Partition] = set()
+        self.survey_waits: Sequence[int] = (0, 0, 1, 3)
 
     def learn(self, *, gone: Iterable[Partition], assigned: Iterable[Partition]) -> None:
         """What the coordinator has decided; noticed at the next poll."""
@@ -116,7 +152,13 @@ class FakeMember:
         self.told = (self.told - set(gone)) | set(assigned)
 
     def poll(self, timeout_s: float) -> Polled:
-        self._answer()
+        if self.failing:
+            raise RetryableError("the broker fails")
+        if self.down:
+            self._clock.sleep(timeout_s)
+            self.silent_s += timeout_s
+            return Polled([], [])
+        self.silent_s = 0.0
         early = self._rng.random() < 0.3  # what was fetched before a rebalance may come with it
         out_of_range, records = self._fetched() if early else ([], [])
         events: list[Assigned | Gone | OutOfRange] = list(self._rebalanced())
@@ -138,16 +180,19 @@ class FakeMember:
 
     def _fetched(self) -> tuple[list[OutOfRange], list[Records]]:
         reading = {partition: place for partition, place in self._places.items() if not place.paused}
-        lost = [
-            OutOfRange(partition)
-            for partition, place in reading.items()
-            if not self._kafka.logs[partition].start <= place.position <= self._kafka.logs[partition].end
-        ]
+        lost = [OutOfRange(partition) for partition, place in reading.items() if not self._holds(partition, place)]
         if lost:  # kafka-python raises, and returns no records of others
+            self.pause(event.partition for event in lost)
             return lost, []
         return [], list(
             itertools.chain.from_iterable(self._fetch(partition, place) for partition, place in reading.items())
         )
+
+    def _holds(self, partition: Partition, place: _Place) -> bool:
+        """Whether the log goes on from what was read, as far as the broker can tell."""
+        log = self._kafka.logs[partition]
+        agrees = place.leader_epoch < 0 or log.end_of_epoch(place.leader_epoch) >= place.position
+        return agrees and log.start <= place.position <= log.end
 
     def _fetch(self, partition: Partition, place: _Place) -> Iterable[Records]:
         """Up to three batches, of up to `records_max` offsets each."""
@@ -157,19 +202,23 @@ class FakeMember:
             if stop <= place.position:
                 return
             offsets = [offset for offset in range(place.position, stop) if offset in log.records]
-            place.position = stop
+            place.position, place.leader_epoch = stop, log.epoch_before(stop)
             if offsets or self._rng.random() < 0.5:  # a fetch of nothing but markers may show, or may not
                 yield records_of(partition, {offset: log.records[offset] for offset in offsets}, stop)
 
-    def range_of(self, partition: Partition) -> tuple[int, int]:
-        self._answer()
-        return self._kafka.logs[partition].start, self._kafka.logs[partition].end
+    def survey(self, partition: Partition, leader_epoch: int) -> FakeSurvey:
+        waits = self._rng.choice(self.survey_waits)
+        return FakeSurvey(self, partition, self._kafka.logs[partition], leader_epoch, waits)
 
-    def read_from(self, partition: Partition, offset: int) -> bool:
+    def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
         if partition not in self._places:
             return False
-        self._places[partition] = _Place(offset, paused=False)
+        self._places[partition] = _Place(offset, paused=False, leader_epoch=leader_epoch)
         return True
+
+    def leader_epoch(self, partition: Partition, offset: int) -> int:
+        place = self._places.get(partition)
+        return place.leader_epoch if place is not None and place.position == offset else -1
 
     def position(self, partition: Partition) -> int | None:
         place = self._places.get(partition)
@@ -186,11 +235,36 @@ class FakeMember:
                 self._places[partition].paused = False
 
     def hint(self, offsets: Mapping[Partition, int]) -> None:
-        self._kafka.hinted.update(offsets)
+        self._kafka.hinted.update(
+            {partition: offset for partition, offset in offsets.items() if partition in self._places}
+        )
 
-    def _answer(self) -> None:
-        if self.down:
-            raise RetryableError("the broker is down")
+    def lag(self, partitions: Iterable[Partition]) -> int | None:
+        places = {partition: self._places.get(partition) for partition in partitions}
+        if self.silent_s or any(place is None or place.paused for place in places.values()):
+            return None
+        return sum(self._kafka.logs[partition].end - place.position for partition, place in places.items() if place)
+
+
+@dataclass
+class FakeSurvey:
+    """An answer that may take some looks; what it says was true when the question reached the broker."""
+
+    member: FakeMember
+    partition: Partition
+    log: FakeLog
+    leader_epoch: int
+    waits: int
+
+    def __post_init__(self) -> None:
+        agrees_to = None if self.leader_epoch < 0 else self.log.end_of_epoch(self.leader_epoch)
+        self._held = LogState(self.log.start, self.log.end, self.log.topic_id, agrees_to)
+
+    def result(self) -> LogState | None:
+        if self.member.down or self.partition in self.member.mute:
+            raise RetryableError("the broker does not answer")
+        self.waits -= 1
+        return self._held if self.waits < 0 else None
 
 
 def records_of(partition: Partition, records: Mapping[int, tuple[bytes | None, int]], next_offset: int) -> Records:

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
-from pipeline.commits import REBUILT, Commit, FileEntry, Hole, Manifest
+from pipeline.commits import LOST, REBUILT, REPLACED, Commit, FileEntry, Hole, Manifest
 from pipeline.errors import SchemaError
 from pipeline.events import TABLE_SCHEMAS
 from pipeline.io.catalog import Catalog
@@ -29,6 +29,11 @@ from pipeline.io.lake import Lake, commit_of, read_footer
 _CHUNK_BYTES: Final = 1 << 20
 _SHOWN_MAX: Final = 20
 """Of findings that may be millions, such as doubled offsets, this many are named."""
+
+_HOLE_IN_WORDS: Final = {
+    LOST: "Kafka lost these offsets",
+    REPLACED: "these offsets were landed, and are gone from the topic or other records there now",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
     found.errors += _orphans(placed, manifest)
     found.notes += _leftovers(staged, manifest)
     found.notes += [
-        Finding("hole", str(hole), "Kafka lost these offsets; nobody has accepted it yet")
+        Finding("hole", str(hole), f"{_HOLE_IN_WORDS[hole.kind]}; nobody has accepted it yet")
         for hole in manifest.holes
         if not hole.accepted
     ]
@@ -113,7 +118,7 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
 
 def _check_chain(partition: Partition, commits: Sequence[Commit], manifest: Manifest) -> Iterator[Finding]:
     """A partition's commits follow one another without overlap or gap, up to the catalog's offset."""
-    holes = [hole for hole in manifest.holes if hole.partition == partition and hole.accepted]
+    holes = [hole for hole in manifest.holes if hole.partition == partition and hole.accepted and hole.kind == LOST]
     at: int | None = None
     for commit in commits:
         if at is not None and commit.first_offset < at:

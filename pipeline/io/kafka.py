@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from pipeline.batch import Partition, Records
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, RetryableError, UnreadableError
 from pipeline.io import columnar
+from pipeline.io.kafka_questions import KafkaSurvey, answered_at_s, ask_anything, finish_join
 from pipeline.io.records import to_records
 from pipeline.ports import Assigned, Gone, OutOfRange, Polled
 
@@ -42,7 +44,15 @@ OURS: Final = (
 """Client settings that the job's correctness hangs on."""
 
 ANSWER_MS: Final = 15_000
-"""How long the broker may take to answer a question that the job cannot go on without."""
+"""How long the brokers may take to answer at start, before the job gives up."""
+
+RECONNECT_MS_MAX: Final = 5_000
+"""How long the client waits at most before it tries to reach a broker again: how much longer than the broker itself an
+outage lasts.  Its own default is 30 s."""
+
+ASK_AFTER_S: Final = 2.0
+"""After so much silence the brokers are asked for something, and what they said of the lag counts as out of date.
+Well above the half second after which a broker answers a fetch that finds nothing."""
 
 _REFUSED: Final = (
     kafka_errors.SaslAuthenticationFailedError,
@@ -67,7 +77,18 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         self._settings = settings
         self._events: queue.SimpleQueue[Assigned | Gone] = queue.SimpleQueue()
         self._consumer: Any = None
+        self._answered_at_s = self._silent_s = 0.0
         self.columnar = False
+
+    @property
+    def address(self) -> str:
+        """The brokers that are asked first."""
+        return self._settings.bootstrap
+
+    @property
+    def silent_s(self) -> float:
+        """How long polls have waited by now without an answer from any broker; 0 once one answers."""
+        return self._silent_s
 
     def open(self) -> None:
         """Connect, check the topic, join the group.
@@ -82,7 +103,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             self._consumer.bootstrap(timeout_ms=ANSWER_MS)
             topics = self._consumer.topics()
         except _REFUSED as error:
-            raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
+            raise self._in_words(error) from error
         except (kafka_errors.KafkaError, ValueError, AssertionError, OSError) as error:
             raise self._unreachable(error) from error
         if self._settings.topic not in topics:
@@ -117,43 +138,45 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """
         out_of_range: list[OutOfRange] = []
         found: Mapping[TopicPartition, list[Any]] = {}
+        began_s = time.monotonic()
         try:
             found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
             out_of_range = [OutOfRange(Partition(*partition)) for partition in error.args[0]]
-        except kafka_errors.LogTruncationError as error:
-            raise UnreadableError(
-                f"the broker's log was cut back below what was read (an unclean leader election): {error}. "
-                "What was landed stays in the lake; what the topic holds now at those offsets is not read"
-            ) from error
+        except (
+            kafka_errors.LogTruncationError
+        ) as error:  # an unclean leader election cut the log back below the position
+            out_of_range = [OutOfRange(Partition(*partition)) for partition in error.divergent_offsets]
         except kafka_errors.NoOffsetForPartitionError:
             pass  # polled between an assignment and its listener, which sets the position
-        except _REFUSED as error:
-            raise ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}") from error
         except kafka_errors.CorruptRecordError as error:  # not to be polled again: kafka-python may loop on it for ever
             raise UnreadableError(f"the broker sent records that cannot be read: {error}") from error
         except kafka_errors.KafkaError as error:
-            raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
+            raise self._in_words(error) from error
+        finally:
+            self._listen(began_s, timeout_s)
+            finish_join(self._consumer)
+        self.pause(event.partition for event in out_of_range)  # else kafka-python says the same at every poll
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))
 
-    def range_of(self, partition: Partition) -> tuple[int, int]:
-        """First offset that the log still holds, and the one after its last readable record.
+    def survey(self, partition: Partition, leader_epoch: int) -> KafkaSurvey:
+        """Ask what a partition's log holds; does not wait."""
+        return KafkaSurvey(self._consumer, TopicPartition(*partition), leader_epoch, self._in_words)
 
-        Raises:
-            RetryableError: the broker does not answer.
+    def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
+        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's.
+
+        Args:
+            partition: which.
+            offset: where.
+            leader_epoch: of the record before it: the broker compares, and a log with another one there is noticed.
         """
         where = TopicPartition(*partition)
         try:
-            first = self._consumer.beginning_offsets([where], timeout_ms=ANSWER_MS)[where]
-            return first, self._consumer.end_offsets([where], timeout_ms=ANSWER_MS)[where]
-        except kafka_errors.KafkaError as error:
-            raise RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}") from error
-
-    def read_from(self, partition: Partition, offset: int) -> bool:
-        """Begin, or begin again, to read a partition at an offset; false if it is no longer this member's."""
-        where = TopicPartition(*partition)
-        try:
             self._consumer.seek(where, offset)
+            if leader_epoch >= 0:  # the public method takes no epoch
+                position = OffsetAndMetadata(offset, "", leader_epoch)
+                self._consumer._subscription.seek(where, position)  # noqa: SLF001
             self._consumer.resume(where)
         except _NOT_ASSIGNED:
             return False
@@ -163,6 +186,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """Offset of the next record that `poll` would return; None if the partition is no longer this member's."""
         state = self._consumer._subscription.assignment.get(TopicPartition(*partition))  # noqa: SLF001  # position() may block
         return None if state is None or state.position is None else int(state.position.offset)
+
+    def leader_epoch(self, partition: Partition, offset: int) -> int:
+        """Leader epoch of the last record before an offset, if the position stands there; else -1: not known."""
+        state = self._consumer._subscription.assignment.get(TopicPartition(*partition))  # noqa: SLF001
+        position = None if state is None else state.position
+        return int(position.leader_epoch) if position is not None and position.offset == offset else -1
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Keep polling but fetch nothing of these partitions."""
@@ -183,15 +212,34 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             self._consumer.commit_async(known)
 
     def lag(self, partitions: Iterable[Partition]) -> int | None:
-        """Records that the broker holds beyond this member's positions, as far as its last answers told."""
-        total = 0
+        """Records that the brokers hold beyond this member's positions.
+
+        Returns:
+            None where that is not known: before the first answer, while no broker answers, and of paused partitions.
+        """
+        if self._silent_s >= ASK_AFTER_S:
+            return None
+        total, paused = 0, self._consumer.paused()
         for partition in partitions:
             where = TopicPartition(*partition)
+            if where in paused or where not in self._consumer.assignment():
+                return None
             high, position = self._consumer.highwater(where), self.position(partition)
             if high is None or position is None:
                 return None
             total += max(0, high - position)
         return total
+
+    def _listen(self, began_s: float, timeout_s: float) -> None:
+        """Count the silence after a poll."""
+        heard_at_s = answered_at_s(self._consumer)
+        if heard_at_s > self._answered_at_s:
+            self._answered_at_s, self._silent_s = heard_at_s, 0.0
+            return
+        # Bounded: a process that was frozen itself, or a machine that was suspended, has not waited for any broker.
+        self._silent_s += min(time.monotonic() - began_s, timeout_s + 1.0)
+        if self._silent_s >= ASK_AFTER_S:
+            ask_anything(self._consumer)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note new partitions; they stand paused, at an offset that is never read, until `read_from`."""
@@ -218,6 +266,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             "max_partition_fetch_bytes": 8 << 20,
             "client_id": "stillwatch",
             "bootstrap_timeout_ms": ANSWER_MS,
+            "reconnect_backoff_max_ms": RECONNECT_MS_MAX,
             "heartbeat_interval_ms": min(3_000, session_timeout_ms // 3),
             **passed_through(settings.kafka, KafkaConsumer.DEFAULT_CONFIG, OURS),
             "bootstrap_servers": settings.bootstrap.split(","),
@@ -265,6 +314,11 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
                 act(TopicPartition(*partition))
             except _NOT_ASSIGNED:
                 log.debug("partition is no longer assigned", partition=str(partition))
+
+    def _in_words(self, error: Exception) -> ConfigError | RetryableError:
+        if isinstance(error, _REFUSED):
+            return ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}")
+        return RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}")
 
     def _unreachable(self, error: Exception) -> RetryableError | ConfigError:
         if isinstance(error, kafka_errors.KafkaError | OSError):

@@ -16,10 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 from pipeline.batch import Partition
-from pipeline.commits import Claim, Commit, FileEntry, Hole
+from pipeline.commits import REPLACED, UNKNOWN_LOG, Claim, Commit, FileEntry, Hole, LogMark
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
-from pipeline.io import catalog as catalog_module
+from pipeline.io import catalog_engine
 from pipeline.io.catalog import Catalog, sqlite_url, url_without_password
+from pipeline.io.catalog_tables import SCHEMA_VERSION
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
 PROCESSES = 2
@@ -156,6 +157,57 @@ def test_a_commit_that_fails_half_way_leaves_nothing(catalog: Catalog) -> None:
     assert catalog.commits() == [one]
 
 
+# ---- the consumer group
+
+
+def test_a_topic_has_one_group_and_another_is_told_whose_it_is(url: str, catalog: Catalog) -> None:
+    catalog.join("access", "one", now_us=1_780_000_000_000_000)
+    catalog.join("access", "one", now_us=1_790_000_000_000_000)
+    with contextlib.closing(Catalog.open(url, create=True)) as other:
+        with pytest.raises(
+            ConfigError, match=r"topic access read by .* group one since 2026-05-28.*--group one.*--change-gr"
+        ):
+            other.join("access", "two", now_us=1_790_000_000_000_000)
+        other.join("elsewhere", "two", now_us=1)
+        assert catalog.start_at(P0, 0).epoch == 1, "nobody was hindered"
+
+
+def test_a_group_that_takes_a_topic_over_shuts_the_former_one_out(url: str, catalog: Catalog) -> None:
+    """The former group's worker learns of it when it next takes a partition, and fences nobody by trying."""
+    catalog.join("access", "one", now_us=1)
+    former = catalog.start_at(P0, 0)
+    with contextlib.closing(Catalog.open(url, create=True)) as other:
+        other.join("access", "two", now_us=2, change=True)
+        other.join("access", "two", now_us=3, change=True)
+        claim = other.take(P0)
+        assert claim == Claim(P0, 0, former.epoch + 1)
+        with pytest.raises(FencedError):
+            catalog.commit(commit_of(P0, 0, 5), former.epoch, [])
+        for try_again in (lambda: catalog.take(P0), lambda: catalog.start_at(P1, 0)):
+            with pytest.raises(ConfigError, match="group two since 1970-01-01T00:00:00"):
+                try_again()
+        other.commit(commit_of(P0, 0, 5), former.epoch + 1, [])
+        assert other.offsets() == {P0: 5}
+
+
+def test_of_groups_that_begin_a_topic_at_once_one_gets_it(url: str) -> None:
+    start = threading.Barrier(THREADS)
+    joined: list[str] = []
+
+    def begin(group: str) -> None:
+        with contextlib.closing(Catalog.open(url, create=True)) as mine, contextlib.suppress(ConfigError):
+            start.wait()
+            mine.join("access", group, now_us=1)
+            joined.append(group)
+
+    threads = [threading.Thread(target=begin, args=(f"group-{number}",)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(joined) == 1
+
+
 # ---- files become visible
 
 
@@ -244,6 +296,32 @@ def test_a_hole_is_noted_once_and_accepting_it_moves_the_offset(catalog: Catalog
     assert catalog.offsets() == {P0: 25}
     with pytest.raises(FencedError):
         catalog.accept_hole(hole, now_us=4)
+
+
+def test_accepting_replaced_offsets_moves_nothing_and_forgets_the_logs_mark(catalog: Catalog) -> None:
+    """They were landed once: the offset stands at their end, and from there on the log counts as it is now."""
+    claim = catalog.start_at(P0, 0, LogMark("topic", -1))
+    catalog.commit(commit_of(P0, 0, 25), claim.epoch, [], LogMark("topic", 3))
+    hole = catalog.note_hole(P0, 10, 25, now_us=1, kind=REPLACED)
+    assert catalog.holes() == [Hole(P0, 10, 25, accepted=False, kind=REPLACED)]
+    catalog.accept_hole(hole, now_us=3)
+    assert catalog.holes() == catalog.manifest().holes == [Hole(P0, 10, 25, accepted=True, kind=REPLACED)]
+    assert catalog.take(P0) == Claim(P0, 25, claim.epoch + 1, UNKNOWN_LOG)
+    catalog.commit(commit_of(P0, 25, 30), claim.epoch + 1, [])
+    with pytest.raises(FencedError):
+        catalog.accept_hole(hole, now_us=4)
+
+
+def test_the_mark_of_a_log_goes_with_the_offset(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0, LogMark("topic", -1))
+    assert claim.mark == LogMark("topic", -1)
+    catalog.start_at(P0, 0, LogMark("another", 9))
+    claim = catalog.take(P0) or claim
+    assert claim.mark == LogMark("topic", -1), "the first offset holds, and so does its mark"
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], LogMark("topic", 3))
+    with pytest.raises(FencedError):
+        catalog.commit(commit_of(P0, 0, 20), claim.epoch, [], LogMark("topic", 4))
+    assert catalog.take(P0) == Claim(P0, 10, claim.epoch + 1, LogMark("topic", 3))
 
 
 # ---- several at once
@@ -357,7 +435,7 @@ def test_two_owners_of_a_new_partition_agree_on_its_first_offset(url: str, catal
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog_module, "LOCK_WAIT_S", 0.3)
+    monkeypatch.setattr(catalog_engine, "LOCK_WAIT_S", 0.3)
 
 
 @pytest.fixture
@@ -392,10 +470,58 @@ def test_a_locked_catalog_is_to_be_tried_again_and_then_works(impatient: None, u
 
 
 def test_a_newer_catalog_is_refused(url: str, catalog: Catalog) -> None:
-    _execute(url, "UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+    newer = SCHEMA_VERSION + 1
+    _execute(url, f"UPDATE meta SET value = '{newer}' WHERE key = 'schema_version'")
     for create in (True, False):
-        with pytest.raises(SchemaError, match="version 2"):
+        with pytest.raises(SchemaError, match=f"version {newer}"):
             Catalog.open(url, create=create)
+
+
+VERSION_1 = (
+    "CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)",
+    "INSERT INTO meta VALUES ('schema_version', '1')",
+    (
+        "CREATE TABLE offsets (topic VARCHAR, partition INTEGER, next_offset BIGINT NOT NULL, epoch BIGINT NOT NULL, "
+        "PRIMARY KEY (topic, partition))"
+    ),
+    "INSERT INTO offsets VALUES ('access', 0, 10, 7)",
+    (
+        "CREATE TABLE holes (topic VARCHAR, partition INTEGER, first_offset BIGINT, next_offset BIGINT, "
+        "noticed_at_us BIGINT NOT NULL, accepted_at_us BIGINT, PRIMARY KEY (topic, partition, first_offset, next_offset))"
+    ),
+    "INSERT INTO holes VALUES ('access', 0, 3, 5, 1, 2)",
+)
+"""What the first version made, as far as the second changes it."""
+
+
+def test_an_older_catalog_is_brought_up_to_date_by_a_worker_and_by_nobody_else(url: str) -> None:
+    for statement in VERSION_1:
+        _execute(url, statement)
+    with pytest.raises(SchemaError, match="the next `stillwatch run` brings it up to date"):
+        Catalog.open(url, create=False)
+    start = threading.Barrier(THREADS)
+    errors: list[BaseException] = []
+
+    def begin() -> None:
+        start.wait()
+        try:
+            Catalog.open(url, create=True).close()
+        except BaseException as error:  # noqa: BLE001  # shown below, in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        assert catalog.holes() == [Hole(P0, 3, 5, accepted=True)]
+        claim = catalog.take(P0)
+        assert claim == Claim(P0, 10, 8, UNKNOWN_LOG)
+        commit = commit_of(P0, 10, 20)
+        catalog.commit(commit, claim.epoch, files_of(commit), LogMark("topic", 1))
+        assert catalog.commits() == [commit]
 
 
 def test_a_reader_does_not_make_a_catalog(url: str, tmp_path: Path) -> None:

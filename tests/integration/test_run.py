@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,14 @@ import pytest
 from confluent_kafka import Producer as OtherProducer
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.errors import TopicAlreadyExistsError
 
 from pipeline.batch import Partition
+from pipeline.commits import REPLACED, Hole
 from pipeline.events import ACCESS_FIELDS, TIME
 from pipeline.io.catalog import Catalog
 from tests.integration.workers import ROOT, Producer, Site, ends_of, event, site_of, wait_until
-from tests.servers import KafkaServer
+from tests.servers import ApacheKafka, KafkaServer, create_topic
 
 DEV_TRAFFIC = Path(os.environ.get("STILLWATCH_TEST_DEV_TRAFFIC", ROOT.parent / "shared/data/dev/access.ndjson.zst"))
 DEV_EVENTS = 202_044
@@ -85,15 +88,125 @@ def test_offsets_that_kafka_deleted_stop_the_job_and_are_named(
             assert [hole.accepted for hole in catalog.holes()] == [True]
 
 
-def test_a_topic_made_anew_stops_the_job(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> None:
-    """The lake is past the topic's end: its offsets would mean other records now."""
-    with site_of(tmp_path, kafka.bootstrap, topic(1)) as site:
-        produce(kafka.bootstrap, site.topic, [event(0)])
-        with contextlib.closing(Catalog.open(site.catalog_url, create=True)) as catalog:
-            catalog.start_at(Partition(site.topic, 0), 50)
-        stopped = site.command("--once")
+@pytest.mark.parametrize("again", (3, 500))
+def test_a_topic_made_anew_stops_the_job_until_that_is_accepted(
+    tmp_path: Path, full_kafka: KafkaServer, topic: Callable[..., str], kafka_admin: KafkaAdminClient, again: int
+) -> None:
+    """Shorter than what was landed or longer: its offsets mean other records now, by its id if by nothing else."""
+    with site_of(tmp_path, full_kafka.bootstrap, topic(1)) as site:
+        produce(full_kafka.bootstrap, site.topic, [event(i) for i in range(100)])
+        assert site.command("--once").process.wait(60) == 0
+        kafka_admin.delete_topics([site.topic])
+        _create_again(kafka_admin, site.topic)
+        produce(full_kafka.bootstrap, site.topic, [event(i) for i in range(again)])
+        for _ in range(2):
+            stopped = site.command("--once")
+            assert stopped.process.wait(60) == 3
+            assert f"lake is at offset 100, the topic ends at {again}. Offsets 0 to 99" in stopped.log()[-1]["event"]
+        assert site.landed() == 100
+        with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+            assert catalog.holes() == [Hole(Partition(site.topic, 0), 0, 100, accepted=False, kind=REPLACED)]
+        accepting = site.command("--once", "--accept-hole", f"{site.topic}:0:0-99")
+        assert accepting.process.wait(60) == (0 if again > 100 else 3)
+        if again > 100:
+            produce(full_kafka.bootstrap, site.topic, [event(again)])
+            assert site.command("--once").process.wait(60) == 0
+            assert site.assert_exactly_once({0: again + 1}) == again + 1
+
+
+def _create_again(admin: KafkaAdminClient, name: str) -> None:
+    """Make a topic once Kafka has done with deleting the one of that name."""
+
+    def made() -> bool:
+        try:
+            create_topic(admin, name, 1)
+        except TopicAlreadyExistsError:
+            return False
+        return True
+
+    wait_until(made, "the old topic is gone")
+
+
+@pytest.mark.parametrize("running", (False, True))
+def test_a_log_that_was_cut_back_stops_the_job_until_that_is_accepted(
+    tmp_path: Path, own_kafka: Callable[[], ApacheKafka], running: bool
+) -> None:
+    """The broker comes back without the end of its log, as a leader that was behind; other records take those offsets.
+
+    Whether the job was running meanwhile or not: only Kafka's leader epochs tell that the log is another.
+    """
+    broker = own_kafka()
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
+        create_topic(admin, "logs", 1)
+    with site_of(tmp_path, broker.bootstrap, "logs") as site:
+        for first in range(0, 100, 20):  # a batch ends at each of these
+            produce(broker.bootstrap, "logs", [event(i) for i in range(first, first + 20)])
+        worker = site.command(*([] if running else ["--once"]), "--file-age", "0.1")
+        wait_until(lambda: site.landed() == 100, "everything landed")
+        assert running or worker.process.wait(60) == 0
+        broker.stop()
+        cut_back(broker, "logs", 40)
+        broker.start()
+        produce(broker.bootstrap, "logs", [event(i) for i in range(1_000, 1_100)])
+        stopped = worker if running else site.command("--once")
+        for _ in range(2):
+            assert stopped.process.wait(60) == 3
+            words = "Offsets 40 to 99 (60 in all) were landed, and are gone from the topic or other records there now"
+            assert words in stopped.log()[-1]["event"]
+            assert "--accept-hole logs:0:40-99" in stopped.log()[-1]["event"]
+            stopped = site.command("--once")
         assert stopped.process.wait(60) == 3
-        assert "offset 50" in stopped.log()[-1]["event"]
+        assert site.landed() == 100, "nothing was read on"
+        with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+            assert catalog.holes() == [Hole(Partition("logs", 0), 40, 100, accepted=False, kind=REPLACED)]
+        assert site.command("--once", "--accept-hole", "logs:0:40-99").process.wait(60) == 0
+        assert site.command("--once").process.wait(60) == 0
+        assert site.assert_exactly_once({0: 140}) == 140
+        with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+            assert [hole.accepted for hole in catalog.holes()] == [True]
+
+
+def cut_back(broker: ApacheKafka, topic: str, to: int) -> None:
+    """Remove the batches from an offset on of a stopped broker's partition 0."""
+    folder = broker.data_dir / "logs" / f"{topic}-0"
+    log = folder / "00000000000000000000.log"
+    stored, position = log.read_bytes(), 0
+    while struct.unpack_from(">q", stored, position)[0] < to:
+        position += 12 + struct.unpack_from(">i", stored, position + 8)[0]
+    assert struct.unpack_from(">q", stored, position)[0] == to, "a batch begins there"
+    log.write_bytes(stored[:position])
+    for name in ("*.index", "*.timeindex", "*.snapshot"):  # made anew from the log
+        for file in folder.glob(name):
+            file.unlink()
+    # A clean stop is taken at its word: without this file the broker looks at its logs again.
+    (broker.data_dir / "logs" / ".kafka_cleanshutdown").unlink()
+
+
+def test_a_second_group_is_refused_and_may_take_the_topic_over_on_purpose(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
+    """A worker of the former group that still runs ends by itself, and fences nobody for long."""
+    with site_of(tmp_path, kafka.bootstrap, topic(2)) as site:
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(100)])
+        former = site.command("--file-age", "0.1")
+        wait_until(lambda: site.landed() == 100, "everything landed")
+        refused = site.command("--group", "another")
+        assert refused.process.wait(60) == 2
+        last = refused.log()[-1]["event"]
+        assert f"topic {site.topic} read by the consumer group {site.settings['group']} since" in last
+        assert "--change-group" in last
+        assert former.process.poll() is None
+        assert not former.logged("fenced: rows dropped")
+        new = site.command("--group", "another", "--change-group", "--file-age", "0.1")
+        new.wait_for("reading", 2)
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(100, 200)])
+        assert former.process.wait(60) == 2
+        assert "consumer group another since" in former.log()[-1]["event"]
+        produce(kafka.bootstrap, site.topic, [event(i) for i in range(200, 300)])
+        wait_until(lambda: site.landed() == 300, "everything landed")
+        assert new.stop() == 0
+        assert site.command("--once", "--group", "another").process.wait(60) == 0
+        assert site.assert_exactly_once({0: 300, 1: 0}) == 300
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import structlog
 
 from pipeline.batch import Partition
-from pipeline.commits import Hole
+from pipeline.commits import REPLACED, Claim, Hole, LogMark
 from pipeline.errors import OffsetGapError, RetryableError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
@@ -124,14 +125,113 @@ def test_a_hole_that_opens_while_the_job_reads_is_noticed(site: Site) -> None:
         rounds(stream, lambda: False)
 
 
-def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(site: Site) -> None:
+@pytest.mark.parametrize("new", (0, 3, 25))
+def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(site: Site, new: int) -> None:
+    """Whether it is shorter than what was landed or longer: all that was landed is on record as replaced."""
     site.produce(10)
     site.land()
-    site.kafka.logs[P0].records.clear()
-    site.log.start, site.log.end = 0, 3
-    stream, _ = site.worker()
-    with pytest.raises(OffsetGapError, match="the lake is at offset 10, but the topic ends at 3"):
-        rounds(stream, stream.caught_up)
+    site.log.make_anew()
+    site.produce(new)
+    for _ in range(2):
+        stream, member = site.worker()
+        with pytest.raises(OffsetGapError, match=rf"lake is at offset 10, the topic ends at {new}. Offsets 0 to 9 "):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+    assert site.catalog.holes() == [Hole(P0, 0, 10, accepted=False, kind=REPLACED)]
+    assert site.offsets() == list(range(10))
+
+
+def test_a_log_that_was_cut_back_below_what_was_landed_is_not_read_on_until_that_is_accepted(site: Site) -> None:
+    """Offsets 6 to 9 are landed; other records stand there now, and the topic has grown past them unnoticed."""
+    site.produce(10)
+    site.land()
+    site.log.elect(cut_back_to=6)
+    site.produce(20)
+    for accepted in (frozenset[str](), frozenset(["access:0:6-8"])):
+        stream, member = site.worker(accepted_holes=accepted)
+        with pytest.raises(
+            OffsetGapError, match=r"access-0: .* Offsets 6 to 9 \(4 in all\).*--accept-hole access:0:6-9"
+        ):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=False, kind=REPLACED)]
+    assert site.offsets() == list(range(10))
+    site.land(accepted_holes=frozenset(["access:0:6-9"]))
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=True, kind=REPLACED)]
+    assert site.offsets() == list(range(26))
+    site.produce(3)
+    site.land()
+    assert site.offsets() == list(range(29)), "accepted once and for all"
+
+
+def test_a_log_that_is_cut_back_while_it_is_read_stops_the_job_too(site: Site) -> None:
+    site.produce(10)
+    stream, _ = site.worker(file_age_s=0.0)
+    rounds(stream, lambda: site.catalog.offsets()[P0] == 10 if site.catalog.offsets() else False)
+    site.log.elect(cut_back_to=6)
+    site.produce(20)
+    with pytest.raises(OffsetGapError, match=r"Offsets 6 to 9 \(4 in all\)"):
+        rounds(stream, lambda: False)
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=False, kind=REPLACED)]
+
+
+def test_what_is_on_record_as_replaced_is_refused_though_the_log_tells_no_more(site: Site) -> None:
+    """The new leader's log has lost what came before, and with it the epochs that told of the cut."""
+    site.produce(10)
+    site.land()
+    site.log.elect(cut_back_to=6)
+    site.produce(20)
+    for _ in range(2):
+        stream, member = site.worker()
+        with pytest.raises(OffsetGapError, match="access:0:6-9"):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+        site.log.delete_before(10)
+        site.log.epochs = [(1, 10)]
+
+
+def test_a_log_that_was_cut_back_no_further_than_it_was_landed_is_simply_read_anew(site: Site) -> None:
+    """What was read beyond and not written yet is dropped: the log as it is now is what counts."""
+    site.produce(10)
+    site.land()
+    stream, _ = site.worker(file_age_s=1e6)
+    rounds(stream, lambda: bool(stream.owned))
+    site.produce(10)
+    rounds(stream, lambda: stream.progress.records == 10)
+    site.log.elect(cut_back_to=15)
+    site.produce(20)
+    rounds(stream, lambda: stream.owned == {P0: 35})
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert site.offsets() == list(range(35))
+    assert site.catalog.holes() == []
+
+
+@pytest.mark.parametrize("elections", (1, 3))
+def test_an_election_that_loses_nothing_is_not_noticed(site: Site, elections: int) -> None:
+    for _ in range(elections):
+        site.produce(10)
+        site.land()
+        site.log.elect()
+    site.produce(10)
+    site.land()
+    assert site.offsets() == list(range(10 * elections + 10))
+    assert site.catalog.holes() == []
+
+
+def test_a_log_that_ends_below_what_was_landed_has_nothing_to_go_on_from_even_if_that_is_accepted(site: Site) -> None:
+    site.produce(10)
+    site.land()
+    site.log.elect(cut_back_to=6)
+    for new in (0, 2):
+        site.produce(new)
+        stream, member = site.worker(accepted_holes=frozenset(["access:0:6-9"]))
+        with pytest.raises(OffsetGapError, match="only once the topic has passed offset 10"):
+            rounds(stream, stream.caught_up)
+        site.kafka.leave(member)
+    assert site.catalog.holes() == [Hole(P0, 6, 10, accepted=False, kind=REPLACED)]
+    site.produce(5)
+    site.land(accepted_holes=frozenset(["access:0:6-9"]))
+    assert site.offsets() == list(range(13))
 
 
 def test_the_hole_of_another_workers_choice_ends_no_job(site: Site) -> None:
@@ -297,19 +397,119 @@ def test_a_catalog_that_stays_away_ends_the_job_after_retry_s(site: Site) -> Non
     assert 30 <= site.clock.elapsed_s() <= 36
 
 
-def test_a_broker_that_goes_away_and_comes_back_costs_nothing(site: Site) -> None:
+def test_a_broker_that_fails_and_works_again_costs_nothing(site: Site) -> None:
     site.produce(5)
     stream, member = site.worker()
     rounds(stream, stream.caught_up)
-    member.down = True
+    member.failing = True
     for _ in range(30):
         stream.round()
-    assert "broker is down" in stream.progress.failing
-    member.down = False
+    assert "the broker fails" in stream.progress.waits_for
+    member.failing = False
     site.produce(5)
     rounds(stream, lambda: stream.progress.records == 10)
+    assert stream.progress.waits_for == ""
     assert stream.flush(site.clock.elapsed_s() + 10)
     assert site.offsets() == list(range(10))
+
+
+def test_silence_of_the_broker_is_said_after_ten_seconds_then_ever_more_rarely_and_so_is_its_end(site: Site) -> None:
+    site.produce(5)
+    stream, member = site.worker(retry_s=1e9)
+    rounds(stream, stream.caught_up)
+    began_s = site.clock.elapsed_s()
+    member.down = True
+    with structlog.testing.capture_logs() as logged:
+        rounds(stream, lambda: site.clock.elapsed_s() > began_s + 9)
+        assert logged == [line for line in logged if line["log_level"] == "debug"], "what restarts is not worth a line"
+        assert stream.progress.waits_for == ""
+        rounds(stream, lambda: site.clock.elapsed_s() > began_s + 3_000, most=20_000)
+        said = [line for line in logged if line["event"] == "no Kafka broker answers"]
+        assert [line["silent_s"] for line in said[:4]] == pytest.approx([10, 20, 40, 80], rel=0.05)
+        assert 5 < len(said) < 16, "at most every five minutes in the end"
+        assert {line["bootstrap"] for line in said} == {"fake:9092"}
+        assert len({line["since"] for line in said}) == 1
+        assert "no Kafka broker at fake:9092 has answered since 2026-" in stream.progress.waits_for
+        member.down = False
+        site.produce(5)
+        rounds(stream, lambda: stream.progress.records == 10)
+        assert stream.progress.waits_for == ""
+    assert [line["after_s"] for line in logged if line["event"] == "Kafka answers again"] == [
+        pytest.approx(3_000, abs=2)
+    ]
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert site.offsets() == list(range(10))
+
+
+@pytest.mark.parametrize(("retry_s", "gives_up_s"), ((30.0, 30), (0.0, 10)))
+def test_a_broker_that_stays_silent_ends_the_job_after_retry_s(site: Site, retry_s: float, gives_up_s: int) -> None:
+    stream, member = site.worker(retry_s=retry_s)
+    rounds(stream, stream.caught_up)
+    member.down = True
+    began_s = site.clock.elapsed_s()
+    with pytest.raises(
+        RetryableError, match=rf"gave up after {gives_up_s} s: no Kafka broker at fake:9092 has answered"
+    ):
+        rounds(stream, lambda: False)
+    assert gives_up_s <= site.clock.elapsed_s() - began_s <= gives_up_s + 2
+
+
+def test_a_partition_whose_broker_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
+    """It is asked for again and again, aloud after a while, and read once it answers; the others are landed meanwhile."""
+    site = Site(tmp_path)
+    site.kafka = FakeKafka(partitions=3)
+    for partition, log in site.kafka.logs.items():
+        for _ in range(10):
+            log.append(event(partition, log.end, random.Random(0)))
+    stream, member = site.worker(file_age_s=1.0, retry_s=1e9)
+    member.mute = {P0}
+    with structlog.testing.capture_logs() as logged:
+        rounds(stream, lambda: stream.progress.commits >= 2)
+        assert P0 not in stream.owned
+        assert site.offsets() == sorted([*range(10)] * 2)
+        assert site.clock.elapsed_s() < 5, "nobody waited for it"
+        rounds(stream, lambda: site.clock.elapsed_s() > 100, most=1000)
+        said = [line for line in logged if line["event"].startswith("partitions wait for their broker")]
+        assert [line["partitions"] for line in said] == ["access-0"] * 4, "after 10, 20, 40 and 80 seconds"
+        assert not stream.caught_up()
+        member.mute = set()
+        rounds(stream, stream.caught_up)
+    assert [line["log_level"] for line in logged if line["event"] == "all partitions are opened"] == ["info"]
+    assert stream.flush(site.clock.elapsed_s() + 10)
+    assert site.offsets() == sorted([*range(10)] * 3)
+    site.catalog.close()
+
+
+def test_a_partition_that_cannot_be_opened_ends_the_job_after_retry_s(site: Site) -> None:
+    stream, member = site.worker(retry_s=30.0)
+    member.mute = {P0}
+    with pytest.raises(
+        RetryableError, match=r"gave up after 3\d s: access-0 cannot be opened: the broker does not ans"
+    ):
+        rounds(stream, lambda: False)
+    assert 30 <= site.clock.elapsed_s() <= 36
+
+
+def test_what_kafka_said_before_another_worker_began_the_partition_is_not_held_against_it(site: Site) -> None:
+    """Both open a partition that was never read; the other is quicker and lands records that our answer knows not of."""
+    site.produce(5)
+
+    class Slow(Catalog):
+        def start_at(self, partition: Partition, offset: int, mark: LogMark) -> Claim:
+            self.start_at = super().start_at  # type: ignore[method-assign]  # only the first time
+            site.produce(5)
+            site.land()
+            return super().start_at(partition, offset, mark)
+
+    stream, member = site.worker(ledger=Slow(site.catalog._engine))
+    member.survey_waits = (0,)
+    with structlog.testing.capture_logs() as logged:
+        rounds(stream, lambda: any(line["event"] == "partitions gone" for line in logged))
+        site.kafka.assign({P0: member})
+        rounds(stream, stream.caught_up)
+    assert "fenced while opening" in [line["event"] for line in logged]
+    assert site.offsets() == list(range(10))
+    assert stream.owned == {P0: 10}
 
 
 def test_flush_writes_even_while_the_broker_is_away(site: Site) -> None:
@@ -377,8 +577,7 @@ def test_a_worker_that_sweeps_late_spares_what_the_next_owner_has_staged(site: S
         site.kafka.leave(member)
 
     late, late_member = site.worker(storage=Frozen())
-    rounds(late, lambda: bool(late.owned))
-    assert site.catalog.pending(), "committed, not placed"
+    rounds(late, lambda: bool(site.catalog.pending()))  # swept; the other's commit is made, its files not placed
     site.kafka.leave(late_member)
     site.land()
     assert site.offsets() == list(range(10))

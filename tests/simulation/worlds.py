@@ -75,6 +75,8 @@ class Gated:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._behind, name)
+        if not callable(method):
+            return method
 
         def call(*arguments: Any) -> Any:
             self._gate.wait(name)
@@ -187,8 +189,8 @@ class World:
             self.rebalance(without=set(self.frozen))
         elif dice < 0.058 and awake:
             self.rng.choice(awake).stopping = True
-        elif dice < 0.061:
-            self._delete_old()
+        elif dice < 0.064:
+            self.rng.choice([self._delete_old, self._elect])()
         elif dice < 0.08:
             self.clock.sleep(self.rng.uniform(0, 1.0))
         elif awake:
@@ -261,6 +263,10 @@ class World:
         """Retention: Kafka drops records that are landed already."""
         for partition, offset in self.catalog.offsets().items():
             self.kafka.logs[partition].delete_before(self.rng.randint(0, offset))
+
+    def _elect(self) -> None:
+        """A partition gets another leader, which has all that the former one had."""
+        self.rng.choice(list(self.kafka.logs.values())).elect()
 
     # ---- the end
 

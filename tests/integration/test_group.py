@@ -1,0 +1,42 @@
+"""A member's place in Kafka's group, where kafka-python alone would lose it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from pipeline.config import Settings
+from pipeline.io.kafka import KafkaSource
+from pipeline.ports import Assigned
+from tests.integration.workers import wait_until
+from tests.servers import KafkaServer
+
+
+def test_a_member_that_joins_anew_for_longer_than_a_poll_keeps_its_place(
+    full_kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
+    """It leads the group, and joins again as after a change of the topic, polling too briefly to see the join's end.
+
+    A second member then gets its share only if the first one still listens to the group.
+    """
+    name = topic(2)
+    settings = Settings(bootstrap=full_kafka.bootstrap, topic=name, group=f"group-{name}")
+    with contextlib.closing(KafkaSource(settings)) as first, contextlib.closing(KafkaSource(settings)) as second:
+        first.open()
+        second.open()
+        wait_until(lambda: any(isinstance(event, Assigned) for event in first.poll(0.1).events), "all is the first's")
+        coordinator = first._consumer._coordinator
+        wait_until(lambda: not first.poll(0.1).events and not coordinator.rejoining, "the group has settled")
+        coordinator._assignment_snapshot = {}
+        first.poll(0)
+        assert coordinator.rejoining, "it has begun to join, and not ended"
+        wait_until(lambda: coordinator._assignment_snapshot != {}, "its join is all but done")
+        given: list[int] = []
+
+        def shared() -> bool:
+            first.poll(0.1)
+            given.extend(len(event.partitions) for event in second.poll(0.1).events if isinstance(event, Assigned))
+            return sum(given) > 0
+
+        wait_until(shared, "the second has its share", bound_s=30)
+        assert sum(given) == 1
