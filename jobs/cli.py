@@ -12,6 +12,9 @@ from typer.core import TyperGroup
 
 from pipeline.errors import StillwatchError
 
+# NumPy brings OpenBLAS, whose threads spin in wait of linear algebra; nothing here does any.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 COMMANDS: Final = {
     "run": "Read the access log from Kafka and land it as Parquet, every record exactly once.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
@@ -91,9 +94,8 @@ def main() -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        code
-    )  # kafka-python's thread may still wait for a broker that is not there, and DuckDB complains of it at a clean exit
+    # kafka-python's thread may still wait for a broker that is not there, and DuckDB complains of it at a clean exit
+    os._exit(code)
 
 
 if __name__ == "__main__":

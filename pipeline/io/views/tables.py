@@ -75,6 +75,7 @@ _HOLES_SCHEMA: Final = pa.schema(
         pa.field("partition", pa.int32()),
         pa.field("first_offset", pa.int64()),
         pa.field("next_offset", pa.int64()),
+        pa.field("kind", pa.string()),
         pa.field("accepted", pa.bool_()),
     ]
 )
@@ -106,6 +107,8 @@ _WORDS: Final = {
     "rejects": "How many became rejects.",
     "committed_at": "Wall clock of the worker.",
     "worker": "Host and process that wrote it.",
+    "kind": "`lost`: Kafka deleted the records before they were landed. `replaced`: they were landed, and the topic has "
+    "lost them or holds others there now.",
     "accepted": "An operator has decided to go on without these records.",
 }
 
@@ -150,7 +153,11 @@ VIEWS: Final[dict[str, View]] = {
         View("lake_files", "one Parquet file that readers see", FILES_SCHEMA),
         View("lake_commits", "one step forward of one partition", _COMMITS_SCHEMA),
         View("lake_offsets", "how far each partition is landed", _OFFSETS_SCHEMA),
-        View("lake_holes", "records that Kafka deleted before they were landed", _HOLES_SCHEMA),
+        View(
+            "lake_holes",
+            "a range of offsets whose records, as the topic had or has them, are not in the lake",
+            _HOLES_SCHEMA,
+        ),
     )
 }
 
@@ -249,6 +256,7 @@ def catalog_rows(manifest: Manifest) -> dict[str, pa.Table]:
         [hole.partition.number for hole in holes],
         [hole.first_offset for hole in holes],
         [hole.next_offset for hole in holes],
+        [hole.kind for hole in holes],
         [hole.accepted for hole in holes],
     ]
     return {

@@ -111,9 +111,9 @@ def test_catalog_views_say_what_the_catalog_says(session: Session, root: Path) -
 def test_holes_are_shown(tmp_path: Path) -> None:
     with make_lake(tmp_path / "lake", [event("2026-03-01T00:00:00Z")]) as maker, session_on(maker.root) as session:
         hole = maker.catalog.note_hole(Partition("llm-access", 0), 1, 5, now_us=0)
-        assert rows_of(session, "FROM lake_holes") == [("llm-access", 0, 1, 5, False)]
+        assert rows_of(session, "FROM lake_holes") == [("llm-access", 0, 1, 5, "lost", False)]
         maker.catalog.accept_hole(hole, now_us=0)
-        assert rows_of(session, "FROM lake_holes") == [("llm-access", 0, 1, 5, True)]
+        assert rows_of(session, "FROM lake_holes") == [("llm-access", 0, 1, 5, "lost", True)]
 
 
 def test_a_commit_that_is_not_published_is_not_seen(tmp_path: Path) -> None:
