@@ -107,8 +107,8 @@ _WORDS: Final = {
     "rejects": "How many became rejects.",
     "committed_at": "Wall clock of the worker.",
     "worker": "Host and process that wrote it.",
-    "kind": "`lost`: Kafka deleted the records before they were landed. `replaced`: they were landed, and the topic has "
-    "lost them or holds others there now.",
+    "kind": "`lost`: Kafka deleted the records before they were landed. `replaced`: they were landed, and the topic "
+    "has lost them or holds others there now.",
     "accepted": "An operator has decided to go on without these records.",
 }
 
