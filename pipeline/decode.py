@@ -7,7 +7,7 @@ Two ways lead to a row, and they agree on every payload:
 * the exact way (`pipeline.decoding.exact`): one payload at a time, by the rules of `schemas/access.v1.json`, with a
   reason in words for each refusal.
 
-Whatever the quick way cannot prove goes the exact way: unknown fields, wrong types, values out of range, broken JSON.
+Whatever the quick way cannot prove goes the exact way: wrong types, values out of range, nested values, broken JSON.
 So the exact way alone decides what is an event, and a bad record never costs its neighbours anything but time.
 """
 

@@ -30,20 +30,20 @@ class Opening:
 
     Attributes:
         partition: which.
-        since_s: since when, by `Clock.elapsed_s`.
         claim: this worker's, None where the partition was never read; tells something only once `is_taken`.
         is_taken: whether it was taken over, and all that its former owner left is finished.
         survey: the question to Kafka that is under way.
+        asking_since_s: when the first question was asked that got no answer yet, by `Clock.elapsed_s`.
         unanswered: questions that got no answer so far.
         ask_at_s: when to ask again.
         reason: what came instead of an answer.
     """
 
     partition: Partition
-    since_s: float
     claim: Claim | None = None
     is_taken: bool = False
     survey: Survey | None = None
+    asking_since_s: float = 0.0
     unanswered: int = 0
     ask_at_s: float = 0.0
     reason: str = ""
@@ -86,7 +86,7 @@ class Opener:
 
     def begin(self, partition: Partition) -> Opening:
         """Note that a partition is to be opened."""
-        return Opening(partition, self._clock.elapsed_s())
+        return Opening(partition)
 
     def advance(self, opening: Opening) -> Opened | None:
         """Do what can be done now.
@@ -126,8 +126,8 @@ class Opener:
             if self._wait.is_over():
                 log.info("all partitions are opened")
             return
-        first = min(stuck, key=lambda opening: opening.since_s)
-        waiting_s = self._clock.elapsed_s() - first.since_s
+        first = min(stuck, key=lambda opening: opening.asking_since_s)
+        waiting_s = self._clock.elapsed_s() - first.asking_since_s
         if waiting_s >= self._retry_s:
             raise RetryableError(f"gave up after {waiting_s:.0f} s: {first.partition} cannot be opened: {first.reason}")
         if self._wait.is_due(waiting_s):
@@ -160,13 +160,18 @@ class Opener:
                 return None
             known = opening.claim.mark.leader_epoch if opening.claim else UNKNOWN_LOG.leader_epoch
             opening.survey = self._source.survey(opening.partition, known)
+            if not opening.unanswered:
+                opening.asking_since_s = now_s
         try:
-            return opening.survey.result()
+            held = opening.survey.result()
         except RetryableError as error:
             opening.survey, opening.reason = None, str(error)
             opening.ask_at_s = now_s + ASK_AGAIN_S[min(opening.unanswered, len(ASK_AGAIN_S) - 1)]
             opening.unanswered += 1
             return None
+        if held is not None:  # whatever keeps the partition from being opened now, it is not its broker
+            opening.unanswered, opening.reason = 0, ""
+        return held
 
     def _place(self, claim: Claim, held: LogState) -> Opened:
         """Find where to read on; stops the job where the log is not the one that was landed, or begins too late."""

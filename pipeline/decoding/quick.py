@@ -37,7 +37,9 @@ _ROWS_MIN: Final = 24
 """Fewer payloads of one shape are quicker decoded one by one."""
 
 _RFC3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"
+_BEYOND_MICROSECONDS: Final = r"(\.\d{6})\d+"
 _TIME_BYTES_MIN: Final = len("2026-01-01T00:00:00Z")
+_TIME_BYTES_MAX: Final = len("2026-01-01T00:00:00.000000Z")
 _FIELDS: Final = {field.name: field for field in ACCESS_FIELDS}
 _REQUIRED: Final = {field.name for field in ACCESS_FIELDS if field.required}
 _SCHEMA: Final = pa.schema([DECODED_SCHEMA.field(name) for name in (*_FIELDS, EXTRA.name)])
@@ -112,7 +114,7 @@ class QuickDecoder:
     def _columns(self, objects: Objects, members: Members, timestamps: npt.NDArray[np.int64]) -> tuple[pa.Table, Mask]:
         """The columns of some objects, and which rows are proven."""
         places = members.values
-        proven = ~objects.odd[members.rows]
+        proven = np.ones(len(members.rows), dtype=np.bool_)
         quotes = 2 * members.keys
         columns = {}
         for name, found in _texts(objects, places).items():
@@ -222,6 +224,8 @@ def _time(found: Texts, timestamps: npt.NDArray[np.int64]) -> tuple[pa.Array, Ma
     if not ends_well or found.length.min() < _TIME_BYTES_MIN:
         full = pc.fill_null(pc.match_substring_regex(texts, _RFC3339), False).to_numpy(zero_copy_only=False)
         texts = pc.if_else(pa.array(full), texts, pa.scalar(None, pa.string()))  # to look for culprits is slow
+    if found.length.max() > _TIME_BYTES_MAX:  # nanoseconds, most likely, of which Arrow would refuse the last digits
+        texts = pc.replace_substring_regex(texts, _BEYOND_MICROSECONDS, r"\1")
     column, ok = converted(texts, lambda array: array.cast(TIME))
     times = pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     possible = (times >= exact.TIME_MIN_US) & (times < exact.TIME_MAX_US)

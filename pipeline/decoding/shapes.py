@@ -35,6 +35,9 @@ _WORD_BYTES: Final = 8
 _PAIR_BYTES: Final = 16
 _KEYS_MAX: Final = 256
 """Objects with more keys than the schema could ever have are not looked at."""
+_LITERAL_BYTES_MAX: Final = 256
+"""No key that anybody reads is longer; what is worked out for a key is kept."""
+_BLANKS_MAX: Final = 16
 _TRIES_MAX: Final = 8
 """How often rows that look alike are divided further before the rest is left alone."""
 _ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -161,30 +164,43 @@ class Objects:
         edges = np.searchsorted(keys, self.starts)
         counts = np.diff(edges)
         left = (counts > 0) & (counts <= _KEYS_MAX) & ~self.odd
-        groups: Iterator[Positions] = iter(())
+        if np.count_nonzero(left) < rows_min:
+            return
+        if left.all() and (counts == counts[0]).all():  # most logs have one shape: is that of the first the others'?
+            for found in self._divided(np.arange(len(self)), keys, edges, wanted, tries_max=1, rows_min=rows_min):
+                yield found
+                left[found[1]] = False
         if np.count_nonzero(left) >= rows_min:
-            if (
-                left.all() and (counts == counts[0]).all()
-            ):  # most logs have one shape: is that of the first the others'?
-                groups = iter([np.arange(len(self))])
-            else:
-                groups = _alike(self._name_endings(keys), edges, counts, left)
-        for alike in groups:
-            rows, tries = alike, 0
-            while len(rows) >= rows_min and tries < _TRIES_MAX:
-                shape = self._shape_of(int(rows[0]), keys[edges[rows[0]] : edges[rows[0] + 1]])
-                if shape is None or not wanted(shape.names):
-                    rows, tries = rows[1:], tries + 1
-                    continue
-                places = keys.reshape(len(rows), -1) if len(rows) == len(self) else _gathered(keys, edges, rows)
-                places = np.ascontiguousarray(places.T)
-                same = self._has_literals(shape, rows, places)
-                if same.all():
-                    yield shape, rows, places
-                    break
-                if same.any():
-                    yield shape, rows[same], np.ascontiguousarray(places[:, same])
-                rows, tries = rows[~same], tries + 1
+            for alike in _alike(self._name_endings(keys), edges, counts, left):
+                yield from self._divided(alike, keys, edges, wanted, tries_max=_TRIES_MAX, rows_min=rows_min)
+
+    def _divided(  # where the keys are, and what is worth it
+        self,
+        rows: Positions,
+        keys: Positions,
+        edges: Positions,
+        wanted: Callable[[Sequence[str]], bool],
+        *,
+        tries_max: int,
+        rows_min: int,
+    ) -> Iterator[tuple[Shape, Positions, Positions]]:
+        """Divide objects that have as many keys by their shape, until few are left."""
+        for _ in range(tries_max):
+            if len(rows) < rows_min:
+                return
+            shape = self._shape_of(int(rows[0]), keys[edges[rows[0]] : edges[rows[0] + 1]])
+            if shape is None or not wanted(shape.names):
+                rows = rows[1:]
+                continue
+            places = keys.reshape(len(rows), -1) if len(rows) == len(self) else _gathered(keys, edges, rows)
+            places = np.ascontiguousarray(places.T)
+            same = self._has_literals(shape, rows, places)
+            if same.all():
+                yield shape, rows, places
+                return
+            if same.any():
+                yield shape, rows[same], np.ascontiguousarray(places[:, same])
+            rows = rows[~same]
 
     def _name_endings(self, keys: Positions) -> Words:
         """A number for the last sixteen letters of each key's name."""
@@ -209,11 +225,13 @@ class Objects:
 
     def _without_blanks(self) -> Positions:
         ends = self.starts[1:].copy()
-        while True:
-            blank = _BLANKS[self.data[ends - 1]] & (ends > self.starts[:-1])
-            if not blank.any():
-                return ends
-            ends -= blank
+        rows = np.arange(len(self))
+        for _ in range(_BLANKS_MAX):  # with more behind it an object ends in none of the ways that are looked for
+            rows = rows[_BLANKS[self.data[ends[rows] - 1]] & (ends[rows] > self.starts[rows])]
+            if not len(rows):
+                break
+            ends[rows] -= 1
+        return ends
 
     def _with_control_characters(self) -> Mask:
         odd = np.zeros(len(self), dtype=np.bool_)
@@ -239,8 +257,11 @@ class Objects:
             name = value[opening + 1 : colon - 1]
             if not name.isascii() or b"\\" in name or b":" in name:
                 return None
+            literal = value[before : colon + 1] + (b" " if spaced else b"")
+            if len(literal) > _LITERAL_BYTES_MAX:
+                return None
             names.append(name.decode())
-            literals.append(value[before : colon + 1] + (b" " if spaced else b""))
+            literals.append(literal)
         return Shape(tuple(names), tuple(literals), 2 if spaced else 1)
 
     def _has_literals(self, shape: Shape, rows: Positions, colons: Positions) -> Mask:
@@ -275,7 +296,7 @@ def _in_pairs(literal: bytes) -> list[tuple[int, list[tuple[np.uint64, np.uint64
 
 
 def _alike(names: Words, edges: Positions, counts: Positions, wanted: Mask) -> Iterator[Positions]:
-    """Rows that have as many keys, of the same names in the same order; most likely.
+    """Rows that have as many keys, and most likely of the same names in the same order.
 
     Args:
         names: a number for each key's name.
@@ -286,11 +307,11 @@ def _alike(names: Words, edges: Positions, counts: Positions, wanted: Mask) -> I
     index = np.arange(len(names)) - np.repeat(edges[:-1], counts)
     placed = names * _WEIGHTS[np.minimum(index, _KEYS_MAX - 1)]
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(placed)])
-    signature = (total[edges[1:]] - total[edges[:-1]]) * np.uint64(_KEYS_MAX + 1) + counts.astype(np.uint64)
     rows = np.flatnonzero(wanted)
-    _, group = np.unique(signature[rows], return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    yield from np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
+    signature, counts = (total[edges[1:]] - total[edges[:-1]])[rows], counts[rows]
+    order = np.lexsort((signature, counts))
+    differs = (np.diff(signature[order]) != 0) | (np.diff(counts[order]) != 0)
+    yield from np.split(rows[order], np.flatnonzero(differs) + 1)
 
 
 def _behind_quote(word: Words) -> Words:

@@ -37,6 +37,7 @@ OURS: Final = (
     "allow_auto_create_topics",
     "partition_assignment_strategy",
     "session_timeout_ms",
+    "isolation_level",
     "key_deserializer",
     "value_deserializer",
     "max_poll_records",

@@ -490,6 +490,33 @@ def test_a_partition_that_cannot_be_opened_ends_the_job_after_retry_s(site: Site
     assert 30 <= site.clock.elapsed_s() <= 36
 
 
+def test_an_outage_of_the_catalog_does_not_count_as_silence_of_the_broker(site: Site) -> None:
+    """Else a broker that is mute for a moment right after would end the job."""
+    site.produce(5)
+
+    class Away:
+        """The catalog, but for a while."""
+
+        def __init__(self) -> None:
+            self.is_away = True
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(site.catalog, name)
+
+        def take(self, partition: Partition) -> object:
+            if self.is_away:
+                raise RetryableError("the catalog is away")
+            return site.catalog.take(partition)
+
+    catalog = Away()
+    stream, member = site.worker(ledger=catalog, retry_s=60.0)
+    rounds(stream, lambda: site.clock.elapsed_s() > 55, most=5_000)
+    catalog.is_away, member.mute, mute_at_s = False, {P0}, site.clock.elapsed_s()
+    with pytest.raises(RetryableError, match="cannot be opened"):
+        rounds(stream, lambda: False, most=5_000)
+    assert site.clock.elapsed_s() - mute_at_s >= 60
+
+
 def test_what_kafka_said_before_another_worker_began_the_partition_is_not_held_against_it(site: Site) -> None:
     """Both open a partition that was never read; the other is quicker and lands records that our answer knows not of."""
     site.produce(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import sys
@@ -240,6 +241,14 @@ PITFALLS = {
     "a comma and two blanks": orjson.dumps(EVENT)[:-1] + b",  }",
     "a quoted colon in text": _with(prompt=b'"\\":1,\\"status\\":2"'),
     "an unknown null": _with(unknown=b"null"),
+    "a text that ends twice": _with(prompt=b'"x"y"'),
+    "two texts for one value": _with(prompt=b'"x","y"'),
+    "an escaped quote at the end, a bare one elsewhere": _with(prompt=b'"x\\"', country=b'"y"z"'),
+    "an escape that swallows the end": _with(prompt=b'"x\\"'),
+    "an unknown number written at length": _with(zz=b"1e2", yy=b"1.50", xx=b"-0"),
+    "nanoseconds": _with().replace(b"12:00:00.000Z", b"12:00:00.123456789Z"),
+    "many blanks at the end": _with() + b" " * 40,
+    "a very long key": _with(**{"k" * 5_000: b"1"}),
     "a null and a longer name": _with(
         input_tokens=b"5", cached_input_tokens=b"null", prompt=b'"x"', system_prompt=b"null"
     ),
@@ -251,6 +260,42 @@ PITFALLS = {
 def test_pitfalls(name: str, neighbours: int) -> None:
     right = (orjson.dumps({**EVENT, "status": None, "temperature": 0.5}), NOW_MS)
     check(at_offsets([*[right] * neighbours, (PITFALLS[name], NOW_MS), *[right] * neighbours]))
+
+
+def test_objects_are_written_in_the_order_of_their_own_keys() -> None:
+    """What is unknown is kept as it came, though neighbours of another shape have it the other way round."""
+    one, other = _with(zz=b"1", yy=b"2"), _with(yy=b"2", zz=b"1")
+    check(at_offsets([(payload, NOW_MS) for payload in [one, other] * 20]))
+
+
+def test_what_has_too_many_quotes_is_seen_among_any_number_of_others() -> None:
+    """Quotes are counted of all payloads together first, and only then one by one."""
+    right = orjson.dumps({**EVENT, "prompt": "x"})
+    for wrong in (b'"x"y"', b'"x","y"', b'"x\\"'):
+        for others in (0, 1, 50):
+            payloads = [right] * others + [_with(prompt=wrong)] + [right] * others
+            check(at_offsets([(payload, NOW_MS) for payload in payloads]))
+
+
+def test_rows_that_merely_seem_alike_are_told_apart() -> None:
+    """This key gives its object, with one key more, the sum by which the others are known."""
+    odd = _with(**{"?UghtsX*>?smUzCW": b"1"})
+    for payloads in ([orjson.dumps(EVENT)] * 40 + [odd], [odd] + [orjson.dumps(EVENT)] * 40, [b'{"x":1}', odd] * 30):
+        check(at_offsets([(payload, NOW_MS) for payload in payloads]))
+
+
+def test_the_blanks_behind_one_payload_are_not_looked_for_in_all() -> None:
+    """40,000 rows and 100,000 blanks would be as many looks as there are bytes in a disk."""
+    payloads = [orjson.dumps(EVENT)] * 3_000 + [orjson.dumps(EVENT) + b" " * 900_000]
+    assert quickly(payloads, rows_min=24) == list(range(3_000))
+    check(at_offsets([(payload, NOW_MS) for payload in payloads[-3:]]))
+
+
+def test_texts_do_not_keep_what_they_came_in() -> None:
+    """Rows wait for their commit; the payloads that they came from must not wait with them."""
+    payloads = [orjson.dumps({**EVENT, "request_id": f"request-{n:09}", "zz": "x" * 1_000}) for n in range(2_000)]
+    events = decoded(at_offsets([(payload, NOW_MS) for payload in payloads])).events
+    assert sum(events[name].nbytes for name in ("request_id", "account_id", "model")) < 100 * len(payloads)
 
 
 @pytest.mark.parametrize("shift", range(4))
@@ -278,6 +323,10 @@ def _many(**more: object) -> list[dict[str, object]]:
     return [{**EVENT, "request_id": f"r{n}", "status": 200, "n": n % 3, **more} for n in range(100)]
 
 
+def hash_of(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
+
+
 COMMON: dict[str, list[bytes]] = {
     "compact": [orjson.dumps(event) for event in _many()],
     "with spaces, as Python writes": [json.dumps(event).encode() for event in _many(prompt="a b", top_p=0.25)],
@@ -288,6 +337,14 @@ COMMON: dict[str, list[bytes]] = {
     "all sorts of numbers": [orjson.dumps(event) for event in _many(seed=-(2**40), max_tokens=-1, temperature=1e-7)],
     "nulls in some": [
         orjson.dumps({**event, "top_p": None if n % 2 else 0.5, "org_id": None if n % 3 else "o", "prompt": None})
+        for n, event in enumerate(_many())
+    ],
+    "nanoseconds": [
+        orjson.dumps({**event, "event_time": f"2026-03-01T12:00:00.{n * 10_000_019:09}Z"})
+        for n, event in enumerate(_many())
+    ],
+    "many orders of keys": [
+        orjson.dumps({key: event[key] for key in sorted(event, key=lambda key: hash_of(key, n % 4))})
         for n, event in enumerate(_many())
     ],
     "two producers": [

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.batch import Decoded, Partition
 from pipeline.events import CONTENT_COLUMNS, DECODED_SCHEMA, REJECT_SCHEMA, TABLE_SCHEMAS, with_views
-from pipeline.land import Section, sections
+from pipeline.land import Section, _order, sections
 
 P0 = Partition("access", 0)
 LINEAGE = {"topic": P0.topic, "partition": P0.number}
@@ -117,6 +118,22 @@ def test_each_row_is_in_its_hour_in_order_and_nothing_is_lost(records: list[dict
         if any(record.get(name) is not None for name in CONTENT_COLUMNS):
             expected["content"].append(offset)
     assert {table: sorted(found) for table, found in offsets.items()} == expected
+
+
+def test_rows_of_one_moment_stay_in_the_order_of_their_offsets() -> None:
+    """More of them than a sort keeps in order by chance."""
+    rows = [{"event_time": BEGIN, "account_id": "ab"[n % 2], "model": "m"} for n in range(200)]
+    (section,) = sections([decoded(enumerate(rows))])
+    assert section.rows["offset"].to_pylist() == [*range(0, 200, 2), *range(1, 200, 2)]
+
+
+def test_rows_of_many_accounts_and_years_are_in_order() -> None:
+    """As many accounts as hours: too much for one number to hold, with the time within the hour."""
+    times = np.array([0, 7, 3_600_000_000 * 10**9, 3_600_000_000 * 10**9 - 1] * 300)
+    accounts = pa.array([f"a{n * 7919 % 1_200:04}" for n in range(1_200)], pa.string_view())
+    names = accounts.to_pylist()
+    expected = sorted(range(1_200), key=lambda n: (times[n] // 3_600_000_000, names[n], times[n], n))
+    assert _order(accounts, times).tolist() == expected
 
 
 def test_a_row_of_text_and_its_facts_are_apart_and_can_be_joined() -> None:
