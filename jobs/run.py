@@ -139,6 +139,9 @@ def job(
 
     Returns:
         The stream, for its counts.
+
+    Raises:
+        typer.Exit: a signal came before the job had started (0), or not everything could be written at its end (4).
     """
     # Arrow's own pools give memory back between files and fault it in again: a fifth of the CPU time in the kernel.
     pa.set_memory_pool(pa.system_memory_pool())

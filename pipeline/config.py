@@ -76,7 +76,7 @@ class Settings(ps.BaseSettings):
     """All partitions' rows together; beyond it the largest partition is written first."""
 
     retry_s: float = pydantic.Field(300.0, ge=0)
-    """How long brokers, lake or catalog may fail before the job stops; silence of the brokers counts from 10 s on."""
+    """How long brokers, lake or catalog may fail before the job stops; silent brokers have 10 s at least."""
 
     stop_s: float = pydantic.Field(8.0, gt=0)
     """How long a stopping job tries to write what it holds; what is not written stays in Kafka."""

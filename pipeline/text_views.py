@@ -1,4 +1,4 @@
-"""Arrow string views made, reordered and joined with NumPy: Arrow has few kernels for them.
+"""Arrow views made, reordered and moved with NumPy: Arrow has few kernels for them.
 
 A view is 16 bytes: the length of a text, and the text itself up to 12 bytes, else its first four bytes, which buffer it
 lies in and where.  So a column of texts is made and sorted without a byte of text being moved.
@@ -31,6 +31,7 @@ LOW_BYTES: Final = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint6
 _LOW_OF_FIRST: Final = LOW_BYTES[np.minimum(np.arange(INLINE_BYTES_MAX + 1), 8)]
 _LOW_OF_SECOND: Final = LOW_BYTES[np.maximum(np.arange(INLINE_BYTES_MAX + 1) - 8, 0)]
 _32: Final = np.uint64(32)
+_STRING_VIEW: Final = pa.string_view()
 _NULLS: Final[dict[pa.DataType, pa.Array]] = {}
 _NULLS_MIN: Final = 1 << 16
 _OWN_BUFFERS: Final = 2
@@ -65,7 +66,7 @@ class ViewsBuilder:
         self._buffers: list[pa.Buffer] = []
 
     def put(
-        self, buffer: pa.Buffer | npt.NDArray[np.uint8], start: Positions, length: Positions, rows: Any = ...
+        self, buffer: bytes | pa.Buffer | npt.NDArray[np.uint8], start: Positions, length: Positions, rows: Any = ...
     ) -> None:
         """Set the views of some rows.
 
@@ -89,15 +90,16 @@ class ViewsBuilder:
             _whole(views)[short] = _whole(_inline(pairs[short], length[short]))
         _whole(self._views)[rows] = _whole(views)
 
-    def array(self, valid: Mask | None = None) -> pa.Array:
-        """The texts as `string_view`.
+    def array(self, valid: Mask | None = None, kind: pa.DataType = _STRING_VIEW) -> pa.Array:
+        """The texts.
 
         Args:
             valid: false for nulls; none if there are no nulls.
+            kind: `string_view`, or `binary_view` for bytes that may be no text.
         """
         if valid is not None:
             self._views[~valid] = 0
-        return _array(pa.string_view(), self._views, self._buffers, valid)
+        return _array(kind, self._views, self._buffers, valid)
 
 
 def _inline(pairs: Words, length: Positions) -> Words:

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from pipeline.io.batch_headers import APPEND_TIME, BatchHeader
 from pipeline.io.record_walk import DIGIT, MORE, PADDING, IrregularBatchError, record_positions
+from pipeline.text_views import ViewsBuilder, words_of
 
 IntArray = npt.NDArray[np.signedinteger[Any]]
 Int64Array = npt.NDArray[np.int64]
@@ -36,9 +37,6 @@ RECORD_BYTES_MIN: Final = 7
 RECORD_COLUMN_BYTES: Final = 64
 """What a record takes beside its own bytes: view, offset, timestamp, and its share of what decoding needs."""
 
-INLINE_BYTES_MAX: Final = 12
-"""Arrow keeps a value up to this size inside its view."""
-
 VIEW_BUFFER_BYTES_MAX: Final = 2**31 - 1
 """An Arrow view addresses its buffer with an int32."""
 
@@ -46,7 +44,6 @@ HEADERS_MAX: Final = 64
 """Records with more headers are left to the record-by-record reader: a round of numpy per header must have a bound."""
 
 _CONTINUATION_BITS: Final = np.uint64(0x8080808080808080)
-_LOW_BYTES: Final = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint64)
 
 
 def _short_varints() -> npt.NDArray[np.int16]:
@@ -233,7 +230,7 @@ def varints_at(buffer: bytes, position: Int64Array) -> tuple[IntArray, IntArray]
     found = _SHORT_VARINTS[_words(buffer, "<u2")[position]]
     if found.all():
         return found >> 2, found & 3
-    return zigzag_varints(_words(buffer, "<u8")[position])
+    return zigzag_varints(words_of(np.frombuffer(buffer, np.uint8))[position])
 
 
 def zigzag_varints(words: Word64Array) -> tuple[Int64Array, Int64Array]:
@@ -310,16 +307,7 @@ def binary_views(buffer: bytes, start: Int64Array, length: IntArray) -> pa.Array
         start: where each value begins.
         length: bytes of each value.
     """
-    views = np.zeros((len(start), 4), dtype=np.int32)
-    views[:, 0] = np.maximum(length, 0)
-    views[:, 1] = _words(buffer, "<i4")[start]
-    views[:, 3] = start
-    short = np.flatnonzero(length <= INLINE_BYTES_MAX)
-    if len(short):
-        words, at, size = _words(buffer, "<u8"), start[short], np.maximum(length[short], 0)
-        views[short, 1:3] = (words[at] & _LOW_BYTES[np.minimum(size, 8)]).view(np.int32).reshape(-1, 2)
-        views[short, 3] = (words[at + 8] & _LOW_BYTES[np.maximum(size - 8, 0)]).view(np.int32)[::2]
-    nulls = int((length < 0).sum())
-    validity = pa.py_buffer(np.packbits(length >= 0, bitorder="little")) if nulls else None
-    buffers = [validity, pa.py_buffer(views), pa.py_buffer(buffer)]
-    return pa.Array.from_buffers(pa.binary_view(), len(start), buffers, nulls)
+    builder = ViewsBuilder(len(start))
+    builder.put(buffer, start, np.maximum(length, 0).astype(np.int64, copy=False))
+    nulls = length < 0
+    return builder.array(~nulls if nulls.any() else None, kind=pa.binary_view())

@@ -11,6 +11,7 @@ from tests.bench.peers.task import Task
 from tests.bench.report import table, write_section
 from tests.bench.topics import Topic
 
+ROOT = Path(__file__).parents[2]
 JOB = Program("the job under cProfile", "stillwatch", "profile")
 
 
@@ -39,5 +40,7 @@ def measure(bootstrap: str, topic: Topic) -> None:
 def _where(file: str) -> str:
     """A path from its package on."""
     parts = Path(file).parts
-    at = parts.index("site-packages") + 1 if "site-packages" in parts else max(0, len(parts) - 3)
-    return "/".join(parts[at:])
+    if "site-packages" in parts:
+        return "/".join(parts[parts.index("site-packages") + 1 :])
+    path = Path(file)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else "/".join(parts[-3:])

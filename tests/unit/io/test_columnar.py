@@ -24,8 +24,9 @@ from pipeline.batch import Partition, Records
 from pipeline.errors import ConfigError
 from pipeline.io import columnar
 from pipeline.io.partition_records import ColumnarPartitionRecords, read_batches
-from pipeline.io.record_batches import INLINE_BYTES_MAX, zigzag_varints
+from pipeline.io.record_batches import zigzag_varints
 from pipeline.io.records import to_records
+from pipeline.text_views import INLINE_BYTES_MAX
 from tests.unit.io import kafka_log
 from tests.unit.io.kafka_log import Batch, Log, Row, encode_batch, encode_record, encode_records, logs
 
