@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from rich.text import Text
 
 from jobs import logs, options
 from pipeline.config import Settings, read_settings
-from pipeline.errors import RetryableError
+from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
 from pipeline.io.kafka import KafkaSource
@@ -112,10 +113,27 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         file_age_s=file_age, kafka=options.key_values(kafka),
     )  # fmt: skip
     logs.configure(log_level)
+    for hole in accept_hole or ():
+        _check_hole(hole, settings.topic)
     job(
         settings, once=once, records_max=max_events, accepted_holes=frozenset(accept_hole or ()),
         change_group=change_group,
     )  # fmt: skip
+
+
+def _check_hole(said: str, topic: str) -> None:
+    """See that offsets to be given up are written as holes are.
+
+    Raises:
+        ConfigError: they are not, or are another topic's.
+    """
+    found = re.fullmatch(r"(.+):(\d+):(\d+)-(\d+)", said)
+    if found is None or int(found[3]) > int(found[4]):
+        raise ConfigError(
+            f"--accept-hole {said}: expected TOPIC:PARTITION:FIRST-LAST, exactly as the message spells it"
+        )
+    if found[1] != topic:
+        raise ConfigError(f"--accept-hole {said}: this job reads topic {topic}")
 
 
 def job(

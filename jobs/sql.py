@@ -30,6 +30,7 @@ _BY_SUFFIX: Final[dict[str, Format]] = {
     ".jsonl": "ndjson",
     ".ndjson": "ndjson",
     ".parquet": "parquet",
+    ".txt": "table",
 }
 
 
@@ -44,6 +45,20 @@ class Shape:
 
     form: Format
     rows_max: int | None
+
+
+def _form_of(out: Path | None) -> Format:
+    """The form that a file's suffix asks for.
+
+    Raises:
+        ConfigError: it asks for none.
+    """
+    if out is None:
+        return "table"
+    if out.suffix.lower() not in _BY_SUFFIX:
+        known = ", ".join(_BY_SUFFIX)
+        raise ConfigError(f"--out {out}: what is to be in it? Use one of the suffixes {known}, or say so with --format")
+    return _BY_SUFFIX[out.suffix.lower()]
 
 
 def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
@@ -61,8 +76,13 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer to a file, or replace it.")] = None,
     max_rows: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows that a table shows; 0 for all.")
-    ] = ROWS_MAX_DEFAULT,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help=f"Rows that a table shows; 0: all.  [default: {ROWS_MAX_DEFAULT}, all with --out]",
+        ),
+    ] = None,
     no_files: Annotated[
         bool, typer.Option("--no-files", help="Let queries read no files but the lake's (no read_csv and the like).")
     ] = False,
@@ -84,7 +104,9 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
             raise ConfigError("--export takes neither a query nor --out")
         _export(settings, export)
         return
-    shape = Shape(form or _BY_SUFFIX.get(out.suffix.lower() if out else "", "table"), max_rows or None)
+    if max_rows is None:
+        max_rows = ROWS_MAX_DEFAULT if out is None else 0
+    shape = Shape(form or _form_of(out), max_rows or None)
     interactive = query is None and sys.stdin.isatty()
     if interactive and out is not None:
         raise ConfigError("--out needs a query")

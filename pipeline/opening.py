@@ -227,8 +227,8 @@ def _replaced_in_words(hole: Hole, end: int) -> str:
     said = (
         f"{hole.partition}: the log is not the one that was landed; it was cut back (an unclean leader election) or "
         f"made anew. The lake is at offset {hole.next_offset}, the topic ends at {end}. Offsets {hole.first_offset} to "
-        f"{hole.next_offset - 1} ({count} in all) were landed, and are gone from the topic or other records there now. "
-        "What was landed stays in the lake; nothing was read on. It is on record as a hole; "
+        f"{hole.next_offset - 1} ({count} in all) lie behind it, and are gone from the topic or other records now. "
+        "What was landed of them stays in the lake; nothing was read on. It is on record as a hole; "
     )
     if end < hole.next_offset:
         return (

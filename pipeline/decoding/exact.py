@@ -5,6 +5,7 @@ This is what decides: `pipeline.decode` may be quicker but never of another mind
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ _JSON_NAMES: Final = {
     list: "an array",
 }
 _SHOWN_CHARS: Final = 60
+_INT64_END: Final = 2**63
+_DAY_S: Final = 86_400
 
 
 class Refusal(Exception):  # noqa: N818  # it is an answer of this module and not an error of the program
@@ -78,7 +81,7 @@ def decode(value: bytes | None, kafka_time_ms: int) -> dict[str, object]:
             raise Refusal("missing_field", f"required field {field.name} {state}", field.name)
     unknown = {name: given for name, given in payload.items() if name not in _FIELDS and given is not None}
     if unknown:
-        row[EXTRA.name] = _as_json(unknown)
+        row[EXTRA.name] = _as_json(unknown, value)
     return row
 
 
@@ -100,11 +103,32 @@ def _parse(value: bytes | None) -> dict[str, object]:
     return payload
 
 
-def _as_json(unknown: dict[str, object]) -> str:
+def _as_json(unknown: dict[str, object], value: bytes | None) -> str:
     try:
-        return orjson.dumps(unknown).decode()
+        written = orjson.dumps(unknown).decode()
     except orjson.JSONEncodeError:  # it reads 1024 levels and writes 254
         raise Refusal("impossible_value", "unknown fields are nested too deep to keep") from None
+    if not _holds_large_float(unknown):
+        return written
+    # It may have been an integer of more than 64 bits, of which orjson makes a float; Python's own reader keeps it.
+    try:
+        payload = json.loads(value or b"")
+    except ValueError:
+        raise Refusal("impossible_value", "unknown fields hold a number too long to keep") from None
+    return json.dumps({name: payload[name] for name in unknown}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _holds_large_float(value: object) -> bool:
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, float) and abs(one) >= _INT64_END:
+            return True
+    return False
 
 
 def _check(field: Field, given: object, kafka_time_ms: int) -> object:
@@ -149,9 +173,8 @@ def _time(field: Field, text: str, kafka_time_ms: int) -> datetime:
     micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if kafka_time_ms >= 0 and micros > (kafka_time_ms + AHEAD_MAX_MS) * 1000:
         ahead_s = micros / 1e6 - kafka_time_ms / 1e3
-        raise Refusal(
-            "impossible_value", f"{field.name} is {ahead_s:,.0f} s ahead of the record's Kafka time", field.name
-        )
+        ahead = f"{ahead_s:,.0f} s" if ahead_s < 2 * _DAY_S else f"{ahead_s / _DAY_S:,.0f} days"
+        raise Refusal("impossible_value", f"{field.name} is {ahead} ahead of the record's Kafka time", field.name)
     if not TIME_MIN_US <= micros < TIME_MAX_US:
         raise Refusal("impossible_value", f"{field.name}: year {moment.year} cannot be", field.name)
     return moment

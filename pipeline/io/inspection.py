@@ -32,7 +32,7 @@ _SHOWN_MAX: Final = 20
 
 _HOLE_IN_WORDS: Final = {
     LOST: "Kafka lost these offsets",
-    REPLACED: "these offsets were landed, and are gone from the topic or other records there now",
+    REPLACED: "what was landed of these offsets is gone from the topic, or other records are there now",
 }
 
 

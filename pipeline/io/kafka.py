@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -261,6 +262,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         settings = self._settings
         if not settings.bootstrap:
             raise ConfigError("no Kafka broker is named: give --bootstrap HOST:PORT, or set STILLWATCH_BOOTSTRAP")
+        for broker in settings.bootstrap.split(","):
+            if not re.fullmatch(r".+:\d{1,5}", broker.strip()):
+                raise ConfigError(f"--bootstrap {settings.bootstrap}: expected HOST:PORT, with commas between several")
         session_timeout_ms = int(settings.session_timeout_s * 1000)
         return {
             "isolation_level": "read_committed",
@@ -317,6 +321,11 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
                 log.debug("partition is no longer assigned", partition=str(partition))
 
     def _in_words(self, error: Exception) -> ConfigError | RetryableError:
+        if isinstance(error, kafka_errors.FencedInstanceIdError):
+            return ConfigError(
+                f"another worker has joined group {self._settings.group} with the same group_instance_id "
+                f"{self._settings.group_instance_id!r}: give each worker a name of its own"
+            )
         if isinstance(error, _REFUSED):
             return ConfigError(f"Kafka at {self._settings.bootstrap} refuses this client: {error}")
         return RetryableError(f"Kafka at {self._settings.bootstrap}: {type(error).__name__}: {error}")

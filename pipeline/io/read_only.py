@@ -58,7 +58,8 @@ def _connect(file: Path) -> sqlite3.Connection:
     try:
         return _open(file, "mode=ro")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+        # The folder cannot be written (CANTOPEN), or it could but for its owner's permissions (READONLY_DIRECTORY).
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise
     wal = file.with_name(f"{file.name}-wal")
     with contextlib.suppress(FileNotFoundError):

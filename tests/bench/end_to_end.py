@@ -15,7 +15,7 @@ from tests.bench.report import table, write_section
 from tests.bench.topics import Topic
 
 OURS: Final = Program("`stillwatch run --once`", "stillwatch")
-OURS_SMALL: Final = Program("the same, 16 KiB producer batches", "stillwatch", "small")
+OURS_SMALL: Final = Program("`stillwatch run --once`, 16 KiB producer batches", "stillwatch", "small")
 COPY: Final = Program("DuckDB `COPY (FROM read_json('events.ndjson'))`, file to file", "duckdb_copy")
 COPY_COLUMNS: Final = Program("the same, columns named, zstd", "duckdb_copy", "columns")
 PLAIN: Final = Program("kafka-python, `json.loads`, pyarrow", "plain")

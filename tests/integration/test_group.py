@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.config import Settings
 from pipeline.io.kafka import KafkaSource
 from pipeline.ports import Assigned
-from tests.integration.workers import wait_until
+from tests.integration.workers import Producer, site_of, wait_until
 from tests.servers import KafkaServer
 
 
@@ -40,3 +41,22 @@ def test_a_member_that_joins_anew_for_longer_than_a_poll_keeps_its_place(
 
         wait_until(shared, "the second has its share", bound_s=30)
         assert sum(given) == 1
+
+
+def test_of_two_workers_of_one_name_the_first_ends_and_says_so(
+    tmp_path: Path, full_kafka: KafkaServer, topic: Callable[..., str]
+) -> None:
+    """Kafka lets the later one in; the former would go on fencing it."""
+    with (
+        site_of(tmp_path, full_kafka.bootstrap, topic(1)) as site,
+        Producer(full_kafka.bootstrap, site.topic, rate=500),
+    ):
+        file = tmp_path / "twin.toml"
+        file.write_text('group_instance_id = "twin"\nfile_age_s = 0.3\nsession_timeout_s = 6\n')
+        first = site.command("--config", str(file))
+        first.wait_for("reading")
+        second = site.command("--config", str(file))
+        second.wait_for("reading")
+        assert first.process.wait(60) == 2
+        assert "with the same group_instance_id 'twin'" in first.log()[-1]["event"]
+        assert second.stop() == 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.errors import StillwatchError
-from pipeline.io.catalog import Catalog
+from pipeline.io.catalog import Catalog, sqlite_url
 from tests import mounts
 from tests.lake_maker import LakeMaker
 
@@ -97,3 +100,32 @@ def test_a_reader_behind_a_read_only_mount_sees_what_a_worker_commits_meanwhile(
         assert rows_in(behind) == "n\n4\n"
     finally:
         subprocess.run(["umount", "--lazy", str(behind)], check=True)
+
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; run as root")
+def test_a_lake_of_another_user_is_read() -> None:
+    """Its folder could be written, but not by this user, and nobody has the catalog open."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        with contextlib.closing(LakeMaker(root / "lake")) as maker:
+            maker.append([ROW])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: the child uses none
+            child = os.fork()
+        if child == 0:
+            code = 2
+            try:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+                with contextlib.closing(
+                    Catalog.open(sqlite_url(root / "lake" / "catalog.db"), create=False)
+                ) as catalog:
+                    code = 0 if len(catalog.live_files()) == 1 else 1
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

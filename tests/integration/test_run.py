@@ -78,6 +78,8 @@ def test_offsets_that_kafka_deleted_stop_the_job_and_are_named(
             assert [(hole.first_offset, hole.next_offset, hole.accepted) for hole in catalog.holes()] == [
                 (100, 250, False)
             ]
+        for nonsense in ("foo", f"{site.topic}:0:7-3", "other:0:100-249"):
+            assert site.command("--once", "--accept-hole", nonsense).process.wait(60) == 2
         wrong = site.command("--once", "--accept-hole", f"{site.topic}:0:100-200")
         assert wrong.process.wait(60) == 3
         assert site.command("--once", "--accept-hole", f"{site.topic}:0:100-249").process.wait(60) == 0
@@ -151,7 +153,7 @@ def test_a_log_that_was_cut_back_stops_the_job_until_that_is_accepted(
         stopped = worker if running else site.command("--once")
         for _ in range(2):
             assert stopped.process.wait(60) == 3
-            words = "Offsets 40 to 99 (60 in all) were landed, and are gone from the topic or other records there now"
+            words = "Offsets 40 to 99 (60 in all) lie behind it, and are gone from the topic or other records now"
             assert words in stopped.log()[-1]["event"]
             assert "--accept-hole logs:0:40-99" in stopped.log()[-1]["event"]
             stopped = site.command("--once")

@@ -240,6 +240,10 @@ PITFALLS = {
     "trailing comma": orjson.dumps(EVENT)[:-1] + b",}",
     "a comma and two blanks": orjson.dumps(EVENT)[:-1] + b",  }",
     "a quoted colon in text": _with(prompt=b'"\\":1,\\"status\\":2"'),
+    "an unknown integer beyond 64 bits": _with(zz=b"123456789012345678901234567890"),
+    "one deep inside": _with(zz=b'[{"a":-12345678901234567890}]', yy=b"1"),
+    "an unknown float that is large": _with(zz=b"1e300"),
+    "an unknown number of ten thousand digits": _with(zz=b"1" * 10_000),
     "an unknown null": _with(unknown=b"null"),
     "a text that ends twice": _with(prompt=b'"x"y"'),
     "two texts for one value": _with(prompt=b'"x","y"'),
@@ -260,6 +264,12 @@ PITFALLS = {
 def test_pitfalls(name: str, neighbours: int) -> None:
     right = (orjson.dumps({**EVENT, "status": None, "temperature": 0.5}), NOW_MS)
     check(at_offsets([*[right] * neighbours, (PITFALLS[name], NOW_MS), *[right] * neighbours]))
+
+
+def test_an_unknown_integer_of_any_size_is_kept_as_it_came() -> None:
+    number = 123456789012345678901234567890
+    found = decoded(at_offsets([(_with(zz=b"[%d,2]" % number), NOW_MS)])).events["extra"].to_pylist()
+    assert json.loads(found[0]) == {"zz": [number, 2]}
 
 
 def test_objects_are_written_in_the_order_of_their_own_keys() -> None:

@@ -82,7 +82,7 @@ _HOLES_SCHEMA: Final = pa.schema(
 
 _WORDS: Final = {
     **{field.name: field.description for field in ACCESS_FIELDS},
-    "extra": "Fields that the schema does not know, as one JSON object.",
+    "extra": "Fields that the schema does not know, as one JSON object; those that are null are left out.",
     "topic": "Kafka topic that the row comes from.",
     "partition": "Its partition.",
     "offset": 'Its offset; topic, partition and offset name a row for good. A word of SQL: write it "offset".',

@@ -216,6 +216,20 @@ def test_out_takes_its_form_from_the_suffix_and_replaces(run: Run, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ("x.cvs", "x"))
+def test_a_file_whose_form_nobody_said_is_not_written(run: Run, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"use one of the suffixes|Use one of the suffixes"):
+        run("SELECT 1 AS a", "--out", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_in_a_file_is_complete(run: Run, tmp_path: Path) -> None:
+    run("SELECT range AS n FROM range(100)", "--out", "x.txt")
+    assert "99" in (tmp_path / "x.txt").read_text().split()
+    run("SELECT range AS n FROM range(100)", "--out", "x.txt", "--max-rows", "5")
+    assert "99" not in (tmp_path / "x.txt").read_text().split()
+
+
 def test_out_stays_as_it_was_when_the_query_fails(run: Run, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("former")
     with pytest.raises(ConfigError, match="Could not convert"):
