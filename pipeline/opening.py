@@ -84,10 +84,6 @@ class Opener:
         self._accepted_holes, self._start_latest, self._retry_s = accepted_holes, start_latest, retry_s
         self._wait = Wait()
 
-    def begin(self, partition: Partition) -> Opening:
-        """Note that a partition is to be opened."""
-        return Opening(partition)
-
     def advance(self, opening: Opening) -> Opened | None:
         """Do what can be done now.
 

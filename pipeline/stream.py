@@ -240,7 +240,7 @@ class Stream:
             self._drop(partition)
             self._unopened.pop(partition, None)
             if isinstance(event, Assigned):
-                self._unopened[partition] = self._opener.begin(partition)
+                self._unopened[partition] = Opening(partition)
         self.assigned_once |= isinstance(event, Assigned)
         if event.partitions:
             what = "partitions assigned" if isinstance(event, Assigned) else "partitions gone"
@@ -257,7 +257,7 @@ class Stream:
         """Drop a partition's rows, and look in the catalog where to read on."""
         self._drop(partition)
         self._source.pause([partition])  # nothing of it is of use until it is opened
-        self._unopened[partition] = self._opener.begin(partition)
+        self._unopened[partition] = Opening(partition)
 
     def _open_what_is_assigned(self) -> None:
         """Take over what was assigned, and read on from the catalog's offset; a partition without an answer waits."""
@@ -269,7 +269,7 @@ class Stream:
                 opened = self._opener.advance(opening)
             except FencedError as error:  # another worker opened it between our look and our step: look again
                 log.info("fenced while opening", partition=str(partition), reason=str(error))
-                self._unopened[partition] = self._opener.begin(partition)
+                self._unopened[partition] = Opening(partition)
                 continue
             if opened is None:
                 continue

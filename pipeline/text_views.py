@@ -38,8 +38,13 @@ _OWN_BUFFERS: Final = 2
 """Validity and views: an array of short texts needs no more."""
 
 
+def word_of(text: bytes) -> np.uint64:
+    """At most eight bytes as a little-endian word."""
+    return np.uint64(int.from_bytes(text, "little"))
+
+
 def words_of(data: npt.NDArray[np.uint8]) -> Words:
-    """The little-endian 8-byte word at every byte position; a view, not a copy."""
+    """The little-endian 8-byte word at every byte position; a view: index it, for `take` would copy all."""
     return np.ndarray((max(len(data) - 7, 0),), "<u8", data, strides=(1,))
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.text_views import LOW_BYTES, PADDING, Mask, Pairs, Positions, Words, words_of
+from pipeline.text_views import LOW_BYTES, PADDING, Mask, Pairs, Positions, Words, word_of, words_of
 
 _QUOTE, _COLON, _BACKSLASH, _SPACE, _CLOSE = b'":\\ }'
 _WORD_BYTES: Final = 8
@@ -208,7 +208,7 @@ class Objects:
         pairs = self._pairs[np.maximum(begin, 0)]
         for early in np.flatnonzero(begin < 0):  # keys of the first object
             before = self.data[: keys[early] - 1].tobytes().rjust(_PAIR_BYTES, b"\0")
-            pairs[early] = [_word(before[:_WORD_BYTES]), _word(before[_WORD_BYTES:])]
+            pairs[early] = [word_of(before[:_WORD_BYTES]), word_of(before[_WORD_BYTES:])]
         far, near = pairs[:, 0], pairs[:, 1]
         behind_far, behind_near = _behind_quote(far), _behind_quote(near)
         far = np.where(behind_near == _ALL, far & behind_far, np.uint64(0))
@@ -290,7 +290,7 @@ def _in_pairs(literal: bytes) -> list[tuple[int, list[tuple[np.uint64, np.uint64
     for offset in [*range(0, last, _PAIR_BYTES), max(last, 0)]:
         middle = offset + _WORD_BYTES
         parts = (literal[offset:middle], literal[middle : offset + _PAIR_BYTES])
-        words = [(_word(part), None if len(part) == _WORD_BYTES else LOW_BYTES[len(part)]) for part in parts if part]
+        words = [(word_of(part), None if len(part) == _WORD_BYTES else LOW_BYTES[len(part)]) for part in parts if part]
         found.append((len(literal) - offset, words))
     return found
 
@@ -322,10 +322,6 @@ def _behind_quote(word: Words) -> Words:
         found |= found >> np.uint64(shift)
     behind: Words = ~((found >> np.uint64(7)) * np.uint64(0xFF))
     return behind
-
-
-def _word(text: bytes) -> np.uint64:
-    return np.uint64(int.from_bytes(text, "little"))
 
 
 def _gathered(keys: Positions, edges: Positions, rows: Positions) -> Positions:

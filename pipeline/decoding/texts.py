@@ -58,20 +58,21 @@ def texts(objects: Objects, start: Positions, end: Positions, *, escapes: bool) 
     data = objects.data
     length = end - start - 2
     valid = (data[start] == _QUOTE) & (data[end - 1] == _QUOTE) & (length >= 0)
-    sure = valid
+    sure, some = valid, None
     if not valid.all():
+        some = valid
         sure = valid | is_null(objects.words, start, end - start)
         length = np.where(valid, length, 0)
     start = start + 1
     builder = ViewsBuilder(len(start))
     builder.put(objects.buffer, start, length)
     if not escapes:
-        return Texts(builder.array(None if valid.all() else valid), length, valid, sure, 0, None)
+        return Texts(builder.array(some), length, valid, sure, 0, None)
     low = np.searchsorted(objects.backslashes, start)
     high = np.searchsorted(objects.backslashes, start + length)
     rows = np.flatnonzero(high - low)
     if not len(rows):
-        return Texts(builder.array(None if valid.all() else valid), length, valid, sure, 0, None)
+        return Texts(builder.array(some), length, valid, sure, 0, None)
     seen, quotes = int((high - low).sum()), np.zeros(len(start), dtype=np.int64)
     sure = sure.copy()
     long = _counts_of_long_escapes(objects)
@@ -94,7 +95,7 @@ def texts(objects: Objects, start: Positions, end: Positions, *, escapes: bool) 
         length[in_full] = [len(text) for text in read]
         joined = np.frombuffer(b"".join(read) + bytes(PADDING), dtype=np.uint8)
         builder.put(joined, np.cumsum(length[in_full]) - length[in_full], length[in_full], in_full)
-    return Texts(builder.array(None if valid.all() else valid), length, valid, sure, seen, quotes)
+    return Texts(builder.array(some), length, valid, sure, seen, quotes)
 
 
 def _counts_of_long_escapes(objects: Objects) -> Positions:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from pipeline.text_views import LOW_BYTES, Mask, Positions, Words
+from pipeline.text_views import LOW_BYTES, Mask, Positions, Words, word_of
 
 _WORD_BYTES: Final = 8
 _DIGITS_MAX: Final = 18
@@ -29,12 +29,8 @@ _NO_TOKEN: Final[Words] = np.zeros(1, dtype=np.uint64)
 """No characters at all: a value that is not there."""
 
 
-def _word(text: bytes) -> np.uint64:
-    return np.uint64(int.from_bytes(text, "little"))
-
-
-_NULL, _TRUE, _FALSE, _MINUS, _ZERO = map(_word, (b"null", b"true", b"false", b"-", b"0"))
-_ZEROS: Final = _word(b"00000000")
+_NULL, _TRUE, _FALSE, _MINUS, _ZERO = map(word_of, (b"null", b"true", b"false", b"-", b"0"))
+_ZEROS: Final = word_of(b"00000000")
 _LOW_7: Final = np.uint64(0x7F7F7F7F7F7F7F7F)
 _OVER_9: Final = np.uint64(0x7676767676767676)
 _HIGH_BIT: Final = np.uint64(0x8080808080808080)

@@ -61,7 +61,7 @@ class BatchHeader(NamedTuple):  # not a dataclass: one is made per batch, in a t
 
     @property
     def is_transactional(self) -> bool:
-        """Whether it is part of a transaction."""
+        """Whether it is part of a transaction; kafka-python's `_is_batch_aborted` asks."""
         return bool(self.attributes & _TRANSACTIONAL)
 
     @property

@@ -10,13 +10,11 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final
 
 import sqlalchemy as sa
 
 from pipeline.errors import ConfigError
-
-_LOCK_WAIT_S: Final = 5.0
+from pipeline.io.catalog_engine import LOCK_WAIT_S
 
 
 def cannot_write(url: str) -> bool:
@@ -72,7 +70,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 
 
 def _open(file: Path, how: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, timeout=_LOCK_WAIT_S, check_same_thread=False)
+    connection = sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, timeout=LOCK_WAIT_S, check_same_thread=False)
     try:
         connection.execute(
             "PRAGMA schema_version"

@@ -211,12 +211,6 @@ def _column(headers: list[BatchHeader], name: str) -> Int64Array:
     return np.fromiter(map(attrgetter(name), headers), np.int64, len(headers))
 
 
-def _words(buffer: bytes, dtype: str) -> npt.NDArray[Any]:
-    """A word at every byte position of the buffer (indexing copies the words asked for; `take` would copy all)."""
-    size = np.dtype(dtype).itemsize
-    return np.ndarray((max(len(buffer) - size + 1, 0),), dtype, buffer, strides=(1,))
-
-
 def varints_at(buffer: bytes, position: Int64Array) -> tuple[IntArray, IntArray]:
     """Decode the varint at each position.
 
@@ -227,7 +221,8 @@ def varints_at(buffer: bytes, position: Int64Array) -> tuple[IntArray, IntArray]
         IndexError: a position is not in the buffer.
         IrregularBatchError: a varint is longer than eight bytes.
     """
-    found = _SHORT_VARINTS[_words(buffer, "<u2")[position]]
+    # Two bytes at every position; indexing copies those asked for, `take` would copy all.
+    found = _SHORT_VARINTS[np.ndarray((max(len(buffer) - 1, 0),), "<u2", buffer, strides=(1,))[position]]
     if found.all():
         return found >> 2, found & 3
     return zigzag_varints(words_of(np.frombuffer(buffer, np.uint8))[position])

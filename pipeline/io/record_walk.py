@@ -17,9 +17,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import text_views
+
 Int64Array = npt.NDArray[np.int64]
 
-PADDING: Final = bytes(16)
+PADDING: Final = bytes(text_views.PADDING)
 """What follows the records in a buffer, so that words can be read from any of their positions."""
 
 MORE: Final = 128
