@@ -67,6 +67,9 @@ _REFUSED: Final = (
 _NOT_ASSIGNED: Final = (kafka_errors.IllegalStateError, AssertionError, KeyError, ValueError)
 """What kafka-python raises for a partition that a rebalance has taken away meanwhile, depending on where it notices."""
 
+_HINT_AGAIN_S: Final = 2.0
+"""How long a hint may stay without an answer before it is sent again."""
+
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 log = structlog.get_logger("kafka")
@@ -80,6 +83,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         self._events: queue.SimpleQueue[Assigned | Gone] = queue.SimpleQueue()
         self._consumer: Any = None
         self._answered_at_s = self._silent_s = 0.0
+        self._unhinted: dict[TopicPartition, int] = {}
+        self._hinted_at_s = 0.0
         self.columnar = False
 
     @property
@@ -158,6 +163,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         finally:
             self._listen(began_s, timeout_s)
             finish_join(self._consumer)
+        if self._unhinted and time.monotonic() - self._hinted_at_s >= _HINT_AGAIN_S:
+            self._send_hints()
         self.pause(event.partition for event in out_of_range)  # else kafka-python says the same at every poll
         return Polled([*self._drain(), *out_of_range], list(self._records(found)))
 
@@ -205,13 +212,25 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
 
     def hint(self, offsets: Mapping[Partition, int]) -> None:
         """Tell Kafka how far the lake is, for its lag tools; nothing depends on it."""
-        known = {
-            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
-            for partition, offset in offsets.items()
-            if TopicPartition(*partition) in self._consumer.assignment()
-        }
-        if known:
-            self._consumer.commit_async(known)
+        self._unhinted |= {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+        self._send_hints()
+
+    def _send_hints(self) -> None:
+        """Send what Kafka has not taken yet: in a rebalance, for one, it refuses what a member says of its offsets."""
+        held = self._consumer.assignment()
+        self._unhinted = {partition: offset for partition, offset in self._unhinted.items() if partition in held}
+        if self._unhinted:
+            said = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in self._unhinted.items()}
+            self._hinted_at_s = time.monotonic()
+            self._consumer.commit_async(said, callback=self._on_hinted)
+
+    def _on_hinted(self, said: Mapping[TopicPartition, Any], answer: object) -> None:
+        if isinstance(answer, Exception):
+            log.debug("a hint was refused and is sent again", reason=str(answer))
+            return
+        for partition, position in said.items():
+            if self._unhinted.get(partition) == position.offset:
+                del self._unhinted[partition]
 
     def lag(self, partitions: Iterable[Partition]) -> int | None:
         """Records that the brokers hold beyond this member's positions.

@@ -485,6 +485,29 @@ def test_lag_tools_see_what_was_hinted(make_world: MakeWorld) -> None:
     assert world.hinted(p1) is None
 
 
+def test_a_hint_in_the_midst_of_a_rebalance_arrives_all_the_same(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    p0, p1 = world.partitions
+    for partition in (p0, p1):
+        world.produce(partition, numbered(9))
+    member = world.joined()
+    for offset in (2, 3, 4):
+        _hint_while_another_comes_and_goes(world, member, offset)
+
+
+def _hint_while_another_comes_and_goes(world: World, member: Member, offset: int) -> None:
+    p0, p1 = world.partitions
+    other = world.join()
+    for _ in range(offset):
+        world.rounds(1)
+        member.source.hint(dict.fromkeys(member.held, offset))
+    world.until(lambda: len(other.held) == len(member.held) == 1, "it is shared")
+    world.leave(other)
+    world.until(lambda: member.held == {p0, p1}, "it has all again")
+    member.source.hint({p0: offset, p1: offset})
+    world.until(lambda: world.hinted(p0) == world.hinted(p1) == offset, "the hints arrived")
+
+
 def test_silence_of_the_brokers_is_no_error_but_counted_and_what_they_said_last_is_not_shown(
     make_world: MakeWorld,
 ) -> None:
