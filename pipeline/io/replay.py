@@ -74,8 +74,23 @@ def key_of(line: bytes) -> bytes | None:
         return None
 
 
+class Lines(Iterator[bytes]):
+    r"""Lines of a file, without their `\n`."""
+
+    def __init__(self, path: Path, source: BinaryIO, raw: BinaryIO) -> None:
+        self._lines, self._raw = _lines(path, source), raw
+
+    def __next__(self) -> bytes:
+        return next(self._lines)
+
+    @property
+    def bytes_read(self) -> int:
+        """How far the file itself is read, compressed as it may be."""
+        return self._raw.tell()
+
+
 @contextmanager
-def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
+def open_lines(path: Path) -> Iterator[Lines]:
     r"""Open a file of lines for reading, whatever its compression (by `.gz` and `.zst`); lines come without `\n`.
 
     Raises:
@@ -92,7 +107,7 @@ def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
         elif path.suffix == ".zst":
             source = _ZstdReader(raw)
         buffered = io.BufferedReader(source, _READ_BYTES) if source is not raw else raw
-        yield _lines(path, cast("BinaryIO", buffered))
+        yield Lines(path, cast("BinaryIO", buffered), raw)
 
 
 class _ZstdReader(io.RawIOBase):
