@@ -1,0 +1,252 @@
+"""The plots of a backtest's page: static SVG, drawn by matplotlib, that needs no script and no network.
+
+Colours are those of M. Okabe and K. Ito, "Color Universal Design" (2008), which people with any colour vision can tell
+apart.  Texts stay texts: they can be searched, copied and read aloud, and matplotlib escapes them.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from pipeline.backtesting.metrics import Steps
+
+Json = dict[str, Any]
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#B3261E",
+    "#8A8F98",
+)
+_CYCLE: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#E69F00", "#000000", GREY)
+_STYLE: Final[Mapping[str, Any]] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a family may be called $x$
+    "font.family": ["DejaVu Sans"],  # measured with what matplotlib brings; the page says what it is shown in
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": "#333333",
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+}
+_SMALL: Final = (4.4, 3.3)
+_WIDE_IN: Final = 9.2
+_NAME_CHARS_MAX: Final = 28
+_GROUPS_MAX: Final = 40
+"""Groups that a plot shows; the tables of the page have all."""
+
+LOW_SHARE: Final = 0.05
+"""Up to where the close view of the ROC curve goes: beyond it nobody would run such a rule."""
+
+
+def _drawn(figure: Figure, name: str) -> str:
+    """The figure as an SVG element for a page: the same bytes for the same figures, no name shared with other plots."""
+    out = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font: (\d+(?:\.\d+)?)px [^;\"]*", r"font: \1px sans-serif", svg)
+    return re.sub(r'<g id="[^"]*"', "<g", svg)
+
+
+def _figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size)
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_CHARS_MAX else name[: _NAME_CHARS_MAX - 1] + "…"
+
+
+def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]]) -> str:
+    """The ROC curve.
+
+    Args:
+        swept: with positives and negatives.
+        share_max: up to which share of benign accounts it is shown.
+        marks: names and points (share of benign, share of attack accounts) to mark.
+    """
+    figure, (axes,) = _figure(_SMALL)
+    wrong = np.append(0, swept.wrong) / swept.negatives
+    found = np.append(0, swept.found) / swept.positives
+    axes.plot(wrong, found, color=BLUE, linewidth=1.8)
+    axes.fill_between(wrong, found, color=BLUE, alpha=0.08, linewidth=0)
+    if share_max >= 1:
+        axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.8, linestyle=":")
+    for (name, x, y), color in zip(marks, itertools.cycle((ORANGE, GREEN, PURPLE)), strict=False):
+        if x <= share_max:
+            axes.plot((x,), (y,), "o", color=color, markersize=5, label=f"{name}: {y:.0%} at {x:.2%}", clip_on=False)
+    axes.set(xlim=(0, share_max), ylim=(0, 1.005), xlabel="benign accounts flagged", ylabel="attack accounts flagged")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if marks:
+        axes.legend(loc="lower right")
+    return _drawn(figure, f"roc-{share_max}")
+
+
+def precision_recall(swept: Steps) -> str:
+    """Precision over recall."""
+    figure, (axes,) = _figure(_SMALL)
+    recall, precision = swept.found / swept.positives, swept.found / (swept.found + swept.wrong)
+    axes.plot(recall, precision, color=BLUE, linewidth=1.8, drawstyle="steps-pre")
+    share = swept.positives / (swept.positives + swept.negatives)
+    axes.axhline(share, color=GREY, linewidth=0.8, linestyle=":")
+    axes.annotate(f"chance: {share:.0%}", (0.02, share), (0, 3), textcoords="offset points", fontsize=8, color=GREY)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="attack accounts flagged (recall)", ylabel="of those flagged, attacks")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return _drawn(figure, "precision-recall")
+
+
+def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> str:
+    """Accounts by risk, a panel a group; the counts' axis is logarithmic, so that a single account is seen.
+
+    Args:
+        counts: for each group accounts in equal bins over [0, 1]; names that begin with `attack` in their own colour.
+        threshold: marked in each panel.
+    """
+    shown = list(counts.items())[:_GROUPS_MAX]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, panels = _figure((_WIDE_IN, 0.4 + 1.35 * rows), rows, columns, sharex=True)
+    for axes, (name, bins) in zip(panels, shown, strict=False):
+        edges = np.linspace(0, 1, len(bins) + 1)
+        color = ORANGE if name.startswith("attack") else BLUE
+        axes.bar(edges[:-1], bins, width=1 / len(bins), align="edge", color=color, edgecolor="white", linewidth=0.4)
+        axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_ylim(0, max(10, 1.3 * max(bins)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_xlim(0, 1)
+        axes.set_title(f"{_short(name)} ({sum(bins):,})")
+        if threshold is not None:
+            axes.axvline(threshold, color="#333333", linewidth=0.9, linestyle="--")
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    for axes in panels[max(0, len(shown) - columns) : len(shown)]:
+        axes.set_xlabel("highest risk")
+        axes.tick_params(labelbottom=True)
+    return _drawn(figure, "histograms")
+
+
+def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
+    """Shares of accounts by group as horizontal bars, with 95 % intervals.
+
+    Args:
+        series: a name, and for each group a share as `metrics.Share.as_json` has it; all of the same groups.
+        name: of the plot.
+    """
+    groups = list(series[0][1])[:_GROUPS_MAX]
+    figure, (axes,) = _figure((_SMALL[0], 0.9 + 0.2 * len(groups) * len(series)))
+    height = 0.8 / len(series)
+    for index, ((label, of_groups), color) in enumerate(zip(series, itertools.cycle(_CYCLE), strict=False)):
+        at = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * height
+        values = np.array([of_groups[group]["share"] or 0.0 for group in groups])
+        low = np.array([of_groups[group]["low"] or 0.0 for group in groups])
+        high = np.array([of_groups[group]["high"] or 0.0 for group in groups])
+        axes.barh(at, values, height=height * 0.9, color=color, label=label)
+        axes.hlines(at, low, high, color="#333333", linewidth=0.9)
+    axes.set_yticks(range(len(groups)), [f"{_short(group)} ({series[0][1][group]['of']})" for group in groups])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(series))
+    return _drawn(figure, name)
+
+
+def over_time(events: pl.DataFrame, alerts: pl.DataFrame, span: tuple[int, int]) -> str:
+    """Events and alerts, hour by hour or, in a long log, day by day.
+
+    Args:
+        events: see `pipeline.backtesting.activity.Activity.hours`.
+        alerts: see `pipeline.backtesting.figures.alerts_by_hour`.
+        span: first and last hour.
+    """
+    first, last = span
+    unit = 1 if last - first < 24 * 8 else 24
+    edges = np.arange(first, last + 1 + unit, unit)
+    at = [datetime.fromtimestamp(int(edge) * 3600, UTC).replace(tzinfo=None) for edge in edges]
+    figure, (above, below) = _figure((_WIDE_IN, 3.6), 2, 1, sharex=True, height_ratios=(1, 2))
+    counted, _ = np.histogram(events["hour"], bins=edges, weights=events["events"])
+    above.stairs(counted, at, fill=True, color="#c9ced6")  # type: ignore[arg-type]  # times are edges, too
+    above.set_ylabel("exchanges")
+    base = np.zeros(len(edges) - 1)
+    order = alerts.group_by("rule").agg(pl.col("alerts").sum()).sort("alerts", "rule", descending=[True, False])["rule"]
+    for rule, color in zip(order, itertools.cycle(_CYCLE), strict=False):
+        own = alerts.filter(pl.col("rule") == rule)
+        counts, _ = np.histogram(own["hour"], bins=edges, weights=own["alerts"])
+        below.stairs(base + counts, at, baseline=base, fill=True, color=color, label=_short(str(rule)))  # type: ignore[arg-type]
+        base = base + counts
+    below.set_ylabel(f"alerts per {'hour' if unit == 1 else 'day'}")
+    for axes in (above, below):
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_ylim(bottom=0)
+    below.set_xlabel("event time, UTC")
+    if len(order):
+        below.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _drawn(figure, "over-time")
+
+
+def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
+    """How many exchanges accounts had made before their first alert: the share that was alerted by then.
+
+    Args:
+        groups: for each group the counts of its alerted accounts; at least one count in all.
+    """
+    figure, (axes,) = _figure(_SMALL)
+    shown = [(name, np.sort(np.maximum(values, 1))) for name, values in groups.items() if len(values)]
+    largest = max(values[-1] for _, values in shown)
+    for (name, values), color in zip(shown, itertools.cycle(("#000000", *_CYCLE[:6])), strict=False):
+        share = np.arange(1, len(values) + 1) / len(values)
+        steps_at, steps_to = np.append(values, max(largest, 2)), np.append(share, 1.0)
+        axes.step(np.append(values[0], steps_at), np.append(0, steps_to), where="post", color=color,
+                  linewidth=2 if name == "all" else 1.2, label=f"{_short(name)} ({len(values)})")  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set(ylim=(0, 1.01), xlabel="exchanges before the first alert", ylabel="of the alerted attack accounts")
+    axes.legend(loc="lower right")
+    return _drawn(figure, "exchanges")
+
+
+def importance(features: Sequence[Json], count: int = 20) -> str:
+    """The features that scores leaned on most: their mean absolute share in the risk."""
+    shown = [figure for figure in features if figure["contribution"] > 0][:count]
+    figure, (axes,) = _figure((_WIDE_IN, 0.8 + 0.21 * len(shown)))
+    axes.barh(range(len(shown)), [found["contribution"] for found in shown], color=BLUE, height=0.7)
+    axes.set_yticks(range(len(shown)), [_short(found["feature"]) for found in shown])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("mean share in the risk, sign aside")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    return _drawn(figure, "importance")
