@@ -123,8 +123,8 @@ def feature_figures(scores: pl.LazyFrame, span: tuple[int, int] | None) -> list[
         span: first and last hour of the log.
 
     Returns:
-        For each feature, those that mattered most first: `contribution`, the mean over all scores of the absolute share
-        that it had in the risk (a feature that was not among a score's reasons counts as 0 there); `null_share`, of
+        For each feature, those that mattered most first: `contribution`, the mean over all scores of what it adds to
+        the log-odds, sign aside (a feature that was not among a score's reasons counts as 0 there); `null_share`, of
         scores for which it could not be computed; its medians over the first and the second half of the log; and
         `shift`, their difference in interquartile ranges: drift, of the traffic or of the population that is scored.
     """

@@ -34,7 +34,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#8A8F98",
 )
 _CYCLE: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#E69F00", "#000000", GREY)
-_STYLE: Final[Mapping[str, Any]] = {
+_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a family may be called $x$
     "font.family": ["DejaVu Sans"],  # measured with what matplotlib brings; the page says what it is shown in
@@ -240,13 +240,12 @@ def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
 
 
 def importance(features: Sequence[Json], count: int = 20) -> str:
-    """The features that scores leaned on most: their mean absolute share in the risk."""
+    """The features that scores leaned on most: their mean absolute contribution."""
     shown = [figure for figure in features if figure["contribution"] > 0][:count]
     figure, (axes,) = _figure((_WIDE_IN, 0.8 + 0.21 * len(shown)))
     axes.barh(range(len(shown)), [found["contribution"] for found in shown], color=BLUE, height=0.7)
     axes.set_yticks(range(len(shown)), [_short(found["feature"]) for found in shown])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("mean share in the risk, sign aside")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.set_xlabel("mean contribution to the log-odds of the risk, sign aside")
     return _drawn(figure, "importance")

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
+from pipeline.alerts import Alert
 from pipeline.backtesting.activity import Activity
-from pipeline.backtesting.tables import Alert
 from pipeline.batch import Partition
 from pipeline.errors import ConfigError
 

@@ -6,113 +6,29 @@ feature vector.  The others are here.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
 
-from pipeline.events import LINEAGE, TIME
+from pipeline.alerts import ALERT_SCHEMA, Alert, alerts_table
+
+_EVENTS_BEFORE: Final = {"exchanges": "events_before"}
 
 ALERTS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("alert_id", pa.string(), nullable=False),
-        pa.field("rule", pa.string(), nullable=False),
-        pa.field("rule_version", pa.string(), nullable=False),
-        pa.field("state", pa.string(), nullable=False),
-        pa.field("severity", pa.string(), nullable=False),
-        pa.field("entity_type", pa.string(), nullable=False),
-        pa.field("entity_id", pa.string(), nullable=False),
-        pa.field("raised_at", TIME, nullable=False),
-        pa.field("window_start", TIME, nullable=False),
-        pa.field("first_seen", TIME),
-        pa.field("events_before", pa.int64(), nullable=False),
-        pa.field("output_tokens", pa.int64()),
-        pa.field("risk", pa.float32()),
-        pa.field("reasons", pa.list_(pa.string())),
-        pa.field("features", pa.list_(pa.struct([("feature", pa.string()), ("value", pa.float64())]))),
-        pa.field("versions", pa.string()),
-        *LINEAGE[:3],
-    ]
+    [field.with_name(_EVENTS_BEFORE.get(field.name, field.name)) for field in ALERT_SCHEMA]
 )
-"""`alerts.parquet`, one row an alert.  `raised_at` is event time; `events_before` counts the exchanges of the entity by
-then; `risk` is null where it was not known; `versions` is a JSON object."""
+"""`alerts.parquet`: the lake's table `alerts`, with `exchanges` called `events_before`: those that the entity
+had made when the alert was raised."""
 
 ENTITY_ACCOUNT: Final = "account"
 LIVE: Final = "live"
 
 
-class Alert(Protocol):
-    """What an alert has; `pipeline.alerting` makes them."""
-
-    @property
-    def alert_id(self) -> str: ...  # noqa: D102  # the names say it, and ALERTS_SCHEMA
-    @property
-    def rule(self) -> str: ...  # noqa: D102
-    @property
-    def rule_version(self) -> Any: ...  # noqa: D102
-    @property
-    def state(self) -> str: ...  # noqa: D102
-    @property
-    def severity(self) -> str: ...  # noqa: D102
-    @property
-    def entity_type(self) -> str: ...  # noqa: D102
-    @property
-    def entity_id(self) -> str: ...  # noqa: D102
-    @property
-    def window_start_us(self) -> int: ...  # noqa: D102
-    @property
-    def raised_at_us(self) -> int: ...  # noqa: D102
-    @property
-    def first_seen_us(self) -> int: ...  # noqa: D102
-    @property
-    def topic(self) -> str: ...  # noqa: D102
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def exchanges(self) -> int: ...  # noqa: D102
-    @property
-    def output_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def risk(self) -> float | None: ...  # noqa: D102
-    @property
-    def reasons(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def features(self) -> Mapping[str, float | None]: ...  # noqa: D102
-    @property
-    def versions(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-
 def alert_rows(alerts: Sequence[Alert]) -> pa.Table:
     """Alerts as rows of ALERTS_SCHEMA."""
-    rows = [
-        {
-            "alert_id": alert.alert_id,
-            "rule": alert.rule,
-            "rule_version": str(alert.rule_version),
-            "state": alert.state,
-            "severity": alert.severity,
-            "entity_type": alert.entity_type,
-            "entity_id": alert.entity_id,
-            "raised_at": alert.raised_at_us,
-            "window_start": alert.window_start_us,
-            "first_seen": alert.first_seen_us,
-            "events_before": alert.exchanges,
-            "output_tokens": alert.output_tokens,
-            "risk": alert.risk,
-            "reasons": list(alert.reasons),
-            "features": [{"feature": name, "value": value} for name, value in alert.features.items()],
-            "versions": json.dumps(dict(alert.versions), sort_keys=True),
-            "topic": alert.topic,
-            "partition": alert.partition,
-            "offset": alert.offset,
-        }
-        for alert in alerts
-    ]
-    return pa.Table.from_pylist(rows, schema=ALERTS_SCHEMA)
+    return alerts_table(alerts).rename_columns(ALERTS_SCHEMA.names)
 
 
 def account_rows(activity: pl.DataFrame, scores: pl.LazyFrame, alerts: pl.LazyFrame) -> pl.DataFrame:

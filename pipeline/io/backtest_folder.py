@@ -14,7 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.backtesting.tables import ALERTS_SCHEMA, Alert, alert_rows
+from pipeline.alerts import Alert
+from pipeline.backtesting.tables import ALERTS_SCHEMA, alert_rows
 from pipeline.errors import ConfigError, RetryableError
 
 SCORES, ALERTS, ACCOUNTS = "scores.parquet", "alerts.parquet", "accounts.parquet"

@@ -1,0 +1,208 @@
+"""`stillwatch backtest`: what a configuration would have scored and alerted on past traffic."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import polars as pl
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jobs import options
+from pipeline.backtesting.comparison import compared
+from pipeline.backtesting.labels import matched
+from pipeline.backtesting.page import page
+from pipeline.backtesting.replaying import Analysis, Replayed, replay
+from pipeline.backtesting.report import Found, plots_of, report_of
+from pipeline.backtesting.tables import account_rows
+from pipeline.batch import Partition
+from pipeline.config import Settings, read_settings
+from pipeline.errors import ConfigError
+from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_report
+from pipeline.io.event_files import Events, find_files, read_files, read_lake
+from pipeline.io.labels_file import read_labels
+from pipeline.io.views.session import Session
+
+LAKE = "lake"
+_HASH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What scores.
+
+    Attributes:
+        analysis_of: makes the analysis of a partition.
+        windows: schema of its scores.
+    """
+
+    analysis_of: Callable[[Partition], Analysis]
+    windows: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be done, as the command line said; see `backtest`."""
+
+    events: str
+    out: Path
+    settings: Settings
+    files: tuple[Path, ...]
+    """Whatever else is read: accounts, configuration, labels."""
+
+    labels: pl.DataFrame | None
+    partitions: int
+    rejects_max: float
+    compare: Path | None
+
+
+def backtest(  # noqa: PLR0913  # the flags of a command
+    *,
+    events: Annotated[
+        str, typer.Option(metavar="FILE|GLOB|lake", help="NDJSON (.gz, .zst), Parquet, a lake's folder, or `lake`.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the results; one of an earlier run is replaced.")
+    ],
+    accounts: Annotated[Path | None, typer.Option(metavar="FILE", help="The accounts feed, as NDJSON.")] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV that says which accounts harvest.")] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Of the topic; as many as it has give the live job's scores.")
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(metavar="DIR", help="An earlier run to set this one beside.")] = None,
+    max_rejects: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Stop if more of the records are no events.")
+    ] = 0.01,
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+) -> None:
+    """Replay past traffic through a configuration, and report what it would have alerted.
+
+    The very stages of the live job score the events, so the same events in the same partitions get the same scores.
+    DIR then holds scores.parquet, alerts.parquet, accounts.parquet, report.json with every figure, and report.html with
+    plots, which opens anywhere.  With labels it says how well harvesting is told from use.
+
+    Exit codes: 0 done; 2 a file, flag or setting is wrong; 4 the disk or the catalog fails.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    request = Request(
+        events=events,
+        out=out,
+        settings=settings,
+        files=tuple(path for path in (accounts, config, labels) if path is not None),
+        labels=None if labels is None else read_labels(labels),
+        partitions=_partitions(events, partitions),
+        rejects_max=max_rejects,
+        compare=compare,
+    )
+    began = time.monotonic()
+    report = run(request, engine_of(settings, accounts))
+    _say(report, request, time.monotonic() - began)
+
+
+def engine_of(settings: Settings, accounts: Path | None) -> Engine:
+    """The analysis of the live job."""
+    raise NotImplementedError
+
+
+def run(request: Request, engine: Engine) -> dict[str, Any]:
+    """Do what is asked, and give the report."""
+    earlier = None if request.compare is None else read_report(request.compare)
+    with ExitStack() as stack:
+        events = _events(request, stack)
+        folder = stack.enter_context(BacktestFolder(request.out, engine.windows))
+        with _progress(events.size) as watch:
+            replayed = replay(
+                events.chunks, engine.analysis_of, folder.add, rejects_max=request.rejects_max, watch=watch
+            )
+        scores, alerts = folder.frames()
+        of_accounts = account_rows(replayed.activity.accounts(), scores, alerts)
+        folder.write_accounts(of_accounts)
+        labels = None if request.labels is None else matched(request.labels, of_accounts["account_id"])
+        found = Found(replayed, scores, alerts.collect(), of_accounts, labels)
+        given = {"events": list(events.names), "files": [_hashed(path) for path in (*events.files, *request.files)]}
+        report = report_of(found, given, version("stillwatch"))
+        if earlier is not None:
+            before, accounts_before, alerts_before = earlier
+            pairs = (accounts_before, of_accounts), (alerts_before, found.alerts)
+            report["comparison"] = compared(before, report, *pairs)
+        folder.write(PAGE, page(report, plots_of(found, report)))
+        folder.write(REPORT, orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        folder.publish()
+    return report
+
+
+def _partitions(events: str, given: int | None) -> int:
+    if given is not None and (events == LAKE or Path(events).is_dir()):
+        raise ConfigError("--partitions is for files: the events of a lake stay in the partitions that they came by")
+    return given or 1
+
+
+def _events(request: Request, stack: ExitStack) -> Events:
+    settings = request.settings
+    if request.events == LAKE or Path(request.events).is_dir():
+        if request.events != LAKE:
+            settings = settings.model_copy(update={"lake": request.events})
+        return read_lake(stack.enter_context(Session.open(settings)), settings.lake)
+    return read_files(find_files(request.events), settings.topic, request.partitions)
+
+
+def _hashed(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        return {"name": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Callable[[int, Replayed], None]]:
+    if not sys.stderr.isatty():
+        yield lambda _done, _so_far: None
+        return
+    columns = (
+        TextColumn("backtest"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    began = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("backtest", total=size, said="")
+
+        def watch(done: int, so_far: Replayed) -> None:
+            rate = so_far.activity.events / max(time.monotonic() - began, 1e-3)
+            said = f"{so_far.activity.events:,} events, {rate:,.0f}/s, {so_far.alerts:,} alerts"
+            progress.update(task, completed=done, said=said)
+
+        yield watch
+
+
+def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
+    log, scores, alerts, detection = report["log"], report["scores"], report["alerts"], report["detection"]
+    for line in report["warnings"]:
+        typer.echo(f"note: {line}", err=True)
+    rate = f"{seconds:.1f} s ({log['events'] / seconds:,.0f}/s)"
+    typer.echo(
+        f"{log['events']:,} events of {log['accounts']:,} accounts in {rate}; "
+        f"{scores['accounts_scored']:,} accounts scored"
+    )
+    typer.echo(
+        f"{alerts['live']:,} alerts on {alerts['accounts_alerted']:,} accounts by live rules; "
+        f"{alerts['shadow']:,} by shadow rules"
+    )
+    if detection is not None and detection["auc"] is not None:
+        typer.echo(f"AUC {detection['auc']:.4f}, average precision {detection['average_precision']:.4f}")
+        for at in detection["thresholds"]:
+            typer.echo(
+                f"{at['attack']['share']:.1%} of attack accounts above the threshold ({at['threshold']:.4g}) "
+                f"that {at['benign_share']:.1%} of benign ones exceed"
+            )
+    typer.echo(f"results: {request.out / PAGE}")
