@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from jobs import options
 from pipeline.backtesting.comparison import compared
 from pipeline.backtesting.labels import matched
+from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.page import page
 from pipeline.backtesting.replaying import Analysis, Replayed, replay
 from pipeline.backtesting.report import Found, plots_of, report_of
@@ -203,6 +204,6 @@ def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
         for at in detection["thresholds"]:
             typer.echo(
                 f"{at['attack']['share']:.1%} of attack accounts above the threshold ({at['threshold']:.4g}) "
-                f"that {at['benign_share']:.1%} of benign ones exceed"
+                f"that {short_percent(at['benign_share'])} of benign ones exceed"
             )
     typer.echo(f"results: {request.out / PAGE}")

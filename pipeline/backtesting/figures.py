@@ -31,8 +31,8 @@ def log_figures(span: tuple[int, int] | None, activity: pl.DataFrame) -> Json:
     return {
         "events": int(activity["events"].sum()),
         "accounts": len(activity),
-        "first_hour": datetime.fromtimestamp(first * _HOUR_S, UTC).isoformat() if span else None,
-        "last_hour": datetime.fromtimestamp(last * _HOUR_S, UTC).isoformat() if span else None,
+        "begins": datetime.fromtimestamp(first * _HOUR_S, UTC).isoformat() if span else None,
+        "ends": datetime.fromtimestamp((last + 1) * _HOUR_S, UTC).isoformat() if span else None,
         "hours": last - first + 1,
     }
 

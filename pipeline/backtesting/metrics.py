@@ -45,7 +45,8 @@ class Share:
         middle = share + z2 / (2 * self.of)
         spread = _Z_95 * math.sqrt(share * (1 - share) / self.of + z2 / (4 * self.of**2))
         scale = 1 + z2 / self.of
-        return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+        low = (middle - spread) / scale if self.count else 0.0  # what rounding leaves of a zero is none
+        return low, (middle + spread) / scale if self.count < self.of else 1.0
 
     def as_json(self) -> dict[str, float | int | None]:
         """Count, whole, share and bounds; null where there is nothing to take a share of."""
@@ -138,3 +139,8 @@ def threshold_exceeded_by(scores: Floats, share: float) -> float:
 def quantile_of_counts(values: Floats, share: float) -> float | None:
     """A quantile of counts that is itself one of the counts (the lower of two neighbours); None of nothing."""
     return float(np.quantile(values, share, method="inverted_cdf")) if len(values) else None
+
+
+def short_percent(share: float) -> str:
+    """A round share in words: 0.1%, 1%."""
+    return f"{100 * share:g}%"

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import jinja2
 
+from pipeline.backtesting.metrics import short_percent
+
 Json = dict[str, Any]
 
 DRIFT_MAX: Final = 15
@@ -74,7 +76,7 @@ def _contents(report: Json) -> list[tuple[str, str, bool]]:
 
 def _summary(report: Json) -> str:
     log, alerts = report["log"], report["alerts"]
-    times = f" between {_moment(log['first_hour'])} and {_moment(log['last_hour'])} UTC" if log["first_hour"] else ""
+    times = f" between {_moment(log['begins'])} and {_moment(log['ends'])} UTC" if log["begins"] else ""
     seen = f"{_whole(log['events'])} exchanges of {_whole(log['accounts'])} accounts in {_whole(log['hours'])} hours"
     alerted = f"{_whole(alerts['accounts_alerted'])} accounts, {_whole(alerts['live'])} times"
     return (
@@ -91,7 +93,7 @@ def _cards(report: Json) -> list[tuple[str, str]]:
         (_whole(alerts["accounts_alerted"]), "accounts alerted by live rules"),
     ]
     if detection is None:
-        return [*cards, (_number(scores["quantiles"]["0.99"]), "risk that 1 % of scored accounts exceed")]
+        return [*cards, (_number(scores["quantiles"]["0.99"]), "risk that 1% of scored accounts exceed")]
     live = detection["live_rules"]
     before = live["exchanges_before_first_alert"]["all"]
     if detection["auc"] is not None:
@@ -99,7 +101,7 @@ def _cards(report: Json) -> list[tuple[str, str]]:
     cards.extend(
         (
             _percent(at["attack"]["share"]),
-            f"of attack accounts above the threshold that {at['benign_share']:.1%} of benign exceed",
+            f"of attack accounts above the threshold that {short_percent(at['benign_share'])} of benign ones exceed",
         )
         for at in detection["thresholds"]
     )
@@ -115,7 +117,7 @@ def _sets(detection: Json | None, group: str) -> list[tuple[str, Json]]:
     """Shares by group: at each threshold, and by the live rules."""
     if detection is None:
         return []
-    at = [(f"at {found['benign_share']:.1%} of benign", found[group]) for found in detection["thresholds"]]
+    at = [(f"at {short_percent(found['benign_share'])} of benign", found[group]) for found in detection["thresholds"]]
     return [*at, ("live rules", detection["live_rules"][group])]
 
 
@@ -157,6 +159,14 @@ def _number(value: Any) -> str:
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:,.4g}"  # noqa: PLR2004  # counts
 
 
+def _risk(value: Any) -> str:
+    return f"{value:.3f}" if _is_number(value) else _NOTHING
+
+
+def _added(value: Any) -> str:
+    return f"{value:+.2f}".replace("-", "−") if _is_number(value) else _NOTHING  # noqa: RUF001  # a minus sign
+
+
 def _signed(value: Any) -> str:
     if not _is_number(value):
         return _NOTHING
@@ -176,7 +186,10 @@ def _shortened(value: Any) -> str:
 _FILTERS: Final = {
     "whole": _whole,
     "percent": _percent,
+    "short_percent": short_percent,
     "number": _number,
+    "risk": _risk,
+    "added": _added,
     "signed": _signed,
     "moment": _moment,
     "shortened": _shortened,

@@ -54,8 +54,11 @@ _STYLE: Final[dict[Any, Any]] = {
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
 }
-_SMALL: Final = (4.4, 3.3)
-_WIDE_IN: Final = 9.2
+_SMALL: Final = (3.5, 2.9)
+_HALF_IN: Final = 5.4
+_WIDE_IN: Final = 11.2
+"""In inches, 96 pixels each: three, two and one side by side on the page, so that all letters have one size there."""
+
 _NAME_CHARS_MAX: Final = 28
 _GROUPS_MAX: Final = 40
 """Groups that a plot shows; the tables of the page have all."""
@@ -67,7 +70,7 @@ LOW_SHARE: Final = 0.05
 def _drawn(figure: Figure, name: str) -> str:
     """The figure as an SVG element for a page: the same bytes for the same figures, no name shared with other plots."""
     out = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -77,16 +80,15 @@ def _drawn(figure: Figure, name: str) -> str:
 
 
 def _figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=size)
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, list(axes.flat)
+    figure = Figure(figsize=size)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
 def _short(name: str) -> str:
     return name if len(name) <= _NAME_CHARS_MAX else name[: _NAME_CHARS_MAX - 1] + "…"
 
 
+@mpl.rc_context(_STYLE)
 def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]]) -> str:
     """The ROC curve.
 
@@ -104,15 +106,16 @@ def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]
         axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.8, linestyle=":")
     for (name, x, y), color in zip(marks, itertools.cycle((ORANGE, GREEN, PURPLE)), strict=False):
         if x <= share_max:
-            axes.plot((x,), (y,), "o", color=color, markersize=5, label=f"{name}: {y:.0%} at {x:.2%}", clip_on=False)
+            axes.plot((x,), (y,), "o", color=color, markersize=5, label=f"{name}: {y:.1%} at {x:.2%}", clip_on=False)
     axes.set(xlim=(0, share_max), ylim=(0, 1.005), xlabel="benign accounts flagged", ylabel="attack accounts flagged")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if marks:
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
     return _drawn(figure, f"roc-{share_max}")
 
 
+@mpl.rc_context(_STYLE)
 def precision_recall(swept: Steps) -> str:
     """Precision over recall."""
     figure, (axes,) = _figure(_SMALL)
@@ -127,6 +130,7 @@ def precision_recall(swept: Steps) -> str:
     return _drawn(figure, "precision-recall")
 
 
+@mpl.rc_context(_STYLE)
 def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> str:
     """Accounts by risk, a panel a group; the counts' axis is logarithmic, so that a single account is seen.
 
@@ -157,6 +161,7 @@ def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> 
     return _drawn(figure, "histograms")
 
 
+@mpl.rc_context(_STYLE)
 def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
     """Shares of accounts by group as horizontal bars, with 95 % intervals.
 
@@ -165,7 +170,7 @@ def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
         name: of the plot.
     """
     groups = list(series[0][1])[:_GROUPS_MAX]
-    figure, (axes,) = _figure((_SMALL[0], 0.9 + 0.2 * len(groups) * len(series)))
+    figure, (axes,) = _figure((_HALF_IN, 0.9 + 0.2 * len(groups) * len(series)))
     height = 0.8 / len(series)
     for index, ((label, of_groups), color) in enumerate(zip(series, itertools.cycle(_CYCLE), strict=False)):
         at = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * height
@@ -183,6 +188,7 @@ def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
     return _drawn(figure, name)
 
 
+@mpl.rc_context(_STYLE)
 def over_time(events: pl.DataFrame, alerts: pl.DataFrame, span: tuple[int, int]) -> str:
     """Events and alerts, hour by hour or, in a long log, day by day.
 
@@ -217,13 +223,14 @@ def over_time(events: pl.DataFrame, alerts: pl.DataFrame, span: tuple[int, int])
     return _drawn(figure, "over-time")
 
 
+@mpl.rc_context(_STYLE)
 def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
     """How many exchanges accounts had made before their first alert: the share that was alerted by then.
 
     Args:
         groups: for each group the counts of its alerted accounts; at least one count in all.
     """
-    figure, (axes,) = _figure(_SMALL)
+    figure, (axes,) = _figure((_HALF_IN, 3.6))
     shown = [(name, np.sort(np.maximum(values, 1))) for name, values in groups.items() if len(values)]
     largest = max(values[-1] for _, values in shown)
     for (name, values), color in zip(shown, itertools.cycle(("#000000", *_CYCLE[:6])), strict=False):
@@ -239,6 +246,7 @@ def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
     return _drawn(figure, "exchanges")
 
 
+@mpl.rc_context(_STYLE)
 def importance(features: Sequence[Json], count: int = 20) -> str:
     """The features that scores leaned on most: their mean absolute contribution."""
     shown = [figure for figure in features if figure["contribution"] > 0][:count]

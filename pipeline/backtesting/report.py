@@ -20,6 +20,7 @@ from pipeline.backtesting.figures import (
     top_accounts,
 )
 from pipeline.backtesting.labels import Labels
+from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.replaying import Replayed
 
 Json = dict[str, Any]
@@ -118,8 +119,8 @@ def _warnings(report: Json, found: Found) -> list[str]:
     if detection is not None:
         benign = detection["accounts"]["benign"]
         said.extend(
-            f"With {benign:,} benign accounts a threshold for {at['benign_share']:.1%} of them rests on "
-            f"{int(at['benign_share'] * benign)} accounts: take it as a hint."
+            f"Of {benign:,} benign accounts only {int(at['benign_share'] * benign)} may exceed the threshold for "
+            f"{short_percent(at['benign_share'])}: take what is said of it as a hint."
             for at in detection["thresholds"]
             if at["benign_share"] * benign < _NAMED_MAX
         )
@@ -155,14 +156,15 @@ def _detection_plots(labelled: pl.DataFrame, detection: Json) -> dict[str, str]:
     swept, live, thresholds = risk_steps(labelled), detection["live_rules"], detection["thresholds"]
     if swept.positives and swept.negatives:
         marks = [
-            (f"threshold for {at['benign_share']:.1%}", at["benign"]["share"], at["attack"]["share"])
+            (f"for {short_percent(at['benign_share'])}", at["benign"]["share"], at["attack"]["share"])
             for at in thresholds
         ] + [("live rules", live["benign"]["share"], live["attack"]["share"])]
         drawn["roc"] = plots.roc(swept, 1.0, [])
-        drawn["roc_low"] = plots.roc(swept, plots.LOW_SHARE, marks)
+        widest = max(plots.LOW_SHARE, *(min(1.0, 1.2 * (at or 0.0)) for _, at, _ in marks))
+        drawn["roc_low"] = plots.roc(swept, widest, marks)
         drawn["precision_recall"] = plots.precision_recall(swept)
         for name, group in (("variants", "by_variant"), ("families", "by_family")):
-            series = [(f"at {at['benign_share']:.1%} of benign", at[group]) for at in thresholds]
+            series = [(f"at {short_percent(at['benign_share'])} of benign", at[group]) for at in thresholds]
             drawn[name] = plots.shares([*series, ("live rules", live[group])], name)
     if detection["histograms"]:
         drawn["histograms"] = plots.histograms(
