@@ -14,7 +14,10 @@ ALERTS_MAX: Final = 200
 """How many accounts and alerts are listed; all are counted."""
 
 _SECTIONS: Final = ("log", "scores", "alerts", "detection")
-_NOT_COMPARED: Final = frozenset({"histogram", "histograms", "by_day", "low", "high"})
+_NOT_COMPARED: Final = frozenset({"histogram", "histograms", "by_day"})
+_OF_A_SHARE: Final = frozenset({"count", "of", "low", "high"})
+"""What goes with a share: it alone is compared."""
+
 _NAMED_BY: Final = {"by_rule": "rule", "thresholds": "benign_share"}
 """What tells the items of a list apart."""
 
@@ -59,7 +62,7 @@ def _numbers(value: object, path: str = "") -> Iterator[tuple[str, float | None]
     """Every number of a report, by its path."""
     if isinstance(value, dict):
         for key, part in value.items():
-            if key not in _NOT_COMPARED:
+            if key not in _NOT_COMPARED and not ("share" in value and key in _OF_A_SHARE):
                 yield from _numbers(part, f"{path} / {key}" if path else str(key))
     elif isinstance(value, list):
         key = _NAMED_BY.get(path.rpartition(" / ")[2])

@@ -14,6 +14,7 @@ import pyarrow as pa
 from kafka.partitioner import murmur2
 
 from pipeline.batch import Partition
+from pipeline.events import DECODED_SCHEMA
 from pipeline.text_views import reordered
 
 _KNOWN_MAX = 1 << 20
@@ -69,12 +70,11 @@ class Partitioner:
 
 
 def placed(events: pa.Table, partition: Partition, offsets: npt.NDArray[np.int64]) -> pa.Table:
-    """Events with another place in a log."""
-    for name, column in (
-        ("topic", pa.repeat(pa.scalar(partition.topic, pa.string_view()), len(events))),
-        ("partition", pa.repeat(pa.scalar(partition.number, pa.int32()), len(events))),
-        ("offset", pa.array(offsets)),
-    ):
-        index = events.schema.get_field_index(name)
-        events = events.set_column(index, events.schema.field(index), column)
-    return events
+    """Events at their place in a log: `pipeline.events.DECODED_SCHEMA`."""
+    place = {
+        "topic": pa.repeat(pa.scalar(partition.topic, pa.string_view()), len(events)),
+        "partition": pa.repeat(pa.scalar(partition.number, pa.int32()), len(events)),
+        "offset": pa.array(offsets),
+    }
+    columns = [place[name] if name in place else events[name] for name in DECODED_SCHEMA.names]
+    return pa.table(columns, schema=DECODED_SCHEMA)

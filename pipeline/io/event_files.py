@@ -26,6 +26,7 @@ from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, EVENT_SCHEMA, LINEAGE
 from pipeline.io.replay import key_of, open_lines
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal, quoted
+from pipeline.text_views import kept
 
 CHUNK_ROWS: Final = 50_000
 CHUNK_BYTES: Final = 32 << 20
@@ -217,8 +218,8 @@ def _chunk_of(path: Path, given: pa.Table, partitioner: Partitioner, done: int) 
     rejects = {f"impossible value: {name}": int(np.count_nonzero(wrong)) for name, wrong in impossible.items()}
     said = f"{path}: column {next(iter(impossible))} holds impossible values" if impossible else ""
     keys = table["account_id"].to_pylist()
-    events = table.filter(pa.array(good)).combine_chunks()
-    parts = tuple(partitioner.divide(events.cast(DECODED_SCHEMA), np.flatnonzero(good), keys))
+    events = table if good.all() else kept(table, good)
+    parts = tuple(partitioner.divide(events, np.flatnonzero(good), keys))
     return Chunk(parts, len(table), rejects, said, done)
 
 

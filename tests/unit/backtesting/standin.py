@@ -13,10 +13,15 @@ from pipeline.batch import Partition
 from pipeline.events import LINEAGE, TIME
 
 FEATURES = ("single_turn_share", "mean_output_tokens", "never_there")
-WORDS = {"single_turn_share": "share of requests that are single-turn", "mean_output_tokens": "tokens answered a request"}
+WORDS = {
+    "single_turn_share": "share of requests that are single-turn",
+    "mean_output_tokens": "tokens answered a request",
+}
 SCORED_FROM = 8
 
-_REASON = pa.struct([("feature", pa.string()), ("value", pa.float32()), ("contribution", pa.float32()), ("words", pa.string())])
+_REASON = pa.struct(
+    [("feature", pa.string()), ("value", pa.float32()), ("contribution", pa.float32()), ("words", pa.string())]
+)
 WINDOWS = pa.schema(
     [
         ("account_id", pa.string()), ("scored_at", TIME), ("kind", pa.string()), ("exchanges", pa.int64()),
@@ -89,7 +94,10 @@ class StandIn:
     def _alerts(self, row: dict[str, object], account: Account) -> list[Alert]:
         account_id = str(row["account_id"])
         found = []
-        for rule, state, threshold in (("risk_high", "live", self.threshold), ("risk_some", "shadow", self.threshold / 2)):
+        for rule, state, threshold in (
+            ("risk_high", "live", self.threshold),
+            ("risk_some", "shadow", self.threshold / 2),
+        ):
             if float(row["risk"]) >= threshold and rule not in self.alerted[account_id]:  # type: ignore[arg-type]
                 self.alerted[account_id].add(rule)
                 found.append(
