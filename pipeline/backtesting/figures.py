@@ -166,7 +166,7 @@ def _distribution(scores: pl.LazyFrame, name: str, span: tuple[int, int] | None,
             pl.len().alias("known"),
             pl.col("value").filter(pl.col("early")).median().alias("median_first_half"),
             pl.col("value").filter(~pl.col("early")).median().alias("median_second_half"),
-            (pl.col("value").quantile(0.75) - pl.col("value").quantile(0.25)).alias("range"),
+            (pl.col("value").quantile(0.75, "linear") - pl.col("value").quantile(0.25, "linear")).alias("range"),
         )
         .collect()
         .row(0, named=True)
