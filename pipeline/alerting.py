@@ -106,29 +106,50 @@ class Risks(Protocol):
 
     @property
     def contribution(self) -> npt.NDArray[np.float32]:
-        """float32[n, k], their shares of the evidence."""
+        """float32[n, k], what each adds to the log-odds of the risk."""
 
     @property
     def versions(self) -> Mapping[str, str]:
         """Of features, models and configuration."""
 
 
+class Worded(Protocol):
+    """A reason for a score."""
+
+    @property
+    def words(self) -> str:
+        """It as a sentence."""
+
+
+class Explains(Protocol):
+    """What turns contributions into sentences: `pipeline.scoring.explain.Explainer`."""
+
+    def reasons(
+        self, values: npt.NDArray[np.float32], top: npt.NDArray[np.int16], contribution: npt.NDArray[np.float32]
+    ) -> Sequence[Worded]:
+        """The reasons for one row's score, the weightiest first."""
+
+
 class Alerting:
     """Alerts of one partition."""
 
-    def __init__(self, rules: Sequence[Rule], features: Sequence[Described], partition: Partition) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], features: Sequence[Described], partition: Partition, explainer: Explains
+    ) -> None:
         """Begin with no account alerted.
 
         Args:
             rules: to look at, in this order.
             features: columns of the rows' `values`.
             partition: whose rows come.
+            explainer: of the models that make the scores.
         """
         self._rules = tuple(rules)
         self._words = {feature.name: feature.words for feature in features}
         self._names = [feature.name for feature in features]
         self._place = {name: index for index, name in enumerate(self._names)}
         self._partition = partition
+        self._explainer = explainer
         self._raised: list[OrderedDict[int, int]] = [OrderedDict() for _ in self._rules]
 
     def step(self, rows: Rows, scores: Risks) -> tuple[list[Alert], Mask]:
@@ -159,13 +180,9 @@ class Alerting:
         rows, scores = columns.rows, columns.scores
         account, clock = rows.account_id[row], int(rows.scored_at[row])
         start = clock // rule.suppress_us * rule.suppress_us
-        top = [
-            (self._names[feature], float(share))
-            for feature, share in zip(scores.top[row].tolist(), scores.contribution[row], strict=True)
-            if feature >= 0
-        ]
+        top = [self._names[feature] for feature in scores.top[row].tolist() if feature >= 0]
         said = {name: columns.number(name, row) for name in rule.condition.names}
-        weighed = {name: columns.number(name, row) for name, _ in top}
+        features = {name: columns.number(name, row) for name in [*said, *top] if name in self._place}
         alert = Alert(
             alert_id=alert_id_of(rule.name, rule.version, "account", account, start),
             rule=rule.name,
@@ -184,12 +201,11 @@ class Alerting:
             output_tokens=int(rows.output_tokens[row]),
             risk=columns.number(RISK, row),
             reasons=(),
-            features={name: number for name, number in {**said, **weighed}.items() if name in self._place},
+            features=features,
             versions={**scores.versions, "rule": rule.fingerprint[:16]},
         )
-        return reasons_of(
-            alert, rule, said, [(self._words[name], weighed[name], share) for name, share in top], self._words
-        )
+        weighed = self._explainer.reasons(rows.values[row], scores.top[row], scores.contribution[row])
+        return reasons_of(alert, rule, said, [reason.words for reason in weighed], self._words)
 
     def snapshot(self) -> dict[str, pa.Table]:
         """All that the next rows' alerts depend on, as plain tables: `rules` and `raised`."""

@@ -19,7 +19,7 @@ def reasons_of(
     alert: Alert,
     rule: Rule,
     said: Mapping[str, float | None],
-    weighed: Sequence[tuple[str, float | None, float]],
+    weighed: Sequence[str],
     words: Mapping[str, str],
 ) -> Alert:
     """Give an alert its reasons.
@@ -28,7 +28,7 @@ def reasons_of(
         alert: without them.
         rule: that raised it.
         said: the numbers that its condition looked at.
-        weighed: what weighed most in the risk: words, number, share of the evidence; the weightiest first.
+        weighed: what weighed most in the risk, in sentences, the weightiest first.
         words: what each feature is.
 
     Returns:
@@ -37,7 +37,7 @@ def reasons_of(
     """
     lines = [_condition(rule, said, words)]
     if RISK in rule.condition.names:
-        lines += [f"{word}: {number_in_words(number)} ({share:.0%} of the evidence)" for word, number, share in weighed]
+        lines += weighed
     since, until = time_in_words(alert.first_seen_us), time_in_words(alert.raised_at_us)
     taken = f"{_counted(alert.exchanges, 'exchange')} and {_counted(alert.output_tokens, 'output token')}"
     where = f"this account's requests in {alert.where} up to offset {alert.offset}"
