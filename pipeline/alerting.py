@@ -213,22 +213,28 @@ class Alerting:
         raised = [(index, key, at) for index, accounts in enumerate(self._raised) for key, at in accounts.items()]
         return {"rules": _table(rules, RULES_SCHEMA), "raised": _table(raised, RAISED_SCHEMA)}
 
-    def restore(self, tables: Mapping[str, pa.Table]) -> None:
+    def restore(self, parts: Mapping[str, Any]) -> None:
         """Go on where a snapshot was taken; a rule that is new, or of a new version, begins with no account alerted.
+
+        Args:
+            parts: what `snapshot` gave.
 
         Raises:
             ConfigError: a rule decides otherwise than when the snapshot was taken, and has the same version.
             SchemaError: it is no such snapshot.
         """
-        for name, schema in (("rules", RULES_SCHEMA), ("raised", RAISED_SCHEMA)):
-            if name not in tables or not tables[name].schema.equals(schema):
-                raise SchemaError(f"the snapshot's table {name} of the alerting is missing or of another shape")
+        shapes = {"rules": RULES_SCHEMA, "raised": RAISED_SCHEMA}
+        for name in [*shapes, *parts]:
+            part = parts.get(name)
+            if name not in shapes or not isinstance(part, pa.Table) or not part.schema.equals(shapes[name]):
+                raise SchemaError(f"the snapshot's part {name} of the alerting is missing, unknown or of another shape")
+        tables: Mapping[str, pa.Table] = parts
         then = tables["rules"].to_pylist()
         places = [self._place_of(rule) for rule in then]
         raised: list[OrderedDict[int, int]] = [OrderedDict() for _ in self._rules]
         for index, key, at in zip(*(column.to_pylist() for column in tables["raised"].columns), strict=True):
             if index >= len(places):
-                raise SchemaError("the snapshot's table raised of the alerting names a rule that is not in it")
+                raise SchemaError("the snapshot's part raised of the alerting names a rule that is not in it")
             place = places[index]
             if place is not None:
                 raised[place][key] = at
