@@ -1,7 +1,7 @@
 """Features: what is known of each account of a partition, in event time, and the numbers made of it.
 
-`AccountStates.step` takes decoded events and returns the rows that scoring sees.  To add a family: write its file with a
-`FAMILY`, and put it in the tuple below.
+`engine.AccountStates.step` takes decoded events and returns the rows that scoring sees.  To add a family: write its file
+with a `FAMILY`, put it in the tuple below, and renew docs/features.md (`python -m pipeline.features.page`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from pipeline.features import identity, parameters, rhythm, shape, template, volume
+from pipeline.features import account, identity, parameters, rhythm, shape, template, volume
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 
@@ -20,6 +20,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     parameters.FAMILY,
     template.FAMILY,
     identity.FAMILY,
+    account.FAMILY,
 )
 
 FEATURES: Final[tuple[Feature, ...]] = tuple(feature for family in FAMILIES for feature in family.features)

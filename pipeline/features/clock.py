@@ -1,9 +1,9 @@
 """Time: the partition's watermark, the account's own clock, its sequence numbers, and the panes they are cut into.
 
-All of it is a function of an event's place in the partition, never of where a batch ends.  Times are int64 milliseconds.
+All of it is a function of an event's place in the partition, never of where a batch ends.  Times are in milliseconds.
 
-* The *watermark* is the running maximum of the least of the last `CONFIRM` event times: a time that as many records in a
-  row have reached.  One event that is dated years ahead does not move it.
+* The *watermark* is the running maximum of the least of the last `CONFIRM` event times: a time that as many records in
+  a row have reached.  One event that is dated years ahead does not move it.
 * Event time is clipped to [watermark - `LATENESS`, watermark + `AHEAD`].  No event is dropped for being late.
 * The account's clock is the running maximum of its clipped times.
 * An account that was silent for `HORIZON` begins a new life: so whoever has been silent for that long can be forgotten
@@ -15,6 +15,7 @@ All of it is a function of an event's place in the partition, never of where a b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -187,5 +188,5 @@ def panes(events: Ordered, phases: Ints) -> Cut:
     ends = [0, *(np.flatnonzero(np.diff(rank[by_rank])) + 1).tolist(), len(heads)]
     begin = heads[by_rank]
     last = begin + size[by_rank] - 1
-    rounds = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    rounds = [slice(a, b) for a, b in pairwise(ends)]
     return Cut(heads, by_rank, np.repeat(place, size), begin, last, half[last], rounds)

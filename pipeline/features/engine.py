@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.accounts import Accounts
 from pipeline.errors import SchemaError
 from pipeline.features import emission
 from pipeline.features.clock import DAY, HOUR, NEVER, Cut, Ordered, Watermark, by_account, panes
@@ -50,18 +51,22 @@ class AccountStates:
 
     Args:
         families: what is computed, in the order of the columns of `FeatureRows.values`.
+        feed: what the sign-up system knows of accounts; looked up when a row is emitted.
         accounts_max: the most accounts that are kept.  After each `CHECK_EVERY`-th event of the partition, those silent
             past the horizon are dropped, which nobody can notice; if more than this are left, those whose last event is
-            oldest (then by key) are dropped until so many are left.  Such an account begins a new life if it comes back.
-            Between two checks there can be `CHECK_EVERY` more.
+            oldest (then by key) are dropped until so many are left.  Such an account begins a new life if it comes
+            back.  Between two checks there can be `CHECK_EVERY` more.  The length of all ids is bounded likewise.
     """
 
-    def __init__(self, families: Sequence[Family], accounts_max: int = ACCOUNTS_MAX) -> None:
+    def __init__(
+        self, families: Sequence[Family], feed: Accounts | None = None, accounts_max: int = ACCOUNTS_MAX
+    ) -> None:
         self._families = tuple(families)
         self._layout = Layout([field for family in families for field in family.fields])
         self._width = sum(len(family.features) for family in families)
         self._accounts = AccountColumns(self._layout)
         self._accounts_max = accounts_max
+        self._feed = feed
         self._watermark = Watermark.start()
         self._filled: set[str] = set()
         self.dropped_for_room = 0
@@ -149,6 +154,8 @@ class AccountStates:
         seen = Views.concat([part[2] for part in emitted])
         order = self._emission_order(position, kind, seen)
         position, kind, seen = position[order], kind[order], seen.taken(order)
+        ids = [self._accounts.id_of(row) for row in seen.row.tolist()]
+        seen = seen.with_facts(None if self._feed is None else self._feed.facts(ids))
         values = np.empty((len(order), self._width), np.float32)
         column = 0
         for family in self._families:
@@ -159,7 +166,7 @@ class AccountStates:
         return FeatureRows(
             offset=offsets[position],
             kind=kind,
-            account_id=[self._accounts.id_of(row) for row in seen.row.tolist()],
+            account_id=ids,
             key=seen.key,
             scored_at=seen.clock * _US,
             first_seen=seen.born * _US,
@@ -172,7 +179,9 @@ class AccountStates:
         """By the record that triggered them; at one record ticks first, by key, and by id where two keys are alike."""
         order = np.lexsort((seen.key, kind, position))
         near = np.flatnonzero(
-            (np.diff(position[order]) == 0) & (np.diff(kind[order]) == 0) & (seen.key[order][1:] == seen.key[order][:-1])
+            (np.diff(position[order]) == 0)
+            & (np.diff(kind[order]) == 0)
+            & (seen.key[order][1:] == seen.key[order][:-1])
         )
         if len(near):  # two ids of one hash: somebody looked for them
             row = seen.row.tolist()

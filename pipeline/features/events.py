@@ -26,7 +26,7 @@ _THIN_BITS: Final = 12
 
 def is_sampled(seq: Ints) -> Mask:
     """Whether an event's text is looked at closely, by its number in its account's life: no batch plays a part."""
-    return (seq < SAMPLE_WHOLE) | (seq % SAMPLE_EVERY == 0)
+    return np.asarray((seq < SAMPLE_WHOLE) | (seq % SAMPLE_EVERY == 0))
 
 
 def is_thinned(seq: Ints) -> Mask:
@@ -37,7 +37,7 @@ def is_thinned(seq: Ints) -> Mask:
     if not len(seq) or int(seq.max()) < 1 << _THIN_BITS:
         return np.ones(len(seq), np.bool_)
     doublings = np.maximum((np.maximum(seq, 1).astype(np.float64).view(np.int64) >> 52) - 1023 - (_THIN_BITS - 1), 0)
-    return (seq & ((np.int64(1) << doublings) - 1)) == 0
+    return np.asarray((seq & ((np.int64(1) << doublings) - 1)) == 0)
 
 
 class Events:

@@ -33,7 +33,7 @@ class Merge(Enum):
 
 
 class View(Enum):
-    """What spans of an account's own time are looked at; each is made of two generations, the present and the former."""
+    """Spans of an account's own time that are looked at; each is two generations, the present one and the one before."""
 
     HOUR = "1h"  # two half hours
     DAY = "24h"  # two times 12 hours

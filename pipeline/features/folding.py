@@ -1,18 +1,19 @@
 """Panes into generations, and generations into views.
 
 A view is two generations: the present one and the one before, in lines `2 row + (number & 1)` of the view's matrix.
-So "24 h" is what happened in the last 12 to 24 hours of the account's own time, and the state never holds what was when.
+So "24 h" is the last 12 to 24 hours of the account's own time.  What was when within a generation is not kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.accounts import Facts
 from pipeline.features.clock import HALF, NEVER
 from pipeline.features.fields import Layout, Matrix, View
 
@@ -71,6 +72,7 @@ class Views:
         seq: int64[n], events of the account's present life.
         tokens: int64[n], output tokens of its present life.
         born: int64[n], when its present life began, milliseconds since the epoch.
+        facts: what the accounts feed says of them; None without a feed.
     """
 
     layout: Layout
@@ -82,6 +84,7 @@ class Views:
     seq: Ints
     tokens: Ints
     born: Ints
+    facts: Facts | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -104,16 +107,22 @@ class Views:
 
     def taken(self, order: Ints) -> Views:
         """The accounts in another order."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
+        columns = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("layout", "facts")
+        }
         lines = {view: line[order] for view, line in columns.pop("lines").items()}
         return Views(self.layout, lines, **{name: column[order] for name, column in columns.items()})
+
+    def with_facts(self, facts: Facts | None) -> Views:
+        """The same accounts, with what the feed says of them."""
+        return replace(self, facts=facts)
 
     @classmethod
     def concat(cls, parts: Sequence[Views]) -> Views:
         """One of several, in their order; at least one must be given."""
-        names = [field.name for field in fields(cls) if field.name not in ("layout", "lines")]
+        names = [field.name for field in fields(cls) if field.name not in ("layout", "lines", "facts")]
         lines = {view: np.concatenate([part.lines[view] for part in parts]) for view in View}
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(parts[0].layout, lines, **columns)
 
 
@@ -125,6 +134,8 @@ def views(layout: Layout, columns: Columns, row: Ints) -> Views:
         columns: the state's.
         row: int64[n].
     """
-    lines = {view: layout.merge_lines(columns[view.name][2 * row], columns[view.name][2 * row + 1], view) for view in View}
-    own = {name: columns[name][row] for name in ("key", "clock", "phase", "seq", "tokens", "born")}
+    lines = {
+        view: layout.merge_lines(columns[view.name][2 * row], columns[view.name][2 * row + 1], view) for view in View
+    }
+    own: dict[str, Any] = {name: columns[name][row] for name in ("key", "clock", "phase", "seq", "tokens", "born")}
     return Views(layout, lines, row, **own)

@@ -77,8 +77,8 @@ def _networks(addresses: pl.Series) -> pl.Series:
 def _contribute(events: Events, panes: Panes) -> None:
     found = {name: events.hashed(column) for name, column, _ in _KINDS[1:]}
     found["networks"] = events.hashed_as("client_ip", "network", _networks)
-    for name, values in found.items():
-        panes.values(f"{name}_seen", values)
+    for name, hashes in found.items():
+        panes.values(f"{name}_seen", hashes)
     panes.mix("network_mix", found["networks"], events.thinned)
     key_hour = joined(found["keys"], (events.clock // HOUR).astype(np.uint64))
     for name, _ in _DISPERSED:

@@ -50,7 +50,9 @@ def log2(x: npt.NDArray[Any]) -> Floats:
 def ratio(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:
     """`a / b`; NaN where `b` is not positive."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b > 0)
+    found = np.full(np.broadcast_shapes(a.shape, b.shape), np.nan)
+    np.divide(a, b, out=found, where=b > 0)
+    return found
 
 
 def mean_spread(count: npt.NDArray[Any], total: npt.NDArray[Any], squares: npt.NDArray[Any]) -> tuple[Floats, Floats]:
@@ -80,14 +82,14 @@ def top_share(counts: npt.NDArray[Any]) -> Floats:
 
 
 def _linear_table(cells: int) -> Floats:
-    return np.array([round(-cells * math.log(max(empty, 0.5) / cells) * 1024) / 1024 for empty in range(cells + 1)])
+    return np.array([float(round(-cells * math.log(max(empty, 0.5) / cells))) for empty in range(cells + 1)])
 
 
 _LINEAR: Final = {cells: _linear_table(cells) for cells in (8, 16, 32, 64, 128, 192, 256)}
 
 
 def cells_taken(taken: npt.NDArray[Any], cells: int) -> Floats:
-    """Number of distinct values by how many of the cells they hashed to are taken; NaN where none is.
+    """Whole number of distinct values by how many of the cells they hashed to are taken; NaN where none is.
 
     Source: Whang, Vander-Zanden, Taylor, A linear-time probabilistic counting algorithm, 1990.
     """
@@ -96,7 +98,7 @@ def cells_taken(taken: npt.NDArray[Any], cells: int) -> Floats:
 
 def bits_set(words: Hashes) -> Ints:
     """How many bits are set in each row of words, [n, words] → int64[n]."""
-    return np.bitwise_count(words).sum(1, dtype=np.int64)
+    return np.asarray(np.bitwise_count(words).sum(1, dtype=np.int64))
 
 
 def distinct_bits(words: Hashes) -> Floats:

@@ -24,7 +24,7 @@ _ONE_SHOT: Final = "signal 19: harvested pairs are single-turn, short in, long o
 _ERRORS: Final = "signal 10: probing shows as refusals and errors before one variant is scaled"
 
 _SHARES: Final = (
-    # name, counter of those present, what is counted, words, signals, source
+    # each: its name; the counter of those present; what is counted; words; signals; source
     ("single_turn", "message_count", "message_count is at most 1", "share of requests that are single-turn", (19,), _ONE_SHOT),
     ("conversation", "conversation_id", "a conversation id is given", "share of requests within a conversation", (19,), _ONE_SHOT),
     ("cached", "cached_input_tokens", "a prompt cache served some of the request", "share of requests with cached context", (19,), _ONE_SHOT),
@@ -38,7 +38,7 @@ _SHARES: Final = (
 )  # fmt: skip
 
 _MOMENTS: Final = (
-    # name, column(s), unit, words
+    # each: its name; of what; unit; words
     ("input", "log2(1 + input tokens)", "log2(1 + tokens)", "length of requests"),
     ("output", "log2(1 + output tokens)", "log2(1 + tokens)", "length of answers"),
     ("out_in", "log2((1 + output tokens) / (1 + input tokens))", "log2", "length of answers against requests"),

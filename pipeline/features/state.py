@@ -184,10 +184,16 @@ class AccountColumns:
         Raises:
             SchemaError: it has other columns, or of other sizes.
         """
-        want = {name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()}
-        have = {field.name: getattr(field.type, "byte_width", None) for field in table.schema if field.name != "account_id"}
+        want = {
+            name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()
+        }
+        have = {
+            field.name: getattr(field.type, "byte_width", None) for field in table.schema if field.name != "account_id"
+        }
         if have != want or table.schema.field("account_id").type != pa.large_string():
-            raise SchemaError("the snapshot's account columns are not those of this version: replay from an older offset")
+            raise SchemaError(
+                "the snapshot's account columns are not those of this version: replay from an older offset"
+            )
         table = table.combine_chunks()
         rows = self.rows(table["account_id"].to_pylist())
         if not len(rows):

@@ -23,9 +23,12 @@ from pipeline.features.integers import Floats, distinct_registers, log2, ratio, 
 from pipeline.features.panes import Panes
 
 HEAD_CHARS: Final = 192
-"""How much of a prompt the masks look at: time is bounded, however long a prompt is."""
+"""How much of a prompt the skeleton looks at: time is bounded, however long a prompt is."""
 
-_VARIABLE: Final = r""""[^"\n]*"|[0-9]+|[:：][^\n]+"""
+OUTLINE_CHARS: Final = 96
+"""How much of it the outline looks at."""
+
+_VARIABLE: Final = r""""[^"\n]*"|[0-9]+|[:\uff1a][^\n]+"""
 _PLAIN: Final = r"[^\p{P}\n]+"
 _SEAT: Final = "signal 17; PRADA (Juuti et al., 2019) and SEAT (Zhang et al., 2021) compare queries within an account"
 
@@ -36,7 +39,7 @@ _KINDS: Final = (
     ("prefix32", 32, 0, "its first 32 bytes", "longer openings of prompts"),
     ("suffix", 32, 16, "its last 16 bytes", "endings of prompts"),
     ("skeleton", 32, 16, f"its first {HEAD_CHARS} characters with quotes, numbers and what follows a colon masked; on the sample", "skeletons of prompts"),
-    ("outline", 16, 16, f"the punctuation and line ends of its first {HEAD_CHARS} characters; on the sample", "outlines of prompts"),
+    ("outline", 16, 16, f"the punctuation and line ends of its first {OUTLINE_CHARS} characters; on the sample", "outlines of prompts"),
 )  # fmt: skip
 
 
@@ -83,10 +86,10 @@ def _tail(texts: pl.Series) -> pl.Series:
     return texts.cast(pl.Binary).bin.slice(-16)
 
 
-def _sampled(events: Events, pattern: str, mask: str) -> Hashes:
+def _sampled(events: Events, chars: int, pattern: str, mask: str) -> Hashes:
     found = np.zeros(len(events), np.uint64)
     if not events.is_absent("prompt"):
-        texts = events.sampled_texts("prompt").str.slice(0, HEAD_CHARS)
+        texts = events.sampled_texts("prompt").str.slice(0, chars)
         found[events.sampled] = hashes(texts.str.replace_all(pattern, mask))
     return found
 
@@ -99,8 +102,8 @@ def _contribute(events: Events, panes: Panes) -> None:
     found = {
         "prompt": events.hashed_either("prompt", "prompt_hash"),
         "suffix": events.hashed_as("prompt", "suffix", _tail),
-        "skeleton": _either(events, _sampled(events, _VARIABLE, "_"), "prompt_skeleton_hash"),
-        "outline": _sampled(events, _PLAIN, ""),
+        "skeleton": _either(events, _sampled(events, HEAD_CHARS, _VARIABLE, "_"), "prompt_skeleton_hash"),
+        "outline": _sampled(events, OUTLINE_CHARS, _PLAIN, ""),
     }
     for size in (16, 32):
         own = events.hashed_as("prompt", f"prefix{size}", _head(size))

@@ -22,7 +22,9 @@ _NSA: Final = "NSA/CISA/FBI AA26-251A, September 2026: anomalous usage for the p
 _POISSON: Final = "Goh, Barabasi, Burstiness and memory in complex systems, EPL 81, 2008"
 
 
-def _feature(name: str, unit: str, definition: str, words: str, signals: tuple[int, ...] = (), source: str = _NSA) -> Feature:
+def _feature(
+    name: str, unit: str, definition: str, words: str, signals: tuple[int, ...] = (), source: str = _NSA
+) -> Feature:
     return Feature(name, "volume", unit, definition, signals, source, words)
 
 
