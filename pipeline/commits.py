@@ -36,6 +36,47 @@ class FileEntry:
     time_max_us: int | None
 
 
+SNAPSHOTS: Final = "snapshots"
+"""The lake's folder of snapshots; it is no table, and no glob over one sees it."""
+
+SNAPSHOTS_KEPT: Final = 2
+"""Snapshots of a partition that are kept: the last, and the one before it in case the last cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEntry:
+    """One snapshot file: all that the analysis of a partition remembers at an offset.
+
+    Attributes:
+        partition: which.
+        next_offset: it remembers all records below.
+        commit_id: of the commit that it was taken at, which ends there.
+        path: relative to the lake.
+        bytes: size.
+        sha256: of the file's bytes, in hex.
+        format: version of the file's form.
+        created_at_us: wall clock of the worker.
+    """
+
+    partition: Partition
+    next_offset: int
+    commit_id: str
+    path: str
+    bytes: int
+    sha256: str
+    format: int
+    created_at_us: int
+
+    @property
+    def table_name(self) -> str:
+        """Where it is kept, as a `FileEntry` says it."""
+        return SNAPSHOTS
+
+
+PlacedFile = FileEntry | SnapshotEntry
+"""What a commit renames into place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One step forward of one partition.
@@ -137,6 +178,7 @@ class Manifest:
         live: files that readers see, by commit.
         pending: files of commits whose files are not shown yet, by commit.
         holes: noticed so far.
+        snapshots: of all partitions, those not placed yet among them.
     """
 
     offsets: Mapping[Partition, int]
@@ -144,3 +186,4 @@ class Manifest:
     live: Mapping[str, Sequence[FileEntry]]
     pending: Mapping[str, Sequence[FileEntry]]
     holes: Sequence[Hole]
+    snapshots: Sequence[SnapshotEntry] = ()

@@ -136,9 +136,3 @@ REJECT_SCHEMA: Final = pa.schema(
     ]
 )
 """One record that could not become an event: what was wrong, in which field, and the bytes as they came."""
-
-TABLE_SCHEMAS: Final[dict[str, pa.Schema]] = {
-    "access": ACCESS_SCHEMA,
-    "content": CONTENT_SCHEMA,
-    "rejects": REJECT_SCHEMA,
-}

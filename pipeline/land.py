@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.alerts import Alert, alerts_table
 from pipeline.batch import Decoded
 from pipeline.events import ACCESS_SCHEMA, CONTENT_COLUMNS, CONTENT_SCHEMA
+from pipeline.lake_tables import TABLES
 from pipeline.text_views import Positions, kept, one_chunk, reordered
 
 _HOUR_US: Final = 3_600_000_000
@@ -78,6 +80,26 @@ def _event_sections(events: pa.Table) -> Iterator[Section]:
         yield from _cut("content", content, times)
 
 
+def window_sections(windows: pa.Table) -> Iterator[Section]:
+    """Divide scored rows of one partition, in the order of their emission, into hours of `scored_at`."""
+    if len(windows):
+        yield from _sorted_sections("account_windows", windows)
+
+
+def alert_sections(alerts: Sequence[Alert]) -> Iterator[Section]:
+    """Divide alerts of one partition, in the order in which they were raised, into hours of `raised_at`."""
+    if alerts:
+        yield from _sorted_sections("alerts", alerts_table(alerts))
+
+
+def _sorted_sections(table: str, rows: pa.Table) -> Iterator[Section]:
+    name, time, _ = TABLES[table].order
+    rows = rows.take(pa.array(np.argsort(rows["offset"].to_numpy(), kind="stable")))
+    times = one_chunk(rows[time]).cast(pa.int64()).to_numpy()
+    order = _order(one_chunk(rows[name]), times)
+    yield from _cut(table, reordered(rows, order), times[order])
+
+
 def _order(accounts: pa.Array, times: Positions) -> Positions:
     """The order of rows by hour, account, time, and then offset, in which they come.
 
@@ -107,7 +129,7 @@ def _cut(table: str, rows: pa.Table, times: Positions) -> Iterator[Section]:
     for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(hours)], strict=True):
         moment = datetime.fromtimestamp(int(hours[start]) * 3600, UTC)
         cut = rows.slice(start, stop - start)
-        known = table != "rejects" or cut["kafka_time"].null_count == 0
+        known = cut[TABLES[table].time].null_count == 0
         yield Section(
             table=table,
             dt=moment.date().isoformat(),

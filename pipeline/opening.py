@@ -16,6 +16,7 @@ from pipeline.batch import Partition
 from pipeline.commits import LOST, REPLACED, UNKNOWN_LOG, Claim, Hole, LogMark
 from pipeline.errors import FencedError, OffsetGapError, RetryableError
 from pipeline.ports import Clock, Ledger, LogState, Source, Storage, Survey
+from pipeline.restoring import Restoring
 from pipeline.waiting import Wait
 
 ASK_AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
@@ -37,6 +38,8 @@ class Opening:
         unanswered: questions that got no answer so far.
         ask_at_s: when to ask again.
         reason: what came instead of an answer.
+        opened: the answer's outcome, once there is one.
+        restoring: the partition's analysis, while it is brought up to what is landed.
     """
 
     partition: Partition
@@ -47,6 +50,8 @@ class Opening:
     unanswered: int = 0
     ask_at_s: float = 0.0
     reason: str = ""
+    opened: Opened | None = None
+    restoring: Restoring | None = None
 
 
 @dataclass(frozen=True, slots=True)

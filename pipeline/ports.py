@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
+
+from pipeline.alerts import Alert
 from pipeline.batch import Partition, Records
-from pipeline.commits import Claim, Commit, FileEntry, Hole, LogMark
+from pipeline.commits import Claim, Commit, FileEntry, Hole, LogMark, PlacedFile, SnapshotEntry
 from pipeline.land import Section
 
 
@@ -121,13 +124,29 @@ class Source(Protocol):
         """Records that the brokers hold beyond the positions; None where that is not known now."""
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """Events of one commit, read back from the lake.
+
+    Attributes:
+        events: `pipeline.events.DECODED_SCHEMA`, in offset order, as they were when they were landed.
+        missing: files of the commit that are gone or cannot be read, and what else is known not to be there, in words.
+    """
+
+    events: pa.Table
+    missing: Sequence[str] = ()
+
+
 class Storage(Protocol):
     """The lake's files; `pipeline.io.lake.Lake`."""
 
     def stage(self, commit: Commit, sections: Sequence[Section]) -> list[FileEntry]:
         """Write files under staging names, for good."""
 
-    def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
+    def stage_snapshot(self, commit: Commit, body: bytes) -> SnapshotEntry:
+        """Write a snapshot under its staging name, for good."""
+
+    def place(self, commit: Commit, files: Iterable[PlacedFile]) -> None:
         """Rename staged files to their final paths."""
 
     def discard(self, commit: Commit) -> None:
@@ -138,6 +157,18 @@ class Storage(Protocol):
 
     def sweep(self, partition: Partition, commit_ids: Iterable[str]) -> int:
         """Remove what is staged for these commits; says for how many there was something."""
+
+    def snapshot_paths(self, partition: Partition) -> Sequence[str]:
+        """Snapshots of a partition that stand at their final paths."""
+
+    def remove_snapshots(self, paths: Iterable[str]) -> None:
+        """Remove snapshots; what is gone already is no error."""
+
+    def read_snapshot(self, snapshot: SnapshotEntry) -> bytes:
+        """A snapshot's bytes, as they are on disk."""
+
+    def read_events(self, commit: Commit, files: Sequence[FileEntry]) -> Landed:
+        """The events that a commit landed."""
 
 
 class Ledger(Protocol):
@@ -152,14 +183,32 @@ class Ledger(Protocol):
     def offsets(self) -> Mapping[Partition, int]:
         """Where reading goes on, for every partition ever read."""
 
-    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry], mark: LogMark) -> None:
-        """Move the offset, with the log's mark there, and list the files, or neither."""
+    def commit(  # all that happens at once, or not at all
+        self,
+        commit: Commit,
+        epoch: int,
+        files: Sequence[FileEntry],
+        mark: LogMark,
+        *,
+        alerts: Sequence[Alert],
+        snapshot: SnapshotEntry | None,
+    ) -> None:
+        """Move the offset, with the log's mark there, and keep files, alerts and snapshot, or nothing."""
 
     def publish(self, commit_id: str) -> None:
         """Show a commit's files to readers."""
 
-    def pending(self, partition: Partition | None = None) -> dict[Commit, list[FileEntry]]:
+    def pending(self, partition: Partition | None = None) -> dict[Commit, list[PlacedFile]]:
         """Commits whose files are not shown yet."""
+
+    def commits_since(self, partition: Partition, offset: int) -> list[Commit]:
+        """A partition's commits that pass an offset or later ones, in offset order."""
+
+    def files_of(self, commit: Commit) -> list[FileEntry]:
+        """The files of a commit."""
+
+    def snapshots(self, partition: Partition) -> list[SnapshotEntry]:
+        """A partition's snapshots, the newest first."""
 
     def note_hole(self, partition: Partition, first_offset: int, next_offset: int, now_us: int, kind: str) -> Hole:
         """Record that the lake does not hold what the topic holds, or held, at these offsets."""

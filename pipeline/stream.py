@@ -5,19 +5,22 @@ of every partition that has enough of them::
 
     poll → decode → (features → score → alert) → land → commit
 
-Features, scores and alerts are stages between `decode` and `land`: rows and state in, rows and state out.  They are not
-built yet; nothing is scored.
+Features, scores and alerts are one stage here, an `Analysis` for each partition (`analysis.py`): rows in, rows out, and
+all that is remembered in between.  A partition with an alert is written at once; an alert never waits for a full file.
 
 A commit takes the steps below, and a crash between any two of them loses nothing and doubles nothing:
 
-1. stage: the partition's files are written under staging names and fsynced;
-2. commit: one transaction moves the partition's offset, if this worker still owns it, and lists the files as pending;
+1. stage: the partition's files, and now and then a snapshot of its analysis, are written under staging names, fsynced;
+2. commit: one transaction moves the partition's offset, if this worker still owns it, lists the files as pending, and
+   keeps the alerts that the records raised, with those to be sent in the outbox;
 3. place: the files are renamed to their final paths;
 4. publish: the files become live, all at once, for readers that go by the catalog;
-5. hint: Kafka is told the offset, for its lag tools.
+5. sweep: snapshots that a new one makes needless are removed;
+6. hint: Kafka is told the offset, for its lag tools.
 
 Whoever is assigned the partition next takes it over in the catalog, which shuts the former owner out, finishes steps 3
-and 4 of what it left, removes what it staged and never committed, and reads on from the catalog's offset.
+and 4 of what it left, removes what it staged and never committed, brings the analysis up to what is landed, from the
+last snapshot and the lake's own files (`restoring.py`), and reads on from the catalog's offset.
 """
 
 from __future__ import annotations
@@ -29,20 +32,26 @@ from typing import Final
 
 import structlog
 
+from pipeline.analysis import Watch
 from pipeline.batch import Decoded, Partition, Records
-from pipeline.commits import Claim, Commit, FileEntry, LogMark
+from pipeline.commits import Claim, Commit, LogMark
+from pipeline.committing import Committer, Writing
 from pipeline.decode import Decoder
 from pipeline.errors import FencedError, RetryableError
-from pipeline.land import sections
-from pipeline.opening import Opener, Opening
+from pipeline.opening import Opened, Opener, Opening
 from pipeline.ports import Assigned, Clock, Gone, Ledger, OutOfRange, Source, Storage
+from pipeline.restoring import Restorer
 from pipeline.waiting import SilenceWatch
+from pipeline.watching import Findings, Watched, WatchLimits
 
 POLL_S: Final = 0.2
 """How long a poll waits at most: bounds how late a stop or a file's age is noticed."""
 
 BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits between tries while the lake or the catalog fails; the last one repeats."""
+
+WATCH_LIMITS: Final = WatchLimits()
+NO_FINDINGS: Final = Findings()
 
 log = structlog.get_logger("stream")
 
@@ -58,6 +67,7 @@ class Limits:
     retry_s: float
     start_latest: bool = False
     records_max: int | None = None
+    watch: WatchLimits = WATCH_LIMITS
 
 
 @dataclass(slots=True)
@@ -67,6 +77,8 @@ class Progress:
     records: int = 0
     events: int = 0
     rejects: int = 0
+    windows: int = 0
+    alerts: int = 0
     commits: int = 0
     files: int = 0
     bytes: int = 0
@@ -78,18 +90,6 @@ class Progress:
     def waits_for(self) -> str:
         """What outside is away, in words; empty while all is well."""
         return "; ".join(filter(None, (self.unheard, self.failing)))
-
-
-@dataclass(slots=True)
-class _Writing:
-    """A commit under way; kept over tries, so that trying again does the same again."""
-
-    commit: Commit
-    mark: LogMark
-    parts: Sequence[Decoded]
-    files: list[FileEntry] | None = None
-    committed: bool = False
-    placed: bool = False
 
 
 @dataclass(slots=True)
@@ -105,11 +105,14 @@ class _Owned:
     topic_id: str
     """Kafka's id of the topic then; empty: not known."""
 
+    watched: Watched | None
+    """Its analysis; None where nothing is scored."""
+
     parts: list[Decoded] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
     since_s: float = 0.0
-    writing: _Writing | None = None
+    writing: Writing | None = None
 
     @property
     def moved(self) -> bool:
@@ -128,6 +131,7 @@ class Stream:
         limits: Limits,
         *,
         worker: str,
+        watch: Watch | None = None,
         accepted_holes: frozenset[str] = frozenset(),
         step: Callable[[str], None] = lambda _name: None,
     ) -> None:
@@ -140,15 +144,18 @@ class Stream:
             clock: time.
             limits: when to write.
             worker: host and process, for the record.
+            watch: what accounts are scored with; None: records are landed only.
             accepted_holes: holes that the operator has decided to step over, as `str(Hole)` writes them.
             step: called after each step of a commit with its name; for tests that crash there.
         """
         self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
         self._limits, self._worker, self._step = limits, worker, step
+        self._committer = Committer(storage, ledger, step)
         self._opener = Opener(
             source, storage, ledger, clock, accepted_holes=accepted_holes,
             start_latest=limits.start_latest, retry_s=limits.retry_s,
         )  # fmt: skip
+        self._restorer = Restorer(storage, ledger, clock, watch, limits.watch) if watch else None
         self._decoder = Decoder()
         self._owned: dict[Partition, _Owned] = {}
         self._unopened: dict[Partition, Opening] = {}
@@ -178,7 +185,7 @@ class Stream:
     def round(self) -> None:
         """Poll once, and write what is due."""
         try:
-            polled = self._source.poll(POLL_S)
+            polled = self._source.poll(0.0 if self._is_restoring else POLL_S)
         except RetryableError as error:
             self._failed(error)
             self._clock.sleep(POLL_S)
@@ -266,21 +273,38 @@ class Stream:
                 del self._unopened[partition]
                 continue
             try:
-                opened = self._opener.advance(opening)
+                opening.opened = opening.opened or self._opener.advance(opening)
             except FencedError as error:  # another worker opened it between our look and our step: look again
                 log.info("fenced while opening", partition=str(partition), reason=str(error))
                 self._unopened[partition] = Opening(partition)
                 continue
-            if opened is None:
+            if opening.opened is None:
                 continue
-            del self._unopened[partition]
-            if self._source.read_from(partition, opened.offset, opened.mark.leader_epoch):
-                self._owned[partition] = _Owned(
-                    opened.claim, opened.offset, opened.offset, opened.end, opened.mark.topic_id
-                )
-                self._ends.setdefault(partition, opened.end)
-                behind = opened.end - opened.offset
-                log.info("reading", partition=str(partition), offset=opened.offset, behind=behind)
+            watched = self._restored(opening)
+            if watched is not None or self._restorer is None:
+                del self._unopened[partition]
+                self._begin_to_read(partition, opening.opened, watched)
+
+    @property
+    def _is_restoring(self) -> bool:
+        return self._failing_since_s is None and any(opening.restoring for opening in self._unopened.values())
+
+    def _restored(self, opening: Opening) -> Watched | None:
+        """The partition's analysis, brought up to what is landed; None while it is not, and where nothing is scored."""
+        if self._restorer is None:
+            return None
+        if opening.restoring is None:
+            opening.restoring = self._restorer.begin(opening.partition)
+        return self._restorer.advance(opening.partition, opening.restoring)
+
+    def _begin_to_read(self, partition: Partition, opened: Opened, watched: Watched | None) -> None:
+        if self._source.read_from(partition, opened.offset, opened.mark.leader_epoch):
+            self._owned[partition] = _Owned(
+                opened.claim, opened.offset, opened.offset, opened.end, opened.mark.topic_id, watched
+            )
+            self._ends.setdefault(partition, opened.end)
+            behind = opened.end - opened.offset
+            log.info("reading", partition=str(partition), offset=opened.offset, behind=behind)
 
     # ---- rows
 
@@ -298,6 +322,8 @@ class Stream:
             own.parts.append(decoded)
             own.rows += len(decoded.events) + len(decoded.rejects)
             own.bytes += decoded.nbytes
+            if own.watched is not None:
+                own.watched.add(decoded.events, self._clock.elapsed_s())
             self.progress.records += len(records)
             log.debug("read", partition=str(records.partition), records=len(records), rejects=len(decoded.rejects))
         own.next_offset = max(own.next_offset, records.next_offset)
@@ -333,18 +359,22 @@ class Stream:
 
     def _write_due(self, *, all_of_it: bool) -> None:
         for partition, own in list(self._owned.items()):
+            if own.watched is not None:
+                own.bytes += own.watched.step_if_due(self._clock.elapsed_s())
             if own.writing or (own.moved and (all_of_it or self._is_due(own))):
-                self._write(partition, own)
+                self._write(partition, own, last=all_of_it)
         while sum(own.bytes for own in self._owned.values()) > self._limits.buffer_bytes_max:
             largest = max(self._owned, key=lambda partition: self._owned[partition].bytes)
             self._write(largest, self._owned[largest])
 
     def _is_due(self, own: _Owned) -> bool:
-        limits = self._limits
-        old = self._clock.elapsed_s() - own.since_s >= limits.file_age_s
+        limits, now_s = self._limits, self._clock.elapsed_s()
+        if own.watched is not None and own.watched.has_old_alerts(now_s):
+            return True
+        old = now_s - own.since_s >= limits.file_age_s
         return own.rows >= limits.file_rows_max or own.bytes >= limits.file_bytes_max or old
 
-    def _write(self, partition: Partition, own: _Owned) -> None:
+    def _write(self, partition: Partition, own: _Owned, *, last: bool = False) -> None:
         """Take a partition's rows through the steps of a commit."""
         if own.writing is None:
             commit = Commit(
@@ -358,10 +388,13 @@ class Stream:
                 worker=self._worker,
             )
             mark = LogMark(own.topic_id, self._source.leader_epoch(partition, own.next_offset))
-            own.writing = _Writing(commit, mark, own.parts)
+            findings = NO_FINDINGS
+            if own.watched is not None:
+                findings = own.watched.cut(own.next_offset, self._clock.elapsed_s(), last=last)
+            own.writing = Writing(commit, mark, own.parts, findings)
             own.parts, own.rows, own.bytes = [], 0, 0
         try:
-            self._advance(own.writing, own.claim.epoch)
+            self._committer.advance(own.writing, own.claim.epoch)
         except FencedError as error:
             log.warning("fenced: rows dropped", partition=str(partition), reason=str(error))
             self.progress.fenced += 1
@@ -373,24 +406,10 @@ class Stream:
         self._source.hint({partition: own.first_offset})
         self._step("hinted")
 
-    def _advance(self, writing: _Writing, epoch: int) -> None:
-        """Do the steps that are left."""
-        if writing.files is None:
-            writing.files = self._storage.stage(writing.commit, list(sections(writing.parts)) if writing.parts else [])
-            self._step("staged")
-        if not writing.committed:
-            self._ledger.commit(writing.commit, epoch, writing.files, writing.mark)
-            writing.committed = True
-            self._step("committed")
-        if not writing.placed:
-            self._storage.place(writing.commit, writing.files)
-            writing.placed = True
-            self._step("placed")
-        self._ledger.publish(writing.commit.commit_id)
-        self._step("published")
-
-    def _count(self, writing: _Writing) -> None:
+    def _count(self, writing: Writing) -> None:
         files = writing.files or []
+        self.progress.windows += len(writing.findings.windows)
+        self.progress.alerts += len(writing.findings.alerts)
         self.progress.commits += 1
         self.progress.events += writing.commit.events
         self.progress.rejects += writing.commit.rejects

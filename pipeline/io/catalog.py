@@ -13,20 +13,38 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
 import sqlalchemy as sa
 
+from pipeline.alerts import Alert
 from pipeline.batch import Partition
-from pipeline.commits import LOST, REPLACED, UNKNOWN_LOG, Claim, Commit, FileEntry, Hole, LogMark, Manifest
+from pipeline.commits import (
+    LOST,
+    REPLACED,
+    UNKNOWN_LOG,
+    Claim,
+    Commit,
+    FileEntry,
+    Hole,
+    LogMark,
+    Manifest,
+    PlacedFile,
+    SnapshotEntry,
+)
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
+from pipeline.io import catalog_alerts as stored
 from pipeline.io import catalog_tables as tables
+from pipeline.io.catalog_alerts import AlertFilter
 from pipeline.io.catalog_engine import engine_of, is_missing_file, sqlite_url, url_without_password
 from pipeline.io.read_only import cannot_write, read_only_engine
 
-__all__ = ["Catalog", "sqlite_url", "url_without_password"]
+__all__ = ["AlertFilter", "Catalog", "sqlite_url", "url_without_password"]
+
+ALL_ALERTS: Final = AlertFilter()
+NOTHING: Final[Mapping[str, Sequence[Alert]]] = {}
 
 _CREATION_LOCK: Final = 0x5711
 """PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
@@ -183,8 +201,17 @@ class Catalog:
             raise SchemaError(f"{partition}: its offset vanished from the catalog")
         return claim
 
-    def commit(self, commit: Commit, epoch: int, files: Sequence[FileEntry], mark: LogMark = UNKNOWN_LOG) -> None:
-        """Move a partition's offset and list the files of the records it passes, or do neither.
+    def commit(  # all that happens at once, or not at all
+        self,
+        commit: Commit,
+        epoch: int,
+        files: Sequence[FileEntry],
+        mark: LogMark = UNKNOWN_LOG,
+        *,
+        alerts: Sequence[Alert] = (),
+        snapshot: SnapshotEntry | None = None,
+    ) -> None:
+        """Move a partition's offset and keep all that came of the records it passes, or do nothing.
 
         Doing it again after an unclear failure is safe: the commit's id tells that it was done.
 
@@ -193,6 +220,8 @@ class Catalog:
             epoch: of this worker's claim.
             files: staged, on disk for good.
             mark: of the log up to where the commit moves the offset.
+            alerts: raised by these records; one that is known already is not added again, nor sent again.
+            snapshot: taken where the commit moves the offset; older ones than the one before it are forgotten.
 
         Raises:
             FencedError: another worker has taken the partition over.
@@ -220,6 +249,9 @@ class Catalog:
                     sa.insert(tables.files),
                     [{**asdict(file), "commit_id": commit.commit_id, "state": "pending"} for file in files],
                 )
+            stored.add_alerts(tx, alerts, commit.commit_id, commit.committed_at_us)
+            if snapshot is not None:
+                stored.add_snapshot(tx, snapshot)
 
     def publish(self, commit_id: str) -> None:
         """Show all files of a commit to readers at once; they stand at their final paths."""
@@ -229,9 +261,10 @@ class Catalog:
                 .where(tables.files.c.commit_id == commit_id, tables.files.c.state == "pending")
                 .values(state="live")
             )
+            stored.publish_snapshot(tx, commit_id)
 
-    def pending(self, partition: Partition | None = None) -> dict[Commit, list[FileEntry]]:
-        """Commits that were made but whose files are not shown yet, in offset order."""
+    def pending(self, partition: Partition | None = None) -> dict[Commit, list[PlacedFile]]:
+        """Commits that were made but whose files are not shown yet, in offset order; a snapshot is the last of each."""
         where = [tables.files.c.state == "pending"] + (
             [] if partition is None else tables.of(tables.commits, partition)
         )
@@ -241,11 +274,14 @@ class Catalog:
             .where(*where)
         )
         query = query.order_by(tables.commits.c.first_offset, tables.files.c.path)
-        found: dict[Commit, list[FileEntry]] = {}
-        with self._transaction() as tx:
+        found: dict[Commit, list[PlacedFile]] = {}
+        with self._transaction(snapshot=True) as tx:
             for row in tx.execute(query).mappings():
                 found.setdefault(tables.commit_of(row), []).append(tables.file_of(row))
-        return found
+            for snapshot in stored.all_snapshots(tx, partition, "pending"):
+                commit = tables.commit_with_id(tx, snapshot.commit_id)
+                found.setdefault(commit, []).append(snapshot)
+        return dict(sorted(found.items(), key=lambda item: item[0].first_offset))
 
     def live_files(
         self, table: str | None = None, time_us: tuple[int | None, int | None] = (None, None)
@@ -282,6 +318,39 @@ class Catalog:
         with self._transaction() as tx:
             return tables.all_commits(tx)
 
+    def commits_since(self, partition: Partition, offset: int) -> list[Commit]:
+        """A partition's commits that pass an offset or later ones, in offset order."""
+        query = sa.select(tables.commits).where(*tables.of(tables.commits, partition))
+        query = query.where(tables.commits.c.next_offset > offset).order_by(tables.commits.c.first_offset)
+        with self._transaction() as tx:
+            return [tables.commit_of(row) for row in tx.execute(query).mappings()]
+
+    def files_of(self, commit: Commit) -> list[FileEntry]:
+        """The files that the catalog lists of a commit."""
+        query = sa.select(tables.files).where(tables.files.c.commit_id == commit.commit_id)
+        with self._transaction() as tx:
+            return [tables.file_of(row) for row in tx.execute(query.order_by(tables.files.c.path)).mappings()]
+
+    def snapshots(self, partition: Partition) -> list[SnapshotEntry]:
+        """A partition's snapshots, the newest first."""
+        with self._transaction() as tx:
+            return stored.all_snapshots(tx, partition)
+
+    def alerts(self, wanted: AlertFilter = ALL_ALERTS) -> list[Alert]:
+        """Alerts, the latest first."""
+        with self._transaction() as tx:
+            return stored.find_alerts(tx, wanted)
+
+    def alert(self, alert_id: str) -> Alert | None:
+        """One alert by its id; None if there is none."""
+        with self._transaction() as tx:
+            return stored.find_alert(tx, alert_id)
+
+    def outbox(self) -> dict[str, str]:
+        """State of each alert that is to be sent or was, by its id."""
+        with self._transaction() as tx:
+            return stored.outbox_states(tx)
+
     def manifest(self) -> Manifest:
         """Everything of one moment, while workers go on writing."""
         files: dict[str, dict[str, list[FileEntry]]] = {"live": {}, "pending": {}}
@@ -289,8 +358,9 @@ class Catalog:
             for row in tx.execute(sa.select(tables.files).order_by(tables.files.c.path)).mappings():
                 files[row["state"]].setdefault(row["commit_id"], []).append(tables.file_of(row))
             return Manifest(
-                tables.all_offsets(tx), tables.all_commits(tx), files["live"], files["pending"], tables.all_holes(tx)
-            )
+                tables.all_offsets(tx), tables.all_commits(tx), files["live"], files["pending"], tables.all_holes(tx),
+                stored.all_snapshots(tx),
+            )  # fmt: skip
 
     def note_hole(
         self, partition: Partition, first_offset: int, next_offset: int, now_us: int, kind: str = LOST
@@ -329,10 +399,19 @@ class Catalog:
         self,
         offsets: dict[Partition, int],
         commits: Iterable[tuple[Commit, Sequence[FileEntry]]],
-        holes: Iterable[Hole],
         now_us: int,
+        *,
+        alerts: Mapping[str, Sequence[Alert]] = NOTHING,
+        snapshots: Iterable[SnapshotEntry] = (),
     ) -> None:
         """Fill an empty catalog, files live, in one transaction.
+
+        Args:
+            offsets: where reading goes on.
+            commits: each with its files.
+            now_us: wall clock, for the record.
+            alerts: by commit; whether the live ones were sent is not known, and the outbox says so.
+            snapshots: that stand at their final paths.
 
         Raises:
             ConfigError: it is not empty.
@@ -347,9 +426,8 @@ class Catalog:
                 if files:
                     rows = [{**asdict(file), "commit_id": commit.commit_id, "state": "live"} for file in files]
                     tx.execute(sa.insert(tables.files), rows)
-            for hole in holes:
-                row = {**tables.span_of(hole), "noticed_at_us": now_us, "accepted_at_us": now_us}
-                tx.execute(sa.insert(tables.holes).values(row))
+                stored.add_alerts(tx, alerts.get(commit.commit_id, ()), commit.commit_id, now_us, stored.UNCLEAR)
+            stored.add_found_snapshots(tx, snapshots)
 
     def _check_joined(self, tx: sa.Connection, topic: str) -> None:
         """Who never joined, such as a tool, is not asked for a group."""

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.batch import Partition
 from pipeline.commits import LOST, Commit, FileEntry, Hole
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
 
 MIGRATIONS: Final = {
@@ -18,7 +18,8 @@ MIGRATIONS: Final = {
         "ALTER TABLE offsets ADD COLUMN topic_id VARCHAR NOT NULL DEFAULT ''",
         "ALTER TABLE offsets ADD COLUMN leader_epoch INTEGER NOT NULL DEFAULT -1",
         "ALTER TABLE holes ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'lost'",
-    )
+    ),
+    2: (),  # three new tables
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 
@@ -86,6 +87,54 @@ holes = sa.Table(
     sa.Column("kind", sa.String, nullable=False, server_default=LOST),
 )
 
+snapshots = sa.Table(
+    "snapshots",
+    META,
+    sa.Column("topic", sa.String, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("next_offset", sa.BigInteger, primary_key=True),
+    sa.Column("commit_id", sa.String, nullable=False, index=True),
+    sa.Column("path", sa.String, nullable=False, unique=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("format", sa.Integer, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+)
+alerts = sa.Table(
+    "alerts",
+    META,
+    sa.Column("alert_id", sa.String, primary_key=True),
+    sa.Column("rule", sa.String, nullable=False),
+    sa.Column("rule_version", sa.Integer, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+    sa.Column("entity_type", sa.String, nullable=False),
+    sa.Column("entity_id", sa.String, nullable=False),
+    sa.Column("window_start_us", sa.BigInteger, nullable=False),
+    sa.Column("raised_at_us", sa.BigInteger, nullable=False),
+    sa.Column("first_seen_us", sa.BigInteger, nullable=False),
+    sa.Column("topic", sa.String, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("exchanges", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("risk", sa.Double),
+    sa.Column("reasons", sa.Text, nullable=False),
+    sa.Column("features", sa.Text, nullable=False),
+    sa.Column("versions", sa.Text, nullable=False),
+    sa.Column("commit_id", sa.String, nullable=False),
+    sa.Index("alerts_by_time", "raised_at_us"),
+    sa.Index("alerts_by_entity", "entity_type", "entity_id"),
+)
+outbox = sa.Table(
+    "outbox",
+    META,
+    sa.Column("alert_id", sa.String, sa.ForeignKey("alerts.alert_id"), primary_key=True),
+    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+)
+
 
 def insert(engine: sa.Engine, table: sa.Table) -> Any:
     """INSERT in the dialect that knows ON CONFLICT; both spell it the same way."""
@@ -117,6 +166,11 @@ def all_commits(tx: sa.Connection) -> list[Commit]:
     """Every commit, by partition and offset."""
     query = sa.select(commits).order_by(commits.c.topic, commits.c.partition, commits.c.first_offset)
     return [commit_of(row) for row in tx.execute(query).mappings()]
+
+
+def commit_with_id(tx: sa.Connection, commit_id: str) -> Commit:
+    """The commit of an id, which must be there."""
+    return commit_of(tx.execute(sa.select(commits).where(commits.c.commit_id == commit_id)).mappings().one())
 
 
 def all_holes(tx: sa.Connection) -> list[Hole]:

@@ -20,11 +20,11 @@ import duckdb
 import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
-from pipeline.commits import LOST, REBUILT, REPLACED, Commit, FileEntry, Hole, Manifest
+from pipeline.commits import LOST, REBUILT, REPLACED, Commit, FileEntry, Hole, Manifest, SnapshotEntry
 from pipeline.errors import SchemaError
-from pipeline.events import TABLE_SCHEMAS
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake, commit_of, read_footer
+from pipeline.lake_tables import TABLE_SCHEMAS, is_of
 
 _CHUNK_BYTES: Final = 1 << 20
 _SHOWN_MAX: Final = 20
@@ -86,6 +86,7 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
     """
     placed = {path.as_posix() for path in lake.final_files()}
     staged = {path.as_posix() for path in lake.staged_files()}
+    snapshots = {path.as_posix() for path in lake.snapshot_files()}
     manifest = catalog.manifest()
     found = Inspection(
         files=sum(map(len, manifest.live.values())),
@@ -110,6 +111,7 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
         if not hole.accepted
     ]
     found.errors += _check_rows(lake, manifest)
+    _check_snapshots(lake, catalog, snapshots, found)
     return found
 
 
@@ -236,10 +238,35 @@ def _check_footer(
     bent = [
         name
         for name in schema.names
-        if name not in expected.names or schema.field(name).type != expected.field(name).type
+        if name not in expected.names or not is_of(schema.field(name).type, expected.field(name).type)
     ]
     if bent:
         yield Finding("schema", file.path, f"columns that its table does not have so: {', '.join(bent)}")
+
+
+def _check_snapshots(lake: Lake, catalog: Catalog, placed: Iterable[str], found: Inspection) -> None:
+    """Snapshots are what was written; the catalog is asked anew, for workers forget and remove them all the time."""
+    known = catalog.manifest().snapshots
+    bad = [error for snapshot in known for error in _check_snapshot(lake, snapshot)]
+    still_known = {snapshot.path for snapshot in catalog.manifest().snapshots} if bad else set()
+    found.errors += [error for error in bad if error.subject in still_known]
+    for path in sorted(set(placed) - {snapshot.path for snapshot in known}):
+        found.notes.append(
+            Finding("snapshot", path, "the catalog does not list it; the partition's next owner removes it")
+        )
+
+
+def _check_snapshot(lake: Lake, snapshot: SnapshotEntry) -> Iterator[Finding]:
+    harmless = "; the partition's next owner replays more of the lake instead"
+    if lake.staged_snapshot(snapshot).exists():  # of a commit under way, or left half done
+        return
+    try:
+        body = lake.read_snapshot(snapshot)
+    except SchemaError as error:
+        yield Finding("snapshot", snapshot.path, f"{error}{harmless}")
+        return
+    if hashlib.sha256(body).hexdigest() != snapshot.sha256:
+        yield Finding("snapshot", snapshot.path, f"its bytes are not those that were written{harmless}")
 
 
 def _orphans(placed: Iterable[str], manifest: Manifest) -> Iterator[Finding]:

@@ -19,21 +19,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
-from pipeline.commits import Commit, FileEntry
+from pipeline.commits import SNAPSHOTS, Commit, FileEntry, PlacedFile, SnapshotEntry
 from pipeline.errors import ConfigError, RetryableError, SchemaError
-from pipeline.events import TABLE_SCHEMAS
+from pipeline.io.landed import FOOTER_KEY, read_landed
+from pipeline.lake_tables import TABLE_SCHEMAS, TABLES
 from pipeline.land import Section
+from pipeline.ports import Landed
+from pipeline.snapshots import FORMAT as SNAPSHOT_FORMAT
+from pipeline.snapshots import Label
 from pipeline.text_views import is_view
-
-FOOTER_KEY: Final = b"stillwatch"
-"""Key of the Parquet footer's entry that says which offsets a file belongs to, in JSON."""
 
 FORMAT_VERSION: Final = 1
 
 ROW_GROUP_ROWS: Final = 122_880
 """DuckDB's own row group: sixty of its vectors."""
 
-_STAGING: Final = "_staging"
+_SNAPSHOT: Final = ".snapshot"
+STAGING: Final = "_staging"
 _QUARANTINE: Final = "_quarantine"
 _NAME: Final = re.compile(r"(?P<partition>.+-\d+)-(?P<first>\d{20})-\d{20}-(?P<commit>[0-9a-f]{32})\.parquet")
 _TOPIC_CHARS_MAX: Final = 80
@@ -50,7 +52,7 @@ _PLAIN: Final = (
 )
 """Columns whose values hardly repeat: a dictionary of them would be built in vain."""
 
-_DELTA: Final = ("event_time", "kafka_time", "offset", "latency_ms")
+_DELTA: Final = ("event_time", "kafka_time", "offset", "latency_ms", "scored_at")
 """Numbers that hardly repeat either, but lie close together: their differences take less space and less time."""
 
 
@@ -72,7 +74,7 @@ class Lake:
         path = Path(root).expanduser().absolute()
         try:
             if create:
-                (path / _STAGING).mkdir(parents=True, exist_ok=True)
+                (path / STAGING).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--lake {path}: {error.strerror}") from error
         if not path.is_dir():
@@ -95,8 +97,24 @@ class Lake:
             ) from error
         return entries
 
-    def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
+    def stage_snapshot(self, commit: Commit, body: bytes) -> SnapshotEntry:
+        """Write a commit's snapshot under its staging name, on disk for good when this returns.
+
+        Raises:
+            RetryableError: the disk is full or fails; what else is staged for the commit stays.
+        """
+        path = f"{self._snapshots_of(commit.partition)}/{commit.next_offset:020d}-{commit.commit_id}{_SNAPSHOT}"
+        staged = self.staged_path(commit, path)
+        with self._worth_another_try():
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            _write_for_good(staged, body, "wb")
+            _sync_folders([staged.parent], self.root)
+        return _snapshot_entry(commit.partition, commit.next_offset, path, body, commit.committed_at_us)
+
+    def place(self, commit: Commit, files: Iterable[PlacedFile]) -> None:
         """Rename a commit's staged files to their final paths; what is in place already is left alone.
+
+        A snapshot that is in neither place is no error: newer ones may have made it needless since.
 
         Raises:
             SchemaError: a file is in neither place.
@@ -110,7 +128,7 @@ class Lake:
                 folders.add(final.parent)
                 with contextlib.suppress(FileNotFoundError):
                     self.staged_path(commit, file.path).replace(final)
-                if not final.exists():
+                if not final.exists() and file.table_name != SNAPSHOTS:
                     raise SchemaError(
                         f"{final}: a committed file is gone; `stillwatch maintain verify` says what else is"
                     )
@@ -148,6 +166,50 @@ class Lake:
             shutil.rmtree(folder, ignore_errors=True)
         return len(there)
 
+    def snapshot_paths(self, partition: Partition) -> list[str]:
+        """Snapshots of a partition that stand at their final paths, relative to the lake.
+
+        Raises:
+            RetryableError: the file system refuses.
+        """
+        folder = self._snapshots_of(partition)
+        with self._worth_another_try():
+            try:
+                names = sorted(entry.name for entry in (self.root / folder).iterdir())
+            except FileNotFoundError:
+                return []
+        return [f"{folder}/{name}" for name in names if name.endswith(_SNAPSHOT)]
+
+    def remove_snapshots(self, paths: Iterable[str]) -> None:
+        """Remove snapshots; what is gone already is no error.
+
+        Raises:
+            RetryableError: the file system refuses.
+        """
+        with self._worth_another_try():
+            for path in paths:
+                (self.root / path).unlink(missing_ok=True)
+
+    def read_snapshot(self, snapshot: SnapshotEntry) -> bytes:
+        """A snapshot's bytes, as they are on disk.
+
+        Raises:
+            SchemaError: there is no such file, or it is not what was written.
+            RetryableError: the file system refuses.
+        """
+        with self._worth_another_try():
+            try:
+                body = (self.root / snapshot.path).read_bytes()
+            except FileNotFoundError:
+                raise SchemaError(f"{snapshot.path}: a snapshot that the catalog lists is gone") from None
+        if len(body) != snapshot.bytes:
+            raise SchemaError(f"{snapshot.path}: {len(body)} bytes, expected {snapshot.bytes}")
+        return body
+
+    def read_events(self, commit: Commit, files: Sequence[FileEntry]) -> Landed:
+        """The events that a commit landed; what cannot be read of them is named, and left out."""
+        return read_landed(self.root, commit, files)
+
     def quarantine(self, paths: Iterable[str]) -> None:
         """Move files out of the tables, to where no glob over a table and no reader looks.
 
@@ -167,19 +229,34 @@ class Lake:
 
     def staged_files(self) -> Iterator[Path]:
         """Every staged Parquet file, as paths relative to the lake."""
-        yield from self._files_below(_STAGING)
+        yield from self._files_below(STAGING)
+
+    def snapshot_files(self) -> Iterator[Path]:
+        """Every snapshot at its final path, as paths relative to the lake."""
+        yield from self._files_below(SNAPSHOTS, _SNAPSHOT)
+
+    def snapshot_entry(self, path: str, label: Label, body: bytes) -> SnapshotEntry:
+        """What the catalog says of a snapshot, made out from the file.
+
+        Args:
+            path: relative to the lake.
+            label: the snapshot's.
+            body: its bytes.
+        """
+        created_at_us = (self.root / path).stat().st_mtime_ns // 1000
+        return _snapshot_entry(label.partition, label.next_offset, path, body, created_at_us)
 
     def final_files(self) -> Iterator[Path]:
         """Every Parquet file below the tables, as paths relative to the lake."""
         for table in TABLE_SCHEMAS:
             yield from self._files_below(table)
 
-    def _files_below(self, folder: str) -> Iterator[Path]:
+    def _files_below(self, folder: str, suffix: str = ".parquet") -> Iterator[Path]:
         # Folders may go while they are listed, when a worker places what it has staged: os.walk passes over them.
         for parent, folders, names in os.walk(self.root / folder):
             folders.sort()
             for name in sorted(names):
-                if name.endswith(".parquet"):
+                if name.endswith(suffix):
                     yield (Path(parent) / name).relative_to(self.root)
 
     def _stage_one(self, commit: Commit, section: Section, index: int, count: int) -> FileEntry:
@@ -188,10 +265,7 @@ class Lake:
         content = _to_parquet(section, footer)
         staged = self.staged_path(commit, path)
         staged.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_for_good(staged, content, "xb")
         return FileEntry(
             path=path,
             table_name=section.table,
@@ -204,12 +278,34 @@ class Lake:
             time_max_us=section.time_max_us,
         )
 
+    def _snapshots_of(self, partition: Partition) -> str:
+        return f"{SNAPSHOTS}/{_safe(partition.topic)}-{partition.number}"
+
+    @contextlib.contextmanager
+    def _worth_another_try(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RetryableError(f"lake {self.root}: {error.strerror or error}") from error
+
+    def staged_snapshot(self, snapshot: SnapshotEntry) -> Path:
+        """Where a snapshot stands until it is placed."""
+        return self._staging_of(snapshot.partition) / snapshot.commit_id / snapshot.path
+
     def staged_path(self, commit: Commit, path: str) -> Path:
         """Where a commit's file stands until it is placed."""
         return self._staging_of(commit.partition) / commit.commit_id / path
 
     def _staging_of(self, partition: Partition) -> Path:
-        return self.root / _STAGING / f"{_safe(partition.topic)}-{partition.number}"
+        return self.root / STAGING / f"{_safe(partition.topic)}-{partition.number}"
+
+
+def _snapshot_entry(
+    partition: Partition, next_offset: int, path: str, body: bytes, created_at_us: int
+) -> SnapshotEntry:
+    commit_id = Path(path).stem.rpartition("-")[2]
+    digest = hashlib.sha256(body).hexdigest()
+    return SnapshotEntry(partition, next_offset, commit_id, path, len(body), digest, SNAPSHOT_FORMAT, created_at_us)
 
 
 def footer_of(commit: Commit) -> dict[str, Any]:
@@ -251,22 +347,19 @@ def read_footer(source: Path | BinaryIO) -> tuple[dict[str, Any], pq.FileMetaDat
 def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
     """One Parquet file in memory: sections are bounded, and its hash is of the very bytes that are written."""
     sink = pa.BufferOutputStream()
-    events = section.table != "rejects"
-    order = ["account_id", "event_time", "offset"] if events else ["offset"]
-    names = section.rows.column_names
+    table, names = TABLES[section.table], section.rows.column_names
+    bloom = {"ndv": max(1, min(len(section.rows), ROW_GROUP_ROWS)), "fpp": 0.01}
     with pq.ParquetWriter(
         sink,
         section.rows.schema,
         compression="zstd",
         compression_level=1,
-        use_dictionary=[name for name in names if name not in _PLAIN + _DELTA],
+        use_dictionary=[path for path in _leaves(section.rows.schema) if path not in _PLAIN + _DELTA],
         column_encoding={name: "DELTA_BINARY_PACKED" for name in _DELTA if name in names},
         write_page_index=True,
         write_statistics=[field.name for field in section.rows.schema if _has_useful_bounds(field)],
-        sorting_columns=[pq.SortingColumn(names.index(name)) for name in order],
-        bloom_filter_options={"account_id": {"ndv": max(1, min(len(section.rows), ROW_GROUP_ROWS)), "fpp": 0.01}}
-        if events
-        else None,
+        sorting_columns=[pq.SortingColumn(names.index(name)) for name in table.order],
+        bloom_filter_options={table.sought: bloom} if table.sought else None,
         store_schema=False,  # that texts were views on their way is nobody's business
     ) as writer:
         writer.write_table(section.rows, row_group_size=ROW_GROUP_ROWS)
@@ -276,7 +369,19 @@ def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
 
 def _has_useful_bounds(field: pa.Field) -> bool:
     """Whether the least and greatest of many values tell a reader anything: those of unsorted texts do not."""
-    return field.name == "account_id" or not (pa.types.is_string(field.type) or is_view(field.type))
+    if pa.types.is_nested(field.type):
+        return False
+    return field.name in ("account_id", "entity_id") or not (pa.types.is_string(field.type) or is_view(field.type))
+
+
+def _leaves(schema: pa.Schema) -> Iterator[str]:
+    """Paths of the columns that Parquet makes of a schema, those of fractions in nested columns left out."""
+    for field in schema:
+        if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
+            texts = [part.name for part in field.type.value_type if pa.types.is_string(part.type)]
+            yield from (f"{field.name}.list.element.{name}" for name in texts)
+        elif not pa.types.is_nested(field.type):
+            yield field.name
 
 
 def _name(commit: Commit) -> str:
@@ -288,6 +393,13 @@ def offset_in(name: str) -> tuple[str, int] | None:
     """The partition (in a form that only compares) and first offset in the name that `stage` gave a file, if it did."""
     match = _NAME.fullmatch(name)
     return None if match is None else (match["partition"], int(match["first"]))
+
+
+def _write_for_good(path: Path, content: bytes | pa.Buffer, mode: str) -> None:
+    with path.open(mode) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folders(folders: Iterable[Path], root: Path) -> None:

@@ -12,6 +12,10 @@ What they cannot say is decided here:
 * A commit without rows (transaction markers, aborted records, records that compaction removed) has no file.  A range
   between two commits that no file holds may be one, or a hole that was accepted, or lost files; it gets an empty commit
   whose worker is `REBUILT`, and `verify` notes each of them for a person to judge.
+* Alerts come back from the table `alerts`.  Whether they were sent is not known, so the outbox has them as `unclear`,
+  and nobody sends them unasked.
+* Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
+  snapshot is placed, so each of them is of commits that were made.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import itertools
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +34,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
+from pipeline.alerts import ALERT_SCHEMA, Alert, alerts_of
 from pipeline.batch import Partition
-from pipeline.commits import REBUILT, Commit, FileEntry
+from pipeline.commits import REBUILT, SNAPSHOTS_KEPT, Commit, FileEntry, SnapshotEntry
 from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.inspection import sha256_of
-from pipeline.io.lake import Lake, commit_of, offset_in, read_footer
+from pipeline.io.lake import STAGING, Lake, commit_of, offset_in, read_footer
+from pipeline.lake_tables import TABLES
+from pipeline.snapshots import label_of
 
 _FILL_NAMESPACE: Final = uuid.UUID("5717a7c0-0000-4000-8000-000000000000")
 """Makes ids of filled-in commits from their ranges, so that a second rebuild makes the same."""
@@ -64,6 +71,8 @@ class Plan:
         to_quarantine: placed files of commits that stay incomplete.
         left_out: commits of which only staged files are there.
         filled: empty commits for ranges that no file holds.
+        alerts: by commit, as the files of the table `alerts` have them.
+        snapshots: that the catalog will list.
     """
 
     commits: list[tuple[Commit, list[FileEntry]]] = field(default_factory=list)
@@ -72,6 +81,8 @@ class Plan:
     to_quarantine: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     filled: list[Commit] = field(default_factory=list)
+    alerts: dict[str, list[Alert]] = field(default_factory=dict)
+    snapshots: list[SnapshotEntry] = field(default_factory=list)
 
     @property
     def files(self) -> int:
@@ -101,6 +112,7 @@ def plan_of(lake: Lake) -> Plan:
             plan.offsets[commit.partition] = min(
                 commit.first_offset, plan.offsets.get(commit.partition, commit.first_offset)
             )
+    plan.snapshots = _snapshots(lake, plan.offsets)
     return plan
 
 
@@ -119,7 +131,7 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
             if any(file.path in waiting for file in files):
                 lake.place(commit, files)
         lake.quarantine(plan.to_quarantine)
-        catalog.replace_all(plan.offsets, plan.commits, holes=(), now_us=now_us)
+        catalog.replace_all(plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots)
     finally:
         catalog.close()
     log.info("catalog rebuilt", commits=len(plan.commits), files=plan.files)
@@ -179,6 +191,9 @@ def _plan_partition(lake: Lake, plan: Plan, commits: list[list[_Found]], staged:
         _check_rows(commit, entries)
         plan.to_place += [_final(file.path) for file in rest]
         plan.commits.append((commit, entries))
+        plan.alerts[commit.commit_id] = [
+            alert for file in (*placed, *rest) if _table(file) == "alerts" for alert in _alerts(lake.root / file.path)
+        ]
         at = commit.next_offset
     plan.offsets[partition] = at
 
@@ -230,9 +245,41 @@ def _final(staged: str) -> str:
     return Path(*Path(staged).parts[3:]).as_posix()
 
 
+def _table(file: _Found) -> str:
+    parts = Path(file.path).parts
+    return parts[3] if parts[0] == STAGING else parts[0]
+
+
+def _alerts(path: Path) -> list[Alert]:
+    return alerts_of(pq.read_table(path, partitioning=None).cast(ALERT_SCHEMA))
+
+
+def _snapshots(lake: Lake, offsets: Mapping[Partition, int]) -> list[SnapshotEntry]:
+    """The newest snapshots of each partition that can be read and do not go beyond its offset.
+
+    The others are left where they are: the partition's next owner removes what the catalog does not list.
+    """
+    found: dict[Partition, list[SnapshotEntry]] = defaultdict(list)
+    for path in lake.snapshot_files():
+        body = (lake.root / path).read_bytes()
+        try:
+            label = label_of(body)
+        except SchemaError as error:
+            log.warning("a snapshot cannot be read and is left out", path=path.as_posix(), reason=str(error))
+            continue
+        if label.next_offset <= offsets.get(label.partition, -1):
+            entry = lake.snapshot_entry(path.as_posix(), label, body)
+            found[label.partition].append(entry)
+    return [
+        entry
+        for entries in found.values()
+        for entry in sorted(entries, key=lambda entry: entry.next_offset)[-SNAPSHOTS_KEPT:]
+    ]
+
+
 def _entry(path: Path, final: str) -> FileEntry:
     table, dt, hour = Path(final).parts[:3]
-    column = "kafka_time" if table == "rejects" else "event_time"
+    column = TABLES[table].time
     with path.open("rb") as content:
         digest = sha256_of(content)
     times = pq.read_table(path, columns=[column], partitioning=None)[column]

@@ -539,7 +539,7 @@ def test_check_empty_makes_nothing_and_refuses_what_holds_something(url: str, tm
         with pytest.raises(ConfigError, match="not empty"):
             Catalog.check_empty(url)
         with pytest.raises(ConfigError, match="not empty"):
-            catalog.replace_all({P0: 1}, [], [], now_us=1)
+            catalog.replace_all({P0: 1}, [], now_us=1)
 
 
 def _execute(url: str, statement: str) -> None:

@@ -15,7 +15,7 @@ from pipeline.batch import Partition
 from pipeline.commits import Commit, FileEntry
 from pipeline.decode import Decoder
 from pipeline.errors import RetryableError, SchemaError
-from pipeline.events import TABLE_SCHEMAS
+from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.io.lake import Lake
 from pipeline.land import Section, sections
 from pipeline.ports import Storage

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.batch import Decoded, Partition
-from pipeline.events import CONTENT_COLUMNS, DECODED_SCHEMA, REJECT_SCHEMA, TABLE_SCHEMAS, with_views
+from pipeline.events import CONTENT_COLUMNS, DECODED_SCHEMA, REJECT_SCHEMA, with_views
+from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.land import Section, _order, sections
 
 P0 = Partition("access", 0)

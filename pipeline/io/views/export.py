@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from pipeline.commits import FileEntry, Manifest
 from pipeline.errors import ConfigError, SchemaError
-from pipeline.events import TABLE_SCHEMAS
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
 from pipeline.io.views import tables
 from pipeline.io.views.tables import BROKEN
+from pipeline.lake_tables import TABLE_SCHEMAS
 
 _HIVE: Final = "hive_partitioning = true, hive_types = {'dt': DATE, 'hour': INTEGER}"
 _KEYS: Final = (*tables.JOIN_KEYS, tables.DT.name, tables.HOUR.name)
@@ -113,7 +113,7 @@ def _schema(path: Path) -> pa.Schema:
 def _read_sql(table: str, schema: pa.Schema, paths: Sequence[str]) -> str:
     columns = []
     for field in TABLE_SCHEMAS[table]:
-        name, kind = tables.quoted(field.name), tables.SQL_TYPES[field.type]
+        name, kind = tables.quoted(field.name), tables.sql_type(field.type)
         there = field.name in schema.names
         same = there and schema.field(field.name).type == field.type
         columns.append(name if same else f"CAST({name if there else 'NULL'} AS {kind}) AS {name}")
@@ -123,7 +123,7 @@ def _read_sql(table: str, schema: pa.Schema, paths: Sequence[str]) -> str:
 
 def _nothing_sql(table: str) -> str:
     columns = [
-        f"CAST(NULL AS {tables.SQL_TYPES[field.type]}) AS {tables.quoted(field.name)}"
+        f"CAST(NULL AS {tables.sql_type(field.type)}) AS {tables.quoted(field.name)}"
         for field in tables.VIEWS[table].columns
     ]
     return f"SELECT {', '.join(columns)} WHERE false"

@@ -10,23 +10,25 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.commits import FileEntry, Manifest
-from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, TABLE_SCHEMAS, TIME
+from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, TIME
+from pipeline.lake_tables import TABLE_SCHEMAS, TABLES
 
 DT: Final = pa.field("dt", pa.date32())
 HOUR: Final = pa.field("hour", pa.int32())
 
-SQL_TYPES: Final[dict[pa.DataType, str]] = {
+_SQL_TYPES: Final[dict[pa.DataType, str]] = {
     pa.string(): "VARCHAR",
     pa.binary(): "BLOB",
     pa.bool_(): "BOOLEAN",
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
     pa.float64(): "DOUBLE",
     pa.date32(): "DATE",
     TIME: "TIMESTAMP WITH TIME ZONE",
 }
 
-TIME_COLUMNS: Final = {"access": "event_time", "content": "event_time", "rejects": "kafka_time"}
+TIME_COLUMNS: Final = {name: table.time for name, table in TABLES.items()}
 """The column that decides in which hour a row is kept; the catalog has its range for each file."""
 
 EVENTS: Final = "events"
@@ -94,11 +96,11 @@ _WORDS: Final = {
     "dt": "Day of the row in UTC.",
     "hour": "Hour of the row in UTC, 0 to 23.",
     "path": "The file, relative to the lake.",
-    "table_name": "Table that it belongs to: access, content or rejects.",
+    "table_name": f"Table that it belongs to: {', '.join(TABLES)}.",
     "rows": "How many rows it holds.",
     "bytes": "Its size.",
     "sha256": "Of its bytes, in hex.",
-    "time_min": "Earliest event time in it (Kafka time, for rejects); null where its rows have none.",
+    "time_min": "Earliest of the times that its rows are kept by; null where one has none.",
     "time_max": "Latest of the same.",
     "commit_id": "UUID of the commit; the file names hold it too.",
     "first_offset": "First offset of the range.",
@@ -110,6 +112,34 @@ _WORDS: Final = {
     "kind": "`lost`: Kafka deleted the records before they were landed. `replaced`: they were landed, and the topic "
     "has lost them or holds others there now.",
     "accepted": "An operator has decided to go on without these records.",
+}
+
+
+_WORDS_OF_SCORES: Final = {
+    "account_id": "The account.",
+    "scored_at": "The account's clock when it was scored: event time.",
+    "kind": "Why it was scored then: `count`: a number of requests; `tick`: a boundary of its clock.",
+    "exchanges": "Requests of the account's present life so far.",
+    "output_tokens": "Tokens that it was answered in its present life so far.",
+    "first_seen": "When the account's present life began.",
+    "risk": "Probability of harvesting, 0 to 1; null: unknown, as it is of an account with few requests.",
+    "zscore": "Mean robust z-score towards harvesting against the population.",
+    "half_space_trees": "Anomaly score of the half-space trees, 0 to 1.",
+    "mondrian_forest": "Probability by the Mondrian forest.",
+    "logistic_regression": "Probability by the logistic regression.",
+    "features": "Numbers by their names, null where inputs are absent; of an alert, those behind it.",
+    "versions": "Of features, models and configuration: what makes the same events give the same score.",
+    "alert_id": "Hash of rule, version, entity and window: a replay raises the same alert and no second one.",
+    "rule": "Name of the rule.",
+    "rule_version": "Its version.",
+    "state": "`live`: delivered; `shadow`: kept, and delivered to nobody.",
+    "severity": "informational, low, medium, high or critical, as in OCSF.",
+    "entity_type": "What the alert is about: account.",
+    "entity_id": "Its id.",
+    "window_start": "What the alert is about begins here.",
+    "raised_at": "Event time of the row that raised it.",
+    "reasons": "Why, the weightiest first: what a feature adds to the log-odds of the risk; of an alert, in words.",
+    "offset": "Offset of the record that triggered it.",
 }
 
 
@@ -129,12 +159,16 @@ class View:
 
     def described(self) -> list[tuple[str, str, str]]:
         """Each column's name, SQL type and meaning."""
-        return [(field.name, SQL_TYPES[field.type], self._meaning(field.name)) for field in self.columns]
+        return [(field.name, sql_type(field.type), self._meaning(field.name)) for field in self.columns]
 
     def _meaning(self, column: str) -> str:
         if self.name == "lake_offsets" and column == "next_offset":
             return "Where reading goes on: all offsets below are in the lake."
-        return _WORDS[column]
+        return (
+            _WORDS_OF_SCORES[column]
+            if self.name in ("account_windows", "alerts") and column in _WORDS_OF_SCORES
+            else _WORDS[column]
+        )
 
 
 def _of_table(name: str) -> pa.Schema:
@@ -147,6 +181,8 @@ VIEWS: Final[dict[str, View]] = {
         View("access", "one request to the API, without its text", _of_table("access")),
         View("content", "the text of a request; only where there is any", _of_table("content")),
         View("rejects", "one record that could not become an event", _of_table("rejects")),
+        View("account_windows", "an account as it was scored at one moment of its clock", _of_table("account_windows")),
+        View("alerts", "a rule that held for an account; those of shadow rules, too", _of_table("alerts")),
         View(
             EVENTS, "access and content side by side: one request and all it said", pa.schema([*EVENT_SCHEMA, DT, HOUR])
         ),
@@ -167,6 +203,17 @@ FILE_VIEWS: Final = tuple(TABLE_SCHEMAS)
 CATALOG_VIEWS: Final = tuple(name for name in VIEWS if name.startswith("lake_"))
 
 
+def sql_type(kind: pa.DataType) -> str:
+    """A column's type as DuckDB writes it."""
+    if pa.types.is_list(kind):
+        return f"{sql_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
+    if pa.types.is_struct(kind):
+        return f"STRUCT({', '.join(f'{quoted(field.name)} {sql_type(field.type)}' for field in kind)})"
+    return _SQL_TYPES[kind]
+
+
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
@@ -179,7 +226,7 @@ def literal(text: str) -> str:
 
 def columns_sql(schema: pa.Schema) -> str:
     """Columns for CREATE TABLE.  Never NOT NULL: a planner would draw conclusions that hold for no Parquet file."""
-    return ", ".join(f"{quoted(field.name)} {SQL_TYPES[field.type]}" for field in schema)
+    return ", ".join(f"{quoted(field.name)} {sql_type(field.type)}" for field in schema)
 
 
 def files_sql(table: str, paths: Sequence[str]) -> str:
@@ -194,7 +241,7 @@ def files_sql(table: str, paths: Sequence[str]) -> str:
     """
     schema = TABLE_SCHEMAS[table]
     given = ", ".join(
-        f"{name}: {{name: {name}, type: {literal(SQL_TYPES[field.type])}, default_value: NULL}}"
+        f"{name}: {{name: {name}, type: {literal(sql_type(field.type))}, default_value: NULL}}"
         for field in schema
         for name in [literal(field.name)]
     )

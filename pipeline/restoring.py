@@ -1,0 +1,159 @@
+"""From what is on disk to an analysis that knows all that is landed: a snapshot, and the events since, from the lake.
+
+A snapshot is taken now and then and not at each commit.  What came after it is replayed from the lake's own files, the
+results thrown away, for they are landed already; by the law that nothing depends on how events are cut, the analysis
+then is what it would have been without the interruption.  Kafka is not asked for anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow.compute as pc
+import structlog
+
+from pipeline.analysis import Analysis, Watch
+from pipeline.batch import Partition
+from pipeline.commits import Commit
+from pipeline.errors import SchemaError
+from pipeline.ports import Clock, Ledger, Storage
+from pipeline.watching import Watched, WatchLimits
+
+PIECE_EVENTS: Final = 50_000
+"""Events after which a replay lets polling go on; a commit's are always replayed together."""
+
+log = structlog.get_logger("stream")
+
+
+@dataclass(slots=True)
+class Restoring:
+    """An analysis on its way; kept over tries.
+
+    Attributes:
+        analysis: as far as it is.
+        left: commits to replay.
+        since_s: when it began, by `Clock.elapsed_s`.
+        base: offset of the snapshot that it began with; None without one.
+        found: whether there was anything to begin with or to replay.
+        replayed: events so far.
+    """
+
+    analysis: Analysis
+    left: deque[Commit]
+    since_s: float
+    base: int | None
+    found: bool
+    replayed: int = 0
+
+
+class Restorer:
+    """Restores analyses, a piece at a time."""
+
+    def __init__(self, storage: Storage, ledger: Ledger, clock: Clock, watch: Watch, limits: WatchLimits) -> None:
+        self._storage, self._ledger, self._clock = storage, ledger, clock
+        self._watch, self._limits = watch, limits
+
+    def begin(self, partition: Partition) -> Restoring:
+        """Take the newest snapshot that can be read, and find out what to replay on top of it.
+
+        The partition must be this worker's, and all that its former owner left be finished.
+
+        Raises:
+            RetryableError: the lake or the catalog fails.
+        """
+        sweep_snapshots(self._storage, self._ledger, partition)
+        analysis = self._newest(partition)
+        base = None if analysis is None else analysis.next_offset
+        commits = self._ledger.commits_since(partition, base or 0)
+        left = self._bounded(partition, commits)
+        analysis = analysis or Analysis(partition, self._watch)
+        return Restoring(analysis, left, self._clock.elapsed_s(), base, found=base is not None or bool(commits))
+
+    def advance(self, partition: Partition, restoring: Restoring) -> Watched | None:
+        """Replay a piece.
+
+        Returns:
+            The analysis, ready for the next event; None while there is more to replay.
+
+        Raises:
+            RetryableError: the lake or the catalog fails.
+        """
+        piece = 0
+        while restoring.left and piece < PIECE_EVENTS:
+            commit = restoring.left[0]
+            if commit.events:
+                self._replay(partition, restoring, commit)
+            restoring.analysis.pass_to(commit.next_offset)
+            restoring.replayed += commit.events
+            piece += commit.events
+            restoring.left.popleft()
+        if restoring.left:
+            return None
+        now_s = self._clock.elapsed_s()
+        if restoring.found:
+            log.info(
+                "analysis restored", partition=str(partition), snapshot=restoring.base, replayed=restoring.replayed,
+                seconds=round(now_s - restoring.since_s, 1),
+            )  # fmt: skip
+        based = restoring.base is not None or not restoring.found
+        return Watched(restoring.analysis, self._limits, now_s, ahead=restoring.replayed, based=based)
+
+    def _newest(self, partition: Partition) -> Analysis | None:
+        for entry in self._ledger.snapshots(partition):
+            try:
+                blob = self._storage.read_snapshot(entry)
+                return Analysis.restore(partition, self._watch, blob, entry.next_offset)
+            except SchemaError as error:
+                log.warning(
+                    "a snapshot cannot be used: an older one, or none, and more events from the lake make up for it",
+                    partition=str(partition),
+                    path=entry.path,
+                    reason=str(error),
+                )
+        return None
+
+    def _bounded(self, partition: Partition, commits: list[Commit]) -> deque[Commit]:
+        """The last commits, of no more events together than may be replayed."""
+        kept: deque[Commit] = deque()
+        events = 0
+        for commit in reversed(commits):
+            events += commit.events
+            if events > self._limits.replay_events_max:
+                log.warning(
+                    "not all events are replayed: what accounts did before is not known to the analysis",
+                    partition=str(partition),
+                    from_offset=commit.next_offset,
+                    replay_events_max=self._limits.replay_events_max,
+                    left_out=sum(other.events for other in commits) - events + commit.events,
+                )
+                break
+            kept.appendleft(commit)
+        return kept
+
+    def _replay(self, partition: Partition, restoring: Restoring, commit: Commit) -> None:
+        landed = self._storage.read_events(commit, self._ledger.files_of(commit))
+        if landed.missing:
+            log.warning(
+                "events that are replayed are not all there; going on with those that are",
+                partition=str(partition),
+                first_offset=commit.first_offset,
+                next_offset=commit.next_offset,
+                missing=", ".join(landed.missing),
+            )
+        events = landed.events
+        if commit.first_offset < restoring.analysis.next_offset:
+            events = events.filter(pc.greater_equal(events["offset"], restoring.analysis.next_offset))
+        restoring.analysis.step(events)
+
+
+def sweep_snapshots(storage: Storage, ledger: Ledger, partition: Partition) -> None:
+    """Remove snapshots that the catalog has forgotten.
+
+    The files are listed before the catalog is asked: one that is placed meanwhile, by whomever, is on no list, and one
+    that is forgotten is never remembered again.
+    """
+    there = storage.snapshot_paths(partition)
+    known = {entry.path for entry in ledger.snapshots(partition)} if there else set()
+    storage.remove_snapshots([path for path in there if path not in known])

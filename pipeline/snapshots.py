@@ -1,0 +1,161 @@
+"""The form of a snapshot: an envelope around named parts of plain data, which opens only where it fits.
+
+::
+
+    magic          8 bytes   STILLSNP
+    format         uint32    little-endian
+    sha256        32 bytes   of all that follows
+    header bytes   uint32    little-endian
+    header         JSON      label; name, kind, start and size of each part
+    parts                    Arrow IPC streams, JSON or bytes, each at a multiple of 64 bytes after the header
+
+Nothing in it is ever run: no pickle, whatever the bytes say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, TypeAlias
+
+import pyarrow as pa
+
+from pipeline.batch import Partition
+from pipeline.errors import SchemaError
+
+FORMAT: Final = 1
+
+_MAGIC: Final = b"STILLSNP"
+_START: Final = struct.Struct("<8sI32s")
+_HEADER_BYTES: Final = struct.Struct("<I")
+_ALIGNMENT: Final = 64
+
+Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
+Part: TypeAlias = pa.Table | bytes | Json
+Parts: TypeAlias = Mapping[str, Part]
+"""What a stage remembers: tables, bytes and what JSON can say, by name."""
+
+
+def _libraries() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "river")}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a snapshot is of, and what it fits.
+
+    Attributes:
+        partition: whose.
+        next_offset: it remembers all records below.
+        features: hash of the features' names and definitions.
+        models: version of the models.
+        libraries: versions of the libraries whose numbers it holds, by name.
+    """
+
+    partition: Partition
+    next_offset: int
+    features: str
+    models: str
+    libraries: Mapping[str, str] = field(default_factory=_libraries)
+
+
+def pack(label: Label, parts: Parts) -> bytes:
+    """Put parts into an envelope; the same parts give the same bytes."""
+    pieces, places, at = [], [], 0
+    for name, part in parts.items():
+        kind, content = _written(part)
+        places.append([name, kind, at, len(content)])
+        padding = -len(content) % _ALIGNMENT
+        pieces += [content, bytes(padding)]
+        at += len(content) + padding
+    said = {**asdict(label), "partition": list(label.partition), "parts": places}
+    header = json.dumps(said, separators=(",", ":")).encode()
+    header += b" " * (-(_START.size + _HEADER_BYTES.size + len(header)) % _ALIGNMENT)
+    head = _HEADER_BYTES.pack(len(header)) + header
+    digest = hashlib.sha256(head)
+    for piece in pieces:
+        digest.update(piece)
+    return b"".join([_START.pack(_MAGIC, FORMAT, digest.digest()), head, *pieces])
+
+
+def label_of(blob: bytes) -> Label:
+    """Read whose a snapshot is; checks that its bytes are those that were written.
+
+    Raises:
+        SchemaError: they are not, or the form is another one's.
+    """
+    return _opened(blob)[0]
+
+
+def unpack(blob: bytes, expected: Label) -> dict[str, Part]:
+    """Take parts out of an envelope.
+
+    Args:
+        blob: what `pack` made.
+        expected: what the parts must fit, but for libraries where another release gives the same numbers.
+
+    Raises:
+        SchemaError: it is damaged, or does not fit; in one line.
+    """
+    label, places, body = _opened(blob)
+    for what, found, wanted in (
+        ("partition", str(label.partition), str(expected.partition)),
+        ("offset", label.next_offset, expected.next_offset),
+        ("features", label.features, expected.features),
+        ("models", label.models, expected.models),
+        ("river", label.libraries.get("river"), expected.libraries.get("river")),
+    ):
+        if found != wanted:
+            raise SchemaError(f"the snapshot is of {what} {found}, this job is of {what} {wanted}")
+    try:
+        return {name: _read(kind, body[start : start + size]) for name, kind, start, size in places}
+    except (ValueError, pa.ArrowInvalid, OSError) as error:
+        raise SchemaError(f"the snapshot holds a part that cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _opened(blob: bytes) -> tuple[Label, list[Any], memoryview]:
+    view = memoryview(blob)
+    if len(blob) < _START.size + _HEADER_BYTES.size:
+        raise SchemaError(f"the snapshot is cut short: it has {len(blob)} bytes")
+    magic, version, digest = _START.unpack_from(blob)
+    if magic != _MAGIC:
+        raise SchemaError("this is no snapshot: it begins with other bytes")
+    if version != FORMAT:
+        raise SchemaError(f"the snapshot has format version {version}, this Stillwatch knows version {FORMAT}")
+    if hashlib.sha256(view[_START.size :]).digest() != digest:
+        raise SchemaError("the snapshot is cut short or was changed: its checksum does not match its bytes")
+    start = _START.size + _HEADER_BYTES.size
+    (size,) = _HEADER_BYTES.unpack_from(blob, _START.size)
+    try:
+        said = json.loads(bytes(view[start : start + size]))
+        places = list(said.pop("parts"))
+        label = Label(**{**said, "partition": Partition(*said["partition"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise SchemaError(f"the snapshot has a header that cannot be read: {error}") from error
+    return label, places, view[start + size :]
+
+
+def _written(part: Part) -> tuple[str, bytes]:
+    if isinstance(part, pa.Table):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, part.schema) as writer:
+            writer.write_table(part)
+        return "arrow", sink.getvalue().to_pybytes()
+    if isinstance(part, bytes):
+        return "bytes", part
+    return "json", json.dumps(part, separators=(",", ":")).encode()
+
+
+def _read(kind: str, content: memoryview) -> Part:
+    if kind == "arrow":
+        return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+    if kind == "bytes":
+        return bytes(content)
+    if kind == "json":
+        part: Json = json.loads(bytes(content))
+        return part
+    raise ValueError(f"nobody knows the kind {kind!r}")
