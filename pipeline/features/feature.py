@@ -1,4 +1,4 @@
-"""What a feature is: its name, its meaning and where it comes from."""
+"""What is known of one number in a feature row."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One number about an account.
+    """One column of `FeatureRows.values`.
 
     Attributes:
-        name: the column's name.
+        name: unique, lower case, with the view last (`_1h`, `_24h`, `_7d`) where there is one.
         family: the file that computes it.
-        unit: what it is measured in.
-        definition: exactly what is computed; a change of it makes trained models invalid.
-        signals: numbers of the signals that it serves.
-        source: paper, report or reason.
-        words: short phrase for explanations, such as "share of requests that are single-turn".
+        unit: `share`, `bits`, `log2(1 + requests)`, ...
+        definition: how it is computed; a change of it changes `FEATURES_HASH`.
+        signals: the rows of the table of signals in docs/features.md that it serves; empty where it is context.
+        source: paper, report or practice that it comes from.
+        words: what the number is, for the reasons of an alert: "share of requests that are single-turn".
     """
 
     name: str

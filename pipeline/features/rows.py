@@ -1,29 +1,35 @@
-"""Rows of features: what the models score."""
+"""Feature rows: what the account states of one partition emit, and all that scoring sees of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+TICK: Final = 0
+"""Kind of a row emitted because event time passed a boundary."""
+
+COUNT: Final = 1
+"""Kind of a row emitted because the account reached a number of events."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
-    """Rows in the order in which they were emitted.
+    """Rows in the order of their emission.
 
     Attributes:
-        offset: int64[n]: the record that triggered the row.
-        kind: uint8[n]: 0 at a boundary of event time, 1 at a count.
+        offset: int64[n], the record that triggered the row.
+        kind: uint8[n], `TICK` or `COUNT`.
         account_id: n texts.
-        key: uint64[n]: XXH3-64 of the account id.
-        scored_at: int64[n]: the account's clock, microseconds since the epoch.
-        first_seen: int64[n]: when the account's present life began, microseconds.
-        exchanges: int64[n]: events of the present life so far.
-        output_tokens: int64[n]: of the present life so far.
-        values: float32[n, F], in the order of FEATURES; NaN where the inputs are absent.
+        key: uint64[n], XXH3-64 of `account_id`.
+        scored_at: int64[n], the account's clock, microseconds of event time since the epoch, to the millisecond.
+        first_seen: int64[n], when the account's present life began, microseconds since the epoch.
+        exchanges: int64[n], events of the account's present life so far.
+        output_tokens: int64[n], tokens it was answered in its present life so far.
+        values: float32[n, len(FEATURES)]; NaN where a feature's inputs are absent.
     """
 
     offset: npt.NDArray[np.int64]
@@ -39,12 +45,25 @@ class FeatureRows:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def slice(self, start: int, stop: int) -> Self:
-        """The rows from `start` up to `stop`."""
-        return type(self)(*(getattr(self, name)[start:stop] for name in self.__slots__))
+    def slice(self, start: int, stop: int) -> FeatureRows:
+        """Rows `start` to `stop`, without a copy of their numbers."""
+        return FeatureRows(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
     @classmethod
-    def concat(cls, parts: Sequence[Self]) -> Self:
-        """All rows of `parts`, of which there is at least one."""
-        columns = [[getattr(part, name) for part in parts] for name in cls.__slots__]
-        return cls(*(sum(c, []) if isinstance(c[0], list) else np.concatenate(c) for c in columns))
+    def empty(cls, width: int) -> FeatureRows:
+        """No rows, of `width` features."""
+        no = np.zeros(0, np.int64)
+        key, values = np.zeros(0, np.uint64), np.zeros((0, width), np.float32)
+        return cls(no, np.zeros(0, np.uint8), [], key, no, no, no, no, values)
+
+    @classmethod
+    def concat(cls, parts: Sequence[FeatureRows]) -> FeatureRows:
+        """One of several, in their order; at least one must be given."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = []
+        for field in fields(cls):
+            pieces = [getattr(part, field.name) for part in parts]
+            joined = [name for piece in pieces for name in piece] if field.name == "account_id" else None
+            columns.append(np.concatenate(pieces) if joined is None else joined)
+        return cls(*columns)

@@ -18,14 +18,15 @@ _CONVERGED: Final = 1e-9
 
 
 def log_odds_of(probability: Floats) -> Floats:
-    """Log-odds of probabilities, which are kept from 0 and 1 so that one tree more or less cannot move them far."""
+    """Log-odds of probabilities, which are kept from 0 and 1 so that a single tree cannot move them far."""
     kept = np.clip(probability, _CERTAIN, 1.0 - _CERTAIN)
     return np.log(kept) - np.log(1.0 - kept)
 
 
 def probability_of(log_odds: Floats) -> Floats:
     """The logistic function."""
-    return 1.0 / (1.0 + np.exp(-np.clip(log_odds, -60.0, 60.0)))
+    probability: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -60.0, 60.0)))
+    return probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Combination:
 
     def log_odds(self, parts: Floats) -> Floats:
         """Log-odds of harvesting, float64[n], of parts float64[n, P] in the order of PARTS; an unknown part counts 0."""
-        return (np.where(np.isnan(parts), 0.0, parts) * np.array(self.weights)).sum(axis=1) + self.intercept
+        weighted: Floats = np.where(np.isnan(parts), 0.0, parts) * np.array(self.weights)
+        return weighted.sum(axis=1) + self.intercept
 
     def risk(self, parts: Floats) -> Floats:
         """Probability of harvesting at the stated prior, float64[n]."""
@@ -70,7 +72,8 @@ def fit_combination(
     """
     known = np.where(np.isnan(parts), 0.0, parts)
     # As if the sample had half harvesters, which is where the slopes are learned best; the prior moves the intercept.
-    scale = np.where(harvesting, 0.5 / weights[harvesting].sum(), 0.5 / weights[~harvesting].sum()) * weights * len(weights)
+    halves = np.where(harvesting, 0.5 / weights[harvesting].sum(), 0.5 / weights[~harvesting].sum())
+    scale = halves * weights * len(weights)
     spread = np.maximum(known.std(axis=0), 1e-9)
     used = np.ones(known.shape[1], dtype=np.bool_)
     fitted = np.zeros(known.shape[1])

@@ -24,20 +24,25 @@ from pipeline.scoring.mondrian_forest import LabelledValues, MondrianForest
 from pipeline.scoring.scaling import Floats, Values
 from pipeline.scoring.scores import EXCHANGES_MIN, Scores
 from pipeline.scoring.teachers import DailyTeachers
-from pipeline.scoring.zscores import Population, zscore_of
+from pipeline.scoring.zscores import Population, zscore_contributions
 
 BLOCK: Final = 256
 
 EXPLAINED_FROM: Final = 0.01
 """Risk from which the forest's part is explained too; below it the linear parts do, which cost nothing more."""
 
+_APART: Final = 1e-6
+
 
 class Ensemble:
-    """The models of one partition.
+    """The models of one partition; `snapshots.py` knows all of its attributes.
 
     Attributes:
-        block_rows: rows of the unfinished block that were learned (in order) or wait for it.
         blocks: whole blocks learned since the partition's start.
+        block_rows: rows of the unfinished block.
+        pending: values of those among them that will teach, float32[n, F] each.
+        pending_risks: known risks of the unfinished block, float32[n] each.
+        drifts: changes noticed and not yet taken.
     """
 
     def __init__(self, models: Models) -> None:
@@ -46,7 +51,7 @@ class Ensemble:
         self.population = Population(models.population)
         self.half_space_trees = HalfSpaceTrees(width, models.masses)
         self.mondrian_forest = MondrianForest(models.forest)
-        self.logistic_regression = LogisticRegression(models.forest.scaling, models.linear)
+        self.logistic_regression = LogisticRegression(models.linear)
         self.teachers = DailyTeachers()
         self.risk_drift = DriftDetector("risk")
         self.verdict_drift = DriftDetector("verdicts")
@@ -54,7 +59,7 @@ class Ensemble:
         self.block_rows = 0
         self.pending: list[Values] = [np.empty((0, width), dtype=np.float32)]
         self.pending_risks: list[npt.NDArray[np.float32]] = [np.empty(0, dtype=np.float32)]
-        self._drifts: list[Drift] = []
+        self.drifts: list[Drift] = []
 
     def pieces(self, rows: int) -> list[tuple[int, int]]:
         """Where to cut the next `rows` rows, so that each piece ends at the latest where the block does."""
@@ -77,7 +82,8 @@ class Ensemble:
 
     def _score_known(self, values: Values, at: npt.NDArray[np.int64], scores: Scores) -> None:
         combination = self.models.combination
-        parts, linear = self.parts(values)
+        ranks = self.models.forest.scaling.ranks(values)
+        parts, linear = self._parts(values, ranks)
         log_odds = combination.log_odds(parts)
         risk = probability_of(log_odds)
         scores.risk[at] = risk
@@ -85,38 +91,37 @@ class Ensemble:
             scores.parts[part][at] = parts[:, column] if column < 2 else probability_of(parts[:, column])  # noqa: PLR2004
         risky = np.flatnonzero(risk >= EXPLAINED_FROM)
         if len(risky):
-            linear[risky] += combination.weights[2] * self._forest_log_odds(values[risky], parts[risky, 2])
+            linear[risky] += combination.weights[2] * self._forest_log_odds(ranks[risky], parts[risky, 2])
         scores.top[at], scores.contribution[at] = top_contributions(linear)
 
-    def parts(self, values: Values) -> tuple[Floats, Floats]:
+    def _parts(self, values: Values, ranks: Floats) -> tuple[Floats, Floats]:
         """The parts' scores float64[n, P] as they are combined, and what the linear ones add, float64[n, F]."""
-        zscores = self.population.zscores(values)
-        linear = self.logistic_regression.contributions(values)
+        towards = zscore_contributions(self.population.zscores(values), self.models.directions)
+        linear = self.logistic_regression.contributions(ranks)
         parts = np.column_stack(
             (
-                zscore_of(zscores, self.models.directions),
+                towards.sum(axis=1),
                 self.half_space_trees.score(self.population.ranks(values)),
-                log_odds_of(self.mondrian_forest.predict_proba(values)),
+                log_odds_of(self.mondrian_forest.predict_proba(ranks)),
                 linear.sum(axis=1) + self.logistic_regression.learned.intercept,
             )
         )
         weights = self.models.combination.weights
-        towards = np.where(np.isnan(zscores), 0.0, zscores) * self.models.directions
-        counted = max(float(np.abs(self.models.directions).sum()), 1.0)
-        return parts, linear * weights[3] + towards * (weights[0] / counted)
+        return parts, linear * weights[3] + towards * weights[0]
 
-    def _forest_log_odds(self, values: Values, log_odds: Floats) -> Floats:
+    def _forest_log_odds(self, ranks: Floats, log_odds: Floats) -> Floats:
         """What each feature moved the forest's log-odds by, float64[n, F].
 
         The forest's contributions are differences of probabilities; all of a row's are scaled by the one factor that
         makes them add up to its difference in log-odds.
         """
-        moved = self.mondrian_forest.contributions(values)
+        moved = self.mondrian_forest.contributions(ranks)
         base = self.mondrian_forest.trees.base
         by_probability = probability_of(log_odds) - base
         by_log_odds = log_odds - float(log_odds_of(np.array(base)))
         flat = 1.0 / (base * (1.0 - base))
-        factor = np.divide(by_log_odds, by_probability, out=np.full(len(values), flat), where=np.abs(by_probability) > 1e-6)
+        apart = np.abs(by_probability) > _APART
+        factor: Floats = np.divide(by_log_odds, by_probability, out=np.full(len(ranks), flat), where=apart)
         return moved * factor[:, np.newaxis]
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
@@ -150,16 +155,16 @@ class Ensemble:
     def learn_verdicts(self, rows: LabelledValues) -> None:
         """Learn what analysts decided: feature values as they were stored, in the order of the verdicts."""
         self.mondrian_forest.learn(rows)
-        self.logistic_regression.learn(rows)
+        self.logistic_regression.learn(self.models.forest.scaling.ranks(rows.values), rows.harvesting)
         for harvesting in rows.harvesting.tolist():
             self._notice(self.verdict_drift, float(harvesting))
 
     def _notice(self, detector: DriftDetector, value: float) -> None:
         noticed = detector.update(value, self.blocks * BLOCK)
         if noticed is not None:
-            self._drifts.append(noticed)
+            self.drifts.append(noticed)
 
     def take_drifts(self) -> tuple[Drift, ...]:
         """Changes noticed since the last call, oldest first."""
-        drifts, self._drifts = tuple(self._drifts), []
+        drifts, self.drifts = tuple(self.drifts), []
         return drifts

@@ -46,7 +46,7 @@ class HalfSpaceTrees:
     """`river.anomaly.HalfSpaceTrees` over F features that are ranks in [0, 1], scored many rows at once."""
 
     def __init__(self, features: int, masses: TreeMasses | None = None) -> None:
-        self._river = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
+        self._river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
         self._river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
         self._nodes = [_level_by_level(tree) for tree in self._river.trees]
         branches = [nodes[: (1 << HEIGHT) - 1] for nodes in self._nodes]
@@ -85,7 +85,8 @@ class HalfSpaceTrees:
             mass = self._scored_with[trees, node]
             total += np.where(goes_on, mass * float(1 << level), 0.0)
             goes_on &= mass >= self._river.size_limit
-        return 1.0 - total.sum(axis=1) / self._river._max_score  # noqa: SLF001
+        score: Floats = 1.0 - total.sum(axis=1) / self._river._max_score  # noqa: SLF001
+        return score
 
     @property
     def masses(self) -> TreeMasses:

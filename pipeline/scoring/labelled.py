@@ -71,7 +71,8 @@ class LabelledRows:
 def split_of(accounts: Texts, splits: int) -> npt.NDArray[np.int64]:
     """The split of each account by a hash of its id, int64[n] in [0, splits)."""
     distinct, where = np.unique(accounts, return_inverse=True)
-    drawn = [int.from_bytes(hashlib.sha256(account.encode()).digest()[:8], "big") % splits for account in distinct.tolist()]
+    digests = [hashlib.sha256(account.encode()).digest() for account in distinct.tolist()]
+    drawn = [int.from_bytes(digest[:8], "big") % splits for digest in digests]
     return np.array(drawn, dtype=np.int64)[where]
 
 

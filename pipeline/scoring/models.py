@@ -184,7 +184,7 @@ def _checked_manifest(folder: Path, features_hash: str) -> dict[str, Any]:
         raise ConfigError(f"the models in {folder} were trained on other definitions of the features: train them anew")
     river, here = manifest.get("libraries", {}).get("river", "none"), _libraries()["river"]
     if river.split(".")[:2] != here.split(".")[:2]:
-        raise ConfigError(f"the models in {folder} were trained with River {river}, and this is {here}: train them anew")
+        raise ConfigError(f"the models in {folder} are of River {river}, and this is River {here}: train them anew")
     if set(manifest.get("files", {})) != {*(f"{name}.parquet" for name in _PARQUET), "calibration.json"}:
         raise ConfigError(f"{path} does not list the files of the models: train them anew")
     return manifest

@@ -95,10 +95,6 @@ class ForestStart:
         start = cls(settings, scaling, stretch, rows, trees=_NO_TREES)
         return cls(settings, scaling, stretch, rows, MondrianTrees.of(start.river_forest()))
 
-    def places(self, values: Values) -> Floats:
-        """Where rows lie in the space that the trees cut: stretched ranks, float64[n, F]."""
-        return self.scaling.ranks(values) * self.stretch
-
     def river_forest(self) -> Any:
         """A new River forest that has learned the starting rows; takes milliseconds a row."""
         settings = asdict(self.settings)
@@ -109,7 +105,8 @@ class ForestStart:
 
     def teach(self, grown: Any, rows: LabelledValues, repeats: int) -> None:
         """Let a River forest learn rows, each of them `repeats` times."""
-        for place, harvesting in zip(self.places(rows.values).tolist(), rows.harvesting.tolist(), strict=True):
+        places = self.scaling.ranks(rows.values) * self.stretch
+        for place, harvesting in zip(places.tolist(), rows.harvesting.tolist(), strict=True):
             row = dict(enumerate(place))
             for _ in range(repeats):
                 grown.learn_one(row, harvesting)
@@ -132,13 +129,17 @@ class MondrianForest:
         self.trees = trees or start.trees
         self._grown: Any = None
 
-    def predict_proba(self, values: Values) -> Floats:
-        """Probability of harvesting among the starting rows' mix of classes, float64[n], of float32[n, F]."""
-        return self.trees.predict_proba(self.start.places(values))
+    def predict_proba(self, ranks: Floats) -> Floats:
+        """Probability of harvesting among the starting rows' mix of classes, float64[n].
 
-    def contributions(self, values: Values) -> Floats:
+        Args:
+            ranks: float64[n, F], by the start's scaling.
+        """
+        return self.trees.predict_proba(ranks * self.start.stretch)
+
+    def contributions(self, ranks: Floats) -> Floats:
         """How much each feature moved each row's probability, float64[n, F]."""
-        return self.trees.contributions(self.start.places(values))
+        return self.trees.contributions(ranks * self.start.stretch)
 
     def learn(self, rows: LabelledValues) -> None:
         """Learn verdict rows; the first time, and when the oldest must go, the whole forest is grown anew."""
@@ -156,6 +157,5 @@ class MondrianForest:
         self.trees = MondrianTrees.of(self._grown)
 
 
-_NO_TREES: Final = MondrianTrees(
-    *(np.empty(0, dtype=t) for t in (np.int32, np.int32, np.float64, np.int32, np.float64)), depth=0
-)
+_NO_INTS, _NO_FLOATS = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float64)
+_NO_TREES: Final = MondrianTrees(_NO_INTS, _NO_INTS, _NO_FLOATS, _NO_INTS, _NO_FLOATS)

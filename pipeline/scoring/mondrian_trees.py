@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
+
+_LEVELS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +34,6 @@ class MondrianTrees:
         left: int32[N]: the left child; a leaf is its own, so that descending further does nothing.
         probability: float64[N]: of the positive class.  For a leaf what the tree predicts there; for a branch the mean
             of the leaves below it, weighted by the rows that they learned.
-        depth: levels of the deepest tree below its root.
     """
 
     roots: Ints
@@ -40,28 +41,34 @@ class MondrianTrees:
     threshold: Floats
     left: Ints
     probability: Floats
-    depth: int
 
     @classmethod
     def of(cls, forest: Any) -> Self:
         """The arrays of a River `AMFClassifier` that has learned rows labelled True and False."""
         trees = [_nodes_of(tree, forest) for tree in forest]
         starts = np.cumsum([0, *(len(tree["feature"]) for tree in trees)])
-        joined = {name: np.concatenate([tree[name] for tree in trees]) for name in ("feature", "threshold", "probability")}
+        names = ("feature", "threshold", "probability")
+        joined = {name: np.concatenate([tree[name] for tree in trees]) for name in names}
         left = np.concatenate([tree["left"] + start for tree, start in zip(trees, starts[:-1], strict=True)])
-        depth = max(int(tree["depth"].max()) for tree in trees)
-        return cls(starts[:-1].astype(np.int32), left=left.astype(np.int32), depth=depth, **joined)
+        return cls(starts[:-1].astype(np.int32), left=left.astype(np.int32), **joined)
 
     def leaves(self, values: Floats) -> Ints:
         """The leaf of each row in each tree, int32[n, T]; `values` float64[n, F] without NaN."""
-        node = np.repeat(self.roots[np.newaxis, :], len(values), axis=0)
-        rows = np.arange(len(values))[:, np.newaxis]
-        for _ in range(self.depth):
-            node = self._below(node, rows, values)
-        return node
+        flat, leaf = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
+        # Most paths are short and a few are very long: every few levels those that have arrived are put aside.
+        going = np.arange(len(leaf))
+        row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
+        node = leaf
+        while len(going):
+            for _ in range(_LEVELS_AT_ONCE):
+                node = self._below(node, row, flat)
+            leaf[going] = node
+            far = np.flatnonzero(self.left[node] != node)
+            going, row, node = going[far], row[far], node[far]
+        return leaf.reshape(len(values), len(self.roots))
 
-    def _below(self, node: Ints, rows: npt.NDArray[np.int64], values: Floats) -> Ints:
-        return self.left[node] + (values[rows, self.feature[node]] > self.threshold[node])
+    def _below(self, node: Ints, row: npt.NDArray[np.int64], flat: Floats) -> Ints:
+        return self.left[node] + (flat[row + self.feature[node]] > self.threshold[node])
 
     def predict_proba(self, values: Floats) -> Floats:
         """Probability of the positive class, float64[n]: what River's `predict_proba_one` gives for each row."""
@@ -78,28 +85,29 @@ class MondrianTrees:
         Each step down a path moves the node's probability, and the feature that was split on is credited with it; so a
         row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
         """
-        out = np.zeros(values.shape)
-        node = np.repeat(self.roots[np.newaxis, :], len(values), axis=0)
-        rows = np.arange(len(values))[:, np.newaxis]
-        for _ in range(self.depth):
-            below = self._below(node, rows, values)
-            moved = self.probability[below] - self.probability[node]
-            np.add.at(out, (np.broadcast_to(rows, node.shape), self.feature[node]), moved)
-            node = below
-        return out / len(self.roots)
+        flat, node = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
+        row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
+        moved = np.zeros(values.size)
+        while len(node):
+            below = self._below(node, row, flat)
+            step = self.probability[below] - self.probability[node]
+            moved += np.bincount(row + self.feature[node], step, minlength=values.size)
+            far = np.flatnonzero(self.left[below] != below)
+            row, node = row[far], below[far]
+        return moved.reshape(values.shape) / len(self.roots)
 
     def to_table(self) -> pa.Table:
         """One row a node: tree int32, feature int32, threshold, left int32, probability."""
         tree = np.repeat(np.arange(len(self.roots)), np.diff([*self.roots, len(self.feature)])).astype(np.int32)
         columns = {name: getattr(self, name) for name in ("feature", "threshold", "left", "probability")}
-        return pa.table({"tree": tree, **columns}).replace_schema_metadata({"depth": str(self.depth)})
+        return pa.table({"tree": tree, **columns})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Self:
         """The arrays that `to_table` wrote."""
         columns = {name: table[name].to_numpy() for name in ("feature", "threshold", "left", "probability")}
         _, roots = np.unique(table["tree"].to_numpy(), return_index=True)
-        return cls(roots.astype(np.int32), depth=int(table.schema.metadata[b"depth"]), **columns)
+        return cls(roots.astype(np.int32), **columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +127,12 @@ def _nodes_of(tree: Any, forest: Any) -> dict[str, npt.NDArray[Any]]:
         if not node.is_leaf:
             nodes.extend(node.children)
             parent.extend((index, index))
+    own = _own_probabilities(nodes, tree, forest)
     return {
         "feature": np.array([0 if node.is_leaf else node.feature for node in nodes], dtype=np.int32),
         "threshold": np.array([math.inf if node.is_leaf else node.threshold for node in nodes]),
         "left": np.array(left, dtype=np.int64),
-        "probability": _mixed(_Family(nodes, parent, left), _own_probabilities(nodes, tree, forest), forest.use_aggregation),
-        "depth": _depths(parent),
+        "probability": _mixed(_Family(nodes, parent, left), own, forest.use_aggregation),
     }
 
 
@@ -156,10 +164,3 @@ def _mixed(family: _Family, own: list[float], use_aggregation: bool) -> Floats:
             rows_a, rows_b = max(nodes[a].n_samples, 1), max(nodes[b].n_samples, 1)
             probability[index] = (probability[a] * rows_a + probability[b] * rows_b) / (rows_a + rows_b)
     return probability
-
-
-def _depths(parent: list[int]) -> npt.NDArray[np.int64]:
-    depth = np.zeros(len(parent), dtype=np.int64)
-    for index, above in enumerate(parent):
-        depth[index] = 0 if above < 0 else depth[above] + 1
-    return depth

@@ -40,7 +40,7 @@ class DailyTeachers:
         admitted = np.zeros(len(key), dtype=np.bool_)
         for row in range(len(key)):
             taught = self.days[slot[row]]
-            # A slot that is ahead was taken by a clock that runs ahead: it must not keep others from teaching for years.
+            # A slot that is ahead was taken by a clock that runs ahead: it must not keep others out for years.
             if taught < day[row] or taught > day[row] + 1:
                 self.days[slot[row]] = day[row]
                 admitted[row] = True

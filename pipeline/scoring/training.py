@@ -16,11 +16,11 @@ from pipeline.scoring.combination import PARTS, Combination, fit_combination, lo
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
-from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues
 from pipeline.scoring.models import Models
+from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
 from pipeline.scoring.scaling import Floats, Scaling, Values
 from pipeline.scoring.scores import EXCHANGES_MIN
-from pipeline.scoring.zscores import Population, zscore_of
+from pipeline.scoring.zscores import Population, zscore_contributions
 
 POPULATION_ROWS: Final = 1024
 
@@ -66,12 +66,13 @@ class Parts:
         population = Population(self.population)
         trees = HalfSpaceTrees(self.population.shape[1])
         trees.learn(population.ranks(self.population))
+        ranks = self.forest.scaling.ranks(values)
         return np.column_stack(
             (
-                zscore_of(population.zscores(values), self.directions),
+                zscore_contributions(population.zscores(values), self.directions).sum(axis=1),
                 trees.score(population.ranks(values)),
-                log_odds_of(self.forest.trees.predict_proba(self.forest.places(values))),
-                LogisticRegression(self.forest.scaling, self.linear).log_odds(values),
+                log_odds_of(MondrianForest(self.forest).predict_proba(ranks)),
+                LogisticRegression(self.linear).log_odds(ranks),
             )
         )
 
@@ -89,7 +90,14 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
     parts = fit_parts(warm, settings)
     combination = fit_out_of_family(warm, settings)
     return Models(
-        names, features_hash, parts.forest, parts.linear, parts.directions, parts.population, combination, _sources(warm)
+        names,
+        features_hash,
+        parts.forest,
+        parts.linear,
+        parts.directions,
+        parts.population,
+        combination,
+        _sources(warm),
     )
 
 
@@ -102,9 +110,9 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
     difference = class_difference(ranks, chosen.harvesting, weights)
     stretch = 1.0 + (settings.stretch - 1.0) * np.abs(difference) / max(float(np.abs(difference).max()), 1e-9)
     labelled = LabelledValues(chosen.values, chosen.harvesting)
-    linear = LogisticRegression(scaling, LinearWeights.none(ranks.shape[1]))
+    linear = LogisticRegression(LinearWeights.none(ranks.shape[1]))
     for _ in range(settings.passes):
-        linear.learn(labelled, weights)
+        linear.learn(ranks, chosen.harvesting, weights)
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
     return Parts(forest, linear.learned, np.sign(difference), population_rows(rows, settings.seed))
 

@@ -1,8 +1,8 @@
 """The running population, and how far from it an account is: the baseline, and the words of explanations.
 
 The population is the last rows that taught it, a fixed number.  It begins with rows that ship with the models and is
-replaced one by one by the partition's own; its quantiles are taken anew when the half-space trees have learned a window,
-so that all of a window is learned under the same ranks.
+replaced one by one by the partition's own; its quantiles are taken anew when the half-space trees have learned a
+window, so that all of a window is learned under the same ranks.
 """
 
 from __future__ import annotations
@@ -57,16 +57,17 @@ class Population:
         return np.clip(scaled, -Z_MAX, Z_MAX)
 
 
-def zscore_of(zscores: Floats, directions: Floats) -> Floats:
-    """One number a row, float64[n]: the mean z-score in the direction of harvesting.
+def zscore_contributions(zscores: Floats, directions: Floats) -> Floats:
+    """What each feature adds to the mean z-score in the direction of harvesting, float64[n, F]; the sum is the mean.
 
     Args:
         zscores: float64[n, F] with NaN for unknown.
         directions: float64[F]: +1 if harvesters have more of the feature, -1 if less, 0 if it does not count.
 
     Returns:
-        The mean over features that count and are known of the z-scores times their directions; 0 if there are none.
+        The z-scores times their directions over the number of features that count and are known; 0 for the others.
     """
-    towards = zscores * directions
-    counts = ((directions != 0) & ~np.isnan(zscores)).sum(axis=1)
-    return np.where(np.isnan(towards), 0.0, towards).sum(axis=1) / np.maximum(counts, 1)
+    unknown = np.isnan(zscores)
+    counts = ((directions != 0) & ~unknown).sum(axis=1)
+    added: Floats = np.where(unknown, 0.0, zscores * directions) / np.maximum(counts, 1)[:, np.newaxis]
+    return added
