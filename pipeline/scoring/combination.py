@@ -44,9 +44,10 @@ class Combination:
     prior: float
 
     def log_odds(self, parts: Floats) -> Floats:
-        """Log-odds of harvesting, float64[n], of parts float64[n, P] in the order of PARTS; an unknown part counts 0."""
+        """Log-odds of harvesting, float64[n], of parts float64[n, P] in the order of PARTS; unknown ones count 0."""
         weighted: Floats = np.where(np.isnan(parts), 0.0, parts) * np.array(self.weights)
-        return weighted.sum(axis=1) + self.intercept
+        log_odds: Floats = weighted.sum(axis=1) + self.intercept
+        return log_odds
 
     def risk(self, parts: Floats) -> Floats:
         """Probability of harvesting at the stated prior, float64[n]."""

@@ -46,8 +46,9 @@ class HalfSpaceTrees:
     """`river.anomaly.HalfSpaceTrees` over F features that are ranks in [0, 1], scored many rows at once."""
 
     def __init__(self, features: int, masses: TreeMasses | None = None) -> None:
-        self._river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
-        self._river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
+        river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
+        self._river = river
+        river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
         self._nodes = [_level_by_level(tree) for tree in self._river.trees]
         branches = [nodes[: (1 << HEIGHT) - 1] for nodes in self._nodes]
         self._feature = np.array([[node.feature for node in nodes] for nodes in branches], dtype=np.int32)

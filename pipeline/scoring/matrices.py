@@ -33,7 +33,8 @@ def matrix_of(table: pa.Table, name: str, dtype: Any, shape: tuple[int, ...]) ->
     rows = len(flat) // size if size else len(column)
     if rows * size != len(flat) or shape[0] not in {-1, rows}:
         raise SchemaError(f"a snapshot of the models holds {len(flat)} numbers as {name}: not of the shape {shape}")
-    return flat.reshape((rows, *shape[1:]))
+    matrix: npt.NDArray[Any] = flat.reshape((rows, *shape[1:]))
+    return matrix
 
 
 def _column_of(matrix: npt.NDArray[Any]) -> pa.Array:

@@ -68,11 +68,13 @@ class MondrianTrees:
         return leaf.reshape(len(values), len(self.roots))
 
     def _below(self, node: Ints, row: npt.NDArray[np.int64], flat: Floats) -> Ints:
-        return self.left[node] + (flat[row + self.feature[node]] > self.threshold[node])
+        below: Ints = self.left[node] + (flat[row + self.feature[node]] > self.threshold[node])
+        return below
 
     def predict_proba(self, values: Floats) -> Floats:
         """Probability of the positive class, float64[n]: what River's `predict_proba_one` gives for each row."""
-        return self.probability[self.leaves(values)].sum(axis=1) / len(self.roots)
+        probability: Floats = self.probability[self.leaves(values)].sum(axis=1) / len(self.roots)
+        return probability
 
     @property
     def base(self) -> float:

@@ -44,7 +44,8 @@ class Scaling:
     @cached_property
     def median(self) -> Floats:
         """float64[F]; NaN where no value was known."""
-        return self.knots[KNOTS // 2].copy()
+        median: Floats = self.knots[KNOTS // 2]
+        return median
 
     @cached_property
     def spread(self) -> Floats:
@@ -62,7 +63,8 @@ class Scaling:
     @cached_property
     def missing(self) -> Floats:
         """float64[F]: the rank that stands for an unknown value: that of the median."""
-        return self._known_ranks(self.median[np.newaxis, :])[0]
+        missing: Floats = self._known_ranks(self.median[np.newaxis, :])[0]
+        return missing
 
     @cached_property
     def _steps(self) -> list[tuple[Floats, Floats]]:
