@@ -20,11 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jobs import options
+from pipeline.analysis import Analysis
+from pipeline.backtesting import replaying
 from pipeline.backtesting.comparison import compared
 from pipeline.backtesting.labels import matched
 from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.page import page
-from pipeline.backtesting.replaying import Analysis, Replayed, replay
+from pipeline.backtesting.replaying import Replayed, replay
 from pipeline.backtesting.report import Found, plots_of, report_of
 from pipeline.backtesting.tables import account_rows
 from pipeline.batch import Partition
@@ -34,6 +36,8 @@ from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_repor
 from pipeline.io.event_files import Events, find_files, read_files, read_lake
 from pipeline.io.labels_file import read_labels
 from pipeline.io.views.session import Session
+from pipeline.loading import load_watch
+from pipeline.windows import WINDOWS_SCHEMA
 
 LAKE = "lake"
 _HASH_BYTES = 1 << 20
@@ -48,7 +52,7 @@ class Engine:
         windows: schema of its scores.
     """
 
-    analysis_of: Callable[[Partition], Analysis]
+    analysis_of: Callable[[Partition], replaying.Analysis]
     windows: pa.Schema
 
 
@@ -115,7 +119,8 @@ def backtest(  # noqa: PLR0913  # the flags of a command
 
 def engine_of(settings: Settings, accounts: Path | None) -> Engine:
     """The analysis of the live job."""
-    raise NotImplementedError
+    watch = load_watch(settings, accounts)
+    return Engine(lambda partition: Analysis(partition, watch), WINDOWS_SCHEMA)
 
 
 def run(request: Request, engine: Engine) -> dict[str, Any]:

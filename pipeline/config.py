@@ -84,6 +84,12 @@ class Settings(ps.BaseSettings):
     session_timeout_s: float = pydantic.Field(45.0, ge=1, le=1800)
     """Kafka gives a silent worker's partitions to others after this long."""
 
+    rules: str = ""
+    """Files of alert rules, with commas between; empty: those that ship with Stillwatch."""
+
+    models: str = ""
+    """Folder of trained models; empty: those that ship with Stillwatch."""
+
     query_files: bool = True
     """Whether queries of `stillwatch sql` may read other files than the lake's, as `read_csv('mine.csv')` does."""
 
