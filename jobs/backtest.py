@@ -102,6 +102,8 @@ def backtest(  # noqa: PLR0913  # the flags of a command
     Exit codes: 0 done; 2 a file, flag or setting is wrong; 4 the disk or the catalog fails.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
+    if not _is_lake(events):
+        find_files(events)  # what is missing is said before models are loaded
     request = Request(
         events=events,
         out=out,
@@ -150,15 +152,19 @@ def run(request: Request, engine: Engine) -> dict[str, Any]:
     return report
 
 
+def _is_lake(events: str) -> bool:
+    return events == LAKE or Path(events).is_dir()
+
+
 def _partitions(events: str, given: int | None) -> int:
-    if given is not None and (events == LAKE or Path(events).is_dir()):
+    if given is not None and _is_lake(events):
         raise ConfigError("--partitions is for files: the events of a lake stay in the partitions that they came by")
     return given or 1
 
 
 def _events(request: Request, stack: ExitStack) -> Events:
     settings = request.settings
-    if request.events == LAKE or Path(request.events).is_dir():
+    if _is_lake(request.events):
         if request.events != LAKE:
             settings = settings.model_copy(update={"lake": request.events})
         return read_lake(stack.enter_context(Session.open(settings)), settings.lake)

@@ -106,7 +106,9 @@ def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]
         axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.8, linestyle=":")
     for (name, x, y), color in zip(marks, itertools.cycle((ORANGE, GREEN, PURPLE)), strict=False):
         if x <= share_max:
-            axes.plot((x,), (y,), "o", color=color, markersize=5, label=f"{name}: {y:.1%} at {x:.2%}", clip_on=False)
+            axes.plot(
+                (x,), (y,), "o", color=color, markersize=5, label=f"{_short(name)}: {y:.1%} at {x:.2%}", clip_on=False
+            )
     axes.set(xlim=(0, share_max), ylim=(0, 1.005), xlabel="benign accounts flagged", ylabel="attack accounts flagged")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -141,7 +143,7 @@ def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> 
     shown = list(counts.items())[:_GROUPS_MAX]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, panels = _figure((_WIDE_IN, 0.4 + 1.35 * rows), rows, columns, sharex=True)
+    figure, panels = _figure((_WIDE_IN, 0.7 + 1.35 * rows), rows, columns, sharex=True)
     for axes, (name, bins) in zip(panels, shown, strict=False):
         edges = np.linspace(0, 1, len(bins) + 1)
         color = ORANGE if name.startswith("attack") else BLUE
@@ -170,7 +172,7 @@ def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
         name: of the plot.
     """
     groups = list(series[0][1])[:_GROUPS_MAX]
-    figure, (axes,) = _figure((_HALF_IN, 0.9 + 0.2 * len(groups) * len(series)))
+    figure, (axes,) = _figure((_HALF_IN, 1.3 + 0.2 * len(groups) * len(series)))
     height = 0.8 / len(series)
     for index, ((label, of_groups), color) in enumerate(zip(series, itertools.cycle(_CYCLE), strict=False)):
         at = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * height
@@ -250,7 +252,7 @@ def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
 def importance(features: Sequence[Json], count: int = 20) -> str:
     """The features that scores leaned on most: their mean absolute contribution."""
     shown = [figure for figure in features if figure["contribution"] > 0][:count]
-    figure, (axes,) = _figure((_WIDE_IN, 0.8 + 0.21 * len(shown)))
+    figure, (axes,) = _figure((_WIDE_IN, 1.1 + 0.21 * len(shown)))
     axes.barh(range(len(shown)), [found["contribution"] for found in shown], color=BLUE, height=0.7)
     axes.set_yticks(range(len(shown)), [_short(found["feature"]) for found in shown])
     axes.invert_yaxis()

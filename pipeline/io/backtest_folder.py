@@ -154,4 +154,4 @@ def read_report(folder: Path) -> tuple[dict[str, Any], pl.DataFrame, pl.DataFram
         report = orjson.loads((folder / REPORT).read_bytes())
         return dict(report), pl.read_parquet(folder / ACCOUNTS), pl.read_parquet(folder / ALERTS)
     except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"--compare {folder}: no results of a backtest: {error}") from error
+        raise ConfigError(f"--compare {folder}: no results of a backtest: {str(error).splitlines()[0]}") from error

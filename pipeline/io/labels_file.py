@@ -24,5 +24,5 @@ def read_labels(path: Path) -> pl.DataFrame:
     try:
         given = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"--labels {path}: cannot be read as CSV: {error}") from error
+        raise ConfigError(f"--labels {path}: cannot be read as CSV: {str(error).splitlines()[0]}") from error
     return checked(given, str(path))
