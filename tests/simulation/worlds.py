@@ -78,13 +78,13 @@ class Gated:
         if not callable(method):
             return method
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             self._gate.wait(name)
             fails = self._failing(name)
             if fails and name not in self._unclear:
                 raise RetryableError(f"{name}: injected, nothing was done")
             given = [self._stepwise(argument) if name in ("stage", "place") else argument for argument in arguments]
-            result = method(*given)
+            result = method(*given, **named)
             if fails:
                 raise RetryableError(f"{name}: injected, all was done")
             return result

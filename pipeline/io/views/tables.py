@@ -159,7 +159,9 @@ class View:
 
     def described(self) -> list[tuple[str, str, str]]:
         """Each column's name, SQL type and meaning."""
-        return [(field.name, sql_type(field.type), self._meaning(field.name)) for field in self.columns]
+        return [
+            (field.name, sql_type(field.type).replace('"', ""), self._meaning(field.name)) for field in self.columns
+        ]
 
     def _meaning(self, column: str) -> str:
         if self.name == "lake_offsets" and column == "next_offset":
@@ -245,9 +247,16 @@ def files_sql(table: str, paths: Sequence[str]) -> str:
         for field in schema
         for name in [literal(field.name)]
     )
-    names = ", ".join(quoted(field.name) for field in schema)
+    names = ", ".join(_whole(field) for field in schema)
     read = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false, schema = MAP {{{given}}})"
     return f"SELECT {names}, {hours_sql(table)} FROM {read}"  # noqa: S608  # names of our own, paths quoted
+
+
+def _whole(field: pa.Field) -> str:
+    """A column as files have it.  A struct is read whole: DuckDB 2.0 takes one field of it by its place in the type that
+    is given, and not by its name, so that a file with other fields would answer with another feature's numbers."""
+    name = quoted(field.name)
+    return f"list_extract([{name}], 1) AS {name}" if pa.types.is_struct(field.type) else name
 
 
 def hours_sql(table: str) -> str:
