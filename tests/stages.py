@@ -132,10 +132,11 @@ class AboveHalf:
             if at < self._silent.get(account, at):
                 continue
             self._silent[account] = at + HOUR_US
+            rule = f"above half in {self._partition}"  # the same account may come by several partitions in a test
             state: Any = "shadow" if zlib.crc32(account.encode()) % 4 == 0 else "live"
             alerts.append(
                 Alert(
-                    alert_id_of("above half", 1, "account", account, at), "above half", 1, state, "high", "account",
+                    alert_id_of(rule, 1, "account", account, at), rule, 1, state, "high", "account",
                     account, at, at, int(rows.first_seen[row]), *self._partition, int(rows.offset[row]),
                     int(rows.exchanges[row]), int(rows.output_tokens[row]), risk, ("far from the mean",),
                     {NAMES[0]: float(rows.values[row, 0]), NAMES[1]: None}, {"rules": "1"},

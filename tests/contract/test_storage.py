@@ -314,7 +314,7 @@ def test_a_snapshot_that_was_cut_is_refused(place: Place, storage: Storage) -> N
 
 
 def test_discarding_and_sweeping_take_the_staged_snapshot(place: Place, storage: Storage) -> None:
-    for forget in (lambda commit: storage.discard(commit), lambda commit: storage.sweep(P0, [commit.commit_id])):
+    for forget in (storage.discard, lambda commit: storage.sweep(P0, [commit.commit_id])):
         commit, _ = made_of(10)
         storage.stage_snapshot(commit, b"body")
         forget(commit)
