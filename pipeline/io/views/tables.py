@@ -260,8 +260,10 @@ def files_sql(table: str, paths: Sequence[str]) -> str:
 
 
 def _whole(field: pa.Field) -> str:
-    """A column as files have it.  A struct is read whole: DuckDB 2.0 takes one field of it by its place in the type that
-    is given, and not by its name, so that a file with other fields would answer with another feature's numbers.
+    """A column as files have it, a struct read whole.
+
+    DuckDB 2.0 takes one field of a struct by its place in the type that is given, and not by its name, so that a file
+    with other fields would answer with another feature's numbers.
     """
     name = quoted(field.name)
     return f"list_extract([{name}], 1) AS {name}" if pa.types.is_struct(field.type) else name

@@ -112,7 +112,7 @@ def test_when_enter_sends(text: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    (("SELECT acc", {"access", "account_id", "accepted"}), (".sch", {".schema"}), (".schema lake_o", {"lake_offsets"}), ("selec", {"SELECT"}), ("", set())),
+    (("SELECT acc", {"access", "account_id", "account_windows", "accepted"}), (".sch", {".schema"}), (".schema lake_o", {"lake_offsets"}), ("selec", {"SELECT"}), ("", set())),
 )  # fmt: skip
 def test_names_are_completed(text: str, expected: set[str]) -> None:
     assert {found.text for found in Names().get_completions(Document(text), CompleteEvent())} == expected
