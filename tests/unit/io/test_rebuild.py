@@ -215,8 +215,9 @@ def test_it_works_on_postgresql(maker: LakeMaker, rebuilt: Rebuilt, postgres_url
 def scored(tmp_path: Path) -> Iterator[LakeMaker]:
     """Two commits with windows and alerts."""
     with make_lake(tmp_path / "scored", catalog_url=sqlite_url(tmp_path / "scored.db"), watch=stand_ins()) as maker:
-        for start in (0, 150):
-            maker.append([world_event(P0, offset, random.Random(offset)) for offset in range(start, start + 150)])
+        for start in (0, 40):
+            payloads = [world_event(P0, offset, random.Random(offset)) for offset in range(start, start + 40)]
+            maker.append(payloads, kafka_ms=-1)
         yield maker
 
 
