@@ -38,10 +38,10 @@ from jobs.demo_view import Answer, Moment, View
 from jobs.simulate import write_labels
 from pipeline.config import CATALOG_FILE, ENV_PREFIX
 from pipeline.errors import ConfigError, RetryableError
-from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.embedded_broker import EmbeddedBroker, ServerProcess
 from pipeline.io.replay import TopicWriter, client_settings
+from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.simulation import Label, Simulation
 
 SECONDS_DEFAULT: Final = 48

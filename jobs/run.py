@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs import logs, options
+from pipeline.analysis import Watch
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog, url_without_password
@@ -30,6 +31,8 @@ from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
 from pipeline.ports import Source
 from pipeline.stream import Limits, Stream
+from pipeline.watch import load_watch
+from pipeline.watching import WatchLimits
 
 _SHOWN_EVERY_S = 0.5
 _LOGGED_EVERY_S = 30.0
@@ -172,7 +175,7 @@ def job(
             raise typer.Exit(0)
         stream = Stream(
             begun.source, begun.storage, begun.ledger, clock, _limits(settings, records_max),
-            worker=f"{socket.gethostname()}:{os.getpid()}", accepted_holes=accepted_holes, step=step,
+            worker=f"{socket.gethostname()}:{os.getpid()}", watch=begun.watch, accepted_holes=accepted_holes, step=step,
         )  # fmt: skip
         try:
             with _Display(stream, begun.source) as display:
@@ -188,11 +191,12 @@ def job(
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """What the job reads from and writes to, all of it reached."""
+    """What the job reads from and writes to, all of it reached, and what it watches with."""
 
     storage: Lake
     ledger: Catalog
     source: KafkaSource
+    watch: Watch | None
 
     def close(self) -> None:
         self.source.close()
@@ -201,8 +205,9 @@ class _Begun:
 
 def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Begun:
     """Reach the lake, the catalog and Kafka; each may take its time."""
+    watch = load_watch(settings) if settings.scoring == "on" else None
     storage = Lake.open(settings.lake, create=True)
-    begun = _Begun(storage, _open_catalog(settings, clock), KafkaSource(settings))
+    begun = _Begun(storage, _open_catalog(settings, clock), KafkaSource(settings), watch)
     try:
         begun.source.open()  # joins Kafka's group only with the first poll
         begun.ledger.join(settings.topic, settings.group, clock.now_us(), change=change_group)
@@ -212,6 +217,7 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
     log.info(
         "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
         catalog=url_without_password(settings.catalog_url), fetch="columnar" if begun.source.columnar else "stock",
+        scoring="off" if watch is None else "on",
     )  # fmt: skip
     return begun
 
@@ -262,6 +268,12 @@ def _limits(settings: Settings, records_max: int | None) -> Limits:
         retry_s=settings.retry_s,
         start_latest=settings.start == "latest",
         records_max=records_max,
+        watch=WatchLimits(
+            alert_age_s=settings.alert_age_s,
+            snapshot_events=settings.snapshot_events,
+            snapshot_age_s=settings.snapshot_age_s,
+            replay_events_max=settings.replay_events_max,
+        ),
     )
 
 
@@ -280,7 +292,10 @@ def _say_goodbye(stream: Stream, stop: Stop, *, written: bool) -> None:
 
 def _counts(stream: Stream) -> dict[str, int]:
     progress = stream.progress
-    return {"read": progress.records, "events": progress.events, "rejects": progress.rejects, "files": progress.files}
+    return {
+        "read": progress.records, "events": progress.events, "rejects": progress.rejects, "scores": progress.windows,
+        "alerts": progress.alerts, "files": progress.files,
+    }  # fmt: skip
 
 
 class _Display:

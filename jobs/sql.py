@@ -93,8 +93,9 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
 ) -> None:
     """Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.
 
-    Views: access, content, events (both side by side), rejects, and of the catalog lake_files, lake_commits,
-    lake_offsets, lake_holes.  Filter on event_time or on dt (and hour): only the files of that time are opened.
+    Views: access, content, events (both side by side), rejects, account_windows, alerts, and of the catalog
+    lake_files, lake_commits, lake_offsets, lake_holes.  Filter on event_time or on dt (and hour): only the files of
+    that time are opened.
 
     Exit codes: 0 done; 2 a wrong query or setting; 4 the catalog does not answer; 5 a file of the lake is missing or
     broken.

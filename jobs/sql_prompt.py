@@ -20,7 +20,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from jobs.harmless import harmless
 from pipeline.errors import StillwatchError
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import VIEWS
+from pipeline.io.views.tables import VIEWS, brief
 
 HELP: Final = """\
 A query ends with ; and may take several lines.  Ctrl-C stops it, Ctrl-D leaves.
@@ -83,7 +83,7 @@ def _command(text: str) -> str:
         return "\n".join(f"{view.name:<13} {view.about}" for view in VIEWS.values())
     view = VIEWS.get(argument.strip().lower())
     if name == ".schema" and view:
-        return "\n".join(f"{column:<22} {kind:<25} {meaning}" for column, kind, meaning in view.described())
+        return "\n".join(f"{column:<22} {brief(kind):<25} {meaning}" for column, kind, meaning in view.described())
     if name == ".schema":
         return f".schema VIEW: one of {', '.join(VIEWS)}"
     return HELP.rstrip() if name == ".help" else f"{harmless(name)} is unknown.\n{HELP.rstrip()}"

@@ -170,9 +170,9 @@ class Analysis:
         """
         analysis = cls(partition, watch)
         parts = unpack(blob, analysis._label(next_offset))
-        unknown = [name for name in parts if name.partition(".")[0] not in STAGES]
+        unknown = [name for name in parts if not name.startswith(tuple(f"{stage}." for stage in STAGES))]
         if unknown:
-            raise SchemaError(f"the snapshot holds parts that nobody knows: {', '.join(unknown)}")
+            raise SchemaError(f"the snapshot holds parts that nobody knows: {', '.join(map(repr, unknown))}")
         for name, stage in analysis._stages():
             of_stage = f"{name}."
             stage.restore({key.removeprefix(of_stage): part for key, part in parts.items() if key.startswith(of_stage)})

@@ -75,6 +75,30 @@ class Settings(ps.BaseSettings):
     buffer_bytes_max: int = pydantic.Field(512 << 20, ge=1 << 20)
     """All partitions' rows together; beyond it the largest partition is written first."""
 
+    scoring: Literal["on", "off"] = "on"
+    """Whether accounts are scored and alerts raised; `off`: records are landed only."""
+
+    models: str = ""
+    """Folder of the models that scoring starts from; empty: those that come with Stillwatch."""
+
+    rules: str = ""
+    """Rules of what is an alert, a TOML file or a folder of them; empty: those that come with Stillwatch."""
+
+    accounts: str = ""
+    """Accounts feed, a file of JSON lines as schemas/accounts.v1.json has them; empty: none."""
+
+    alert_age_s: float = pydantic.Field(1.0, ge=0, le=60)
+    """A partition's rows are written once an alert among them has waited this long, however few they are."""
+
+    snapshot_events: int = pydantic.Field(1_000_000, ge=1)
+    """All that is known of a partition's accounts is kept as a snapshot after this many events, …"""
+
+    snapshot_age_s: float = pydantic.Field(300.0, gt=0)
+    """… or once the last snapshot is this old and anything has come since; and when the job stops."""
+
+    replay_events_max: int = pydantic.Field(2_000_000, ge=0)
+    """Events that are replayed from the lake at most, on top of the last snapshot, when a partition is opened."""
+
     retry_s: float = pydantic.Field(300.0, ge=0)
     """How long brokers, lake or catalog may fail before the job stops; silent brokers have 10 s at least."""
 

@@ -8,15 +8,17 @@ import random
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.batch import Partition, Records
-from pipeline.commits import Commit, FileEntry
+from pipeline.commits import SNAPSHOTS, Commit, FileEntry, PlacedFile, SnapshotEntry
 from pipeline.errors import RetryableError, SchemaError
+from pipeline.events import CONTENT_COLUMNS, DECODED_SCHEMA, EVENT_SCHEMA
 from pipeline.land import Section
-from pipeline.ports import Assigned, Gone, LogState, OutOfRange, Polled
+from pipeline.ports import Assigned, Gone, Landed, LogState, OutOfRange, Polled
 
 NEVER_READ = 0
 """Where an assigned partition stands until `read_from`; it is paused, as `KafkaSource` has it."""
@@ -300,13 +302,13 @@ class FakeLake:
             commits[commit.commit_id] = {file.path: content for file, content in files.items()}
         return list(files)
 
-    def place(self, commit: Commit, files: Iterable[FileEntry]) -> None:
+    def place(self, commit: Commit, files: Iterable[PlacedFile]) -> None:
         staged = self.staged.get(commit.partition, {}).get(commit.commit_id, {})
         for file in files:
             self._check(file.table_name)
             if file.path in staged:
                 self.placed[file.path] = staged.pop(file.path)
-            if file.path not in self.placed:
+            if file.path not in self.placed and file.table_name != SNAPSHOTS:
                 raise SchemaError(f"{file.path}: a committed file is gone")
         self.discard(commit)
 
@@ -320,6 +322,59 @@ class FakeLake:
     def sweep(self, partition: Partition, commit_ids: Iterable[str]) -> int:
         there = self.staged.get(partition, {})
         return sum(there.pop(commit_id, None) is not None for commit_id in commit_ids)
+
+    def stage_snapshot(self, commit: Commit, body: bytes) -> SnapshotEntry:
+        self._check("_staging")
+        path = f"{SNAPSHOTS}/{commit.partition}/{commit.next_offset:020d}-{commit.commit_id}.snapshot"
+        self.staged.setdefault(commit.partition, {}).setdefault(commit.commit_id, {})[path] = body
+        return SnapshotEntry(
+            commit.partition, commit.next_offset, commit.commit_id, path, len(body), hashlib.sha256(body).hexdigest(), 1,
+            commit.committed_at_us,
+        )  # fmt: skip
+
+    def snapshot_paths(self, partition: Partition) -> list[str]:
+        return sorted(path for path in self.placed if path.startswith(f"{SNAPSHOTS}/{partition}/"))
+
+    def remove_snapshots(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.placed.pop(path, None)
+
+    def read_snapshot(self, snapshot: SnapshotEntry) -> bytes:
+        body = self.placed.get(snapshot.path)
+        if body is None:
+            raise SchemaError(f"{snapshot.path}: a snapshot that the catalog lists is gone")
+        if len(body) != snapshot.bytes:
+            raise SchemaError(f"{snapshot.path}: {len(body)} bytes, expected {snapshot.bytes}")
+        return body
+
+    def read_events(self, commit: Commit, files: Sequence[FileEntry]) -> Landed:
+        del commit
+        missing = [file.path for file in files if file.path not in self.placed]
+        texts: dict[int, dict[str, object]] = {}
+        for row in self._rows(files, "content"):
+            texts[row["offset"]] = {name: row[name] for name in CONTENT_COLUMNS}
+        none = dict.fromkeys(CONTENT_COLUMNS)
+        rows = [{**row, **texts.get(row["offset"], none)} for row in self._rows(files, "access")]
+        rows.sort(key=lambda row: row["offset"])
+        plain = pa.Table.from_pylist(rows, EVENT_SCHEMA)
+        return Landed(
+            pa.table(
+                [
+                    column.cast(field.type).combine_chunks()
+                    for column, field in zip(plain.columns, DECODED_SCHEMA, strict=True)
+                ],
+                schema=DECODED_SCHEMA,
+            ),
+            tuple(missing),
+        )
+
+    def _rows(self, files: Sequence[FileEntry], table: str) -> list[dict[str, Any]]:
+        tables = [
+            pa.ipc.open_stream(self.placed[file.path]).read_all()
+            for file in files
+            if file.table_name == table and file.path in self.placed
+        ]
+        return [row for found in tables for row in found.to_pylist()]
 
     def _check(self, name: str) -> None:
         if name in self.closed:

@@ -13,13 +13,14 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from pipeline.analysis import Analysis, Watch
 from pipeline.batch import Partition, Records
 from pipeline.commits import Commit, FileEntry
 from pipeline.config import CATALOG_FILE
 from pipeline.decode import Decoder
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.lake import Lake
-from pipeline.land import sections
+from pipeline.land import alert_sections, sections, window_sections
 
 Payload = Mapping[str, Any] | bytes
 """An event as its gateway would log it, or the bytes of a record as they are."""
@@ -33,13 +34,15 @@ class LakeMaker:
         catalog: SQLite in the lake's folder, where `--lake` alone finds it, unless another was given.
     """
 
-    def __init__(self, root: Path, catalog_url: str | None = None) -> None:
+    def __init__(self, root: Path, catalog_url: str | None = None, watch: Watch | None = None) -> None:
         self.root = root
         self.catalog_url = catalog_url or sqlite_url(root.absolute() / CATALOG_FILE)
         self.lake = Lake.open(str(root), create=True)
         self.catalog = Catalog.open(self.catalog_url, create=True)
         self._decoder = Decoder()
         self._next = self.catalog.offsets()
+        self._watch = watch
+        self._analyses: dict[Partition, Analysis] = {}
 
     def close(self) -> None:
         self.catalog.close()
@@ -87,8 +90,14 @@ class LakeMaker:
             committed_at_us=1_772_500_000_000_000,
             worker="tests",
         )
-        files = self.lake.stage(commit, list(sections([decoded])))
-        self.catalog.commit(commit, claim.epoch, files)
+        cut, alerts = list(sections([decoded])), ()
+        if self._watch is not None:
+            analysis = self._analyses.setdefault(where, Analysis(where, self._watch))
+            analysed = analysis.step(decoded.events)
+            alerts = analysed.alerts
+            cut += [*window_sections(analysed.windows), *alert_sections(alerts)]
+        files = self.lake.stage(commit, cut)
+        self.catalog.commit(commit, claim.epoch, files, alerts=alerts)
         self.lake.place(commit, files)
         if publish:
             self.catalog.publish(commit.commit_id)
@@ -98,7 +107,12 @@ class LakeMaker:
 
 @contextlib.contextmanager
 def make_lake(
-    root: Path, events: Sequence[Payload] = (), *, rows_per_commit: int | None = None, catalog_url: str | None = None
+    root: Path,
+    events: Sequence[Payload] = (),
+    *,
+    rows_per_commit: int | None = None,
+    catalog_url: str | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[LakeMaker]:
     """Make a lake of one partition.
 
@@ -107,8 +121,9 @@ def make_lake(
         events: in offset order.
         rows_per_commit: cut into commits of so many records; else one.
         catalog_url: of the catalog, if it is not to lie in the lake.
+        watch: score the events, too.
     """
-    with contextlib.closing(LakeMaker(root, catalog_url)) as maker:
+    with contextlib.closing(LakeMaker(root, catalog_url, watch)) as maker:
         step = rows_per_commit or max(1, len(events))
         for start in range(0, len(events), step):
             maker.append(events[start : start + step])

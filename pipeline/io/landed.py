@@ -44,7 +44,7 @@ def read_landed(root: Path, commit: Commit, files: Sequence[FileEntry]) -> Lande
     columns = {name: access[name].take(pa.array(order)) for name in ACCESS_SCHEMA.names}
     columns |= _texts(content, offsets[order])
     cast = [_cast(columns[field.name], field.type) for field in DECODED_SCHEMA]
-    return Landed(pa.table(cast, schema=DECODED_SCHEMA), missing)
+    return Landed(pa.table(cast, schema=DECODED_SCHEMA), tuple(missing))
 
 
 def _rows(

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from pipeline.alerts import Alert, alert_id_of
 from pipeline.batch import Partition
-from pipeline.commits import REPLACED, UNKNOWN_LOG, Claim, Commit, FileEntry, Hole, LogMark
+from pipeline.commits import REPLACED, UNKNOWN_LOG, Claim, Commit, FileEntry, Hole, LogMark, SnapshotEntry
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_engine
-from pipeline.io.catalog import Catalog, sqlite_url, url_without_password
+from pipeline.io.catalog import AlertFilter, Catalog, sqlite_url, url_without_password
 from pipeline.io.catalog_tables import SCHEMA_VERSION
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
@@ -282,6 +283,150 @@ def test_files_are_found_by_table_and_by_time(catalog: Catalog) -> None:
     assert reject in catalog.live_files(time_us=(99 * hour_us, None)), "rows without a time may be of any"
 
 
+# ---- alerts and snapshots
+
+
+def alert_of(number: int, **changed: Any) -> Alert:
+    account = f"account-{number}"
+    known = {"state": "live", "severity": "high", "rule": "harvest", **changed}
+    return Alert(
+        alert_id=alert_id_of(known["rule"], 1, "account", account, number),
+        rule_version=1,
+        entity_type="account",
+        entity_id=account,
+        window_start_us=number,
+        raised_at_us=1_000 * number,
+        first_seen_us=0,
+        topic="access",
+        partition=0,
+        offset=number,
+        exchanges=2**40,
+        output_tokens=0,
+        risk=0.1 + 0.2,
+        reasons=("one \0 \U0001f600", "two"),
+        features={"a": 0.5, "b": None},
+        versions={"models": "1"},
+        **known,
+    )
+
+
+def snapshot_of(commit: Commit) -> SnapshotEntry:
+    path = f"snapshots/access-0/{commit.commit_id}.snapshot"
+    return SnapshotEntry(commit.partition, commit.next_offset, commit.commit_id, path, 2**40, "0" * 64, 1, 7)
+
+
+def test_alerts_come_with_the_commit_and_live_ones_go_to_the_outbox(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commit = commit_of(P0, 0, 10)
+    alerts = [alert_of(1), alert_of(2, state="shadow"), alert_of(3)]
+    catalog.commit(commit, claim.epoch, [], alerts=alerts)
+    assert catalog.alerts() == alerts[::-1], "the latest first"
+    assert catalog.outbox() == {alerts[0].alert_id: "new", alerts[2].alert_id: "new"}
+    assert catalog.alert(alerts[1].alert_id) == alerts[1]
+    assert catalog.alert("0" * 32) is None
+
+
+def test_a_replay_adds_no_alert_and_sends_none_again(catalog: Catalog, url: str) -> None:
+    claim = catalog.start_at(P0, 0)
+    first, again, other = alert_of(1), alert_of(1, severity="low"), alert_of(2)
+    commit = commit_of(P0, 0, 10)
+    for _ in range(2):
+        catalog.commit(commit, claim.epoch, [], alerts=[first, first])
+    _execute(url, "UPDATE outbox SET state = 'sent'")
+    catalog.commit(commit_of(P0, 10, 20), claim.epoch, [], alerts=[again, other])
+    assert catalog.alerts() == [other, first]
+    assert catalog.outbox() == {first.alert_id: "sent", other.alert_id: "new"}
+
+
+def test_an_alert_that_was_a_shadow_is_not_sent_when_it_is_raised_again(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], alerts=[alert_of(1, state="shadow")])
+    catalog.commit(commit_of(P0, 10, 20), claim.epoch, [], alerts=[alert_of(1)])
+    assert catalog.outbox() == {}
+
+
+def test_a_fenced_commit_leaves_no_alert_and_no_snapshot(catalog: Catalog) -> None:
+    former = catalog.start_at(P0, 0)
+    catalog.take(P0)
+    commit = commit_of(P0, 0, 10)
+    with pytest.raises(FencedError):
+        catalog.commit(commit, former.epoch, [], alerts=[alert_of(1)], snapshot=snapshot_of(commit))
+    assert (catalog.alerts(), catalog.outbox(), catalog.snapshots(P0)) == ([], {}, [])
+
+
+def test_many_alerts_and_odd_names_are_kept(catalog: Catalog) -> None:
+    """PostgreSQL's texts hold no NUL: it must not stop the job that somebody sends one."""
+    claim = catalog.start_at(P0, 0)
+    alerts = [alert_of(number) for number in range(1200)]
+    alerts[7] = dataclasses.replace(alerts[7], entity_id="nul\0")
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], alerts=alerts)
+    assert len(catalog.alerts()) == len(catalog.outbox()) == 1200
+    assert catalog.alert(alerts[7].alert_id) == dataclasses.replace(alerts[7], entity_id="nul\u2400")
+
+
+def test_alerts_are_found_by_what_is_asked_for(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    alerts = [
+        alert_of(1),
+        alert_of(2, rule="other"),
+        alert_of(3, severity="low"),
+        alert_of(4, state="shadow"),
+        alert_of(5),
+    ]
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], alerts=alerts)
+
+    def found(**wanted: Any) -> list[int]:
+        return [alert.offset for alert in catalog.alerts(AlertFilter(**wanted))]
+
+    assert found() == [5, 4, 3, 2, 1]
+    assert found(rule="other") == [2]
+    assert found(severity="low") == [3]
+    assert found(state="shadow") == [4]
+    assert found(entity_id="account-5") == [5]
+    assert found(since_us=3_000) == [5, 4, 3]
+    assert found(limit=2) == [5, 4]
+    assert found(rule="harvest", severity="high", state="live", since_us=2_000) == [5]
+    assert found(rule="none") == []
+
+
+def test_a_snapshot_is_pending_with_its_commit_even_without_files(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commit, other = commit_of(P0, 0, 10), commit_of(P0, 10, 20)
+    catalog.commit(commit, claim.epoch, files_of(commit), snapshot=snapshot_of(commit))
+    catalog.commit(other, claim.epoch, [], snapshot=snapshot_of(other))
+    assert catalog.pending(P0) == {commit: [*files_of(commit), snapshot_of(commit)], other: [snapshot_of(other)]}
+    assert catalog.pending(P1) == {}
+    for done in (commit, other):
+        catalog.publish(done.commit_id)
+    assert catalog.pending() == {}
+    assert catalog.snapshots(P0) == list(catalog.manifest().snapshots) == [snapshot_of(other), snapshot_of(commit)]
+
+
+def test_of_a_partitions_snapshots_two_are_kept(catalog: Catalog) -> None:
+    claims = {partition: catalog.start_at(partition, 0) for partition in (P0, P1)}
+    made: dict[Partition, list[SnapshotEntry]] = {P0: [], P1: []}
+    for partition, steps in ((P0, 4), (P1, 1)):
+        for step in range(steps):
+            commit = commit_of(partition, step * 10, step * 10 + 10)
+            made[partition].insert(0, snapshot_of(commit))
+            catalog.commit(commit, claims[partition].epoch, [], snapshot=made[partition][0])
+    assert catalog.snapshots(P0) == made[P0][:2]
+    assert catalog.snapshots(P1) == made[P1]
+
+
+def test_commits_since_an_offset_and_their_files(catalog: Catalog) -> None:
+    claims = {partition: catalog.start_at(partition, 0) for partition in (P0, P1)}
+    commits = [commit_of(P0, first, first + 10) for first in range(0, 50, 10)]
+    for commit in commits:
+        catalog.commit(commit, claims[P0].epoch, files_of(commit, 2))
+    catalog.commit(commit_of(P1, 0, 5), claims[P1].epoch, [])
+    assert catalog.commits_since(P0, 0) == commits
+    assert catalog.commits_since(P0, 30) == commits[3:]
+    assert catalog.commits_since(P0, 31) == commits[3:]
+    assert catalog.commits_since(P0, 50) == []
+    assert catalog.files_of(commits[1]) == files_of(commits[1], 2)
+
+
 # ---- holes
 
 
@@ -522,6 +667,23 @@ def test_an_older_catalog_is_brought_up_to_date_by_a_worker_and_by_nobody_else(u
         commit = commit_of(P0, 10, 20)
         catalog.commit(commit, claim.epoch, files_of(commit), LogMark("topic", 1))
         assert catalog.commits() == [commit]
+
+
+def test_a_catalog_of_version_2_keeps_all_and_gets_the_new_tables(url: str, catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    commit = commit_of(P0, 0, 10)
+    catalog.commit(commit, claim.epoch, files_of(commit))
+    for statement in ("DROP TABLE outbox", "DROP TABLE alerts", "DROP TABLE snapshots"):
+        _execute(url, statement)
+    _execute(url, "UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+    with pytest.raises(SchemaError, match=f"has version 2, this Stillwatch knows version {SCHEMA_VERSION}: the next"):
+        Catalog.open(url, create=False)
+    with contextlib.closing(Catalog.open(url, create=True)) as migrated:
+        assert migrated.commits() == [commit]
+        other = commit_of(P0, 10, 20)
+        migrated.commit(other, claim.epoch, [], alerts=[alert_of(1)], snapshot=snapshot_of(other))
+        assert migrated.alerts() == [alert_of(1)]
+        assert migrated.snapshots(P0) == [snapshot_of(other)]
 
 
 def test_a_reader_does_not_make_a_catalog(url: str, tmp_path: Path) -> None:

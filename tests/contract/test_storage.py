@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import uuid
 from collections.abc import Callable
@@ -11,12 +13,12 @@ from typing import Protocol
 import orjson
 import pytest
 
-from pipeline.batch import Partition
-from pipeline.commits import Commit, FileEntry
+from pipeline.batch import Decoded, Partition
+from pipeline.commits import SNAPSHOTS, Commit, FileEntry
 from pipeline.decode import Decoder
 from pipeline.errors import RetryableError, SchemaError
-from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.io.lake import Lake
+from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.land import Section, sections
 from pipeline.ports import Storage
 from tests.fakes import FakeLake, records_of
@@ -40,6 +42,12 @@ class Place(Protocol):
     def close(self, name: str) -> None:
         """From now on nothing can be written below a table's name, or `_staging`."""
 
+    def damage(self, path: str) -> None:
+        """Cut the last byte off a placed file."""
+
+    def remove(self, path: str) -> None:
+        """Take a placed file away."""
+
     def open(self, name: str) -> None:
         """It can be again."""
 
@@ -52,7 +60,13 @@ class InMemory:
         return FakeLake(self._lake.staged, self._lake.placed, self._lake.closed)
 
     def visible(self) -> dict[str, bytes]:
-        return dict(self._lake.placed)
+        return {path: content for path, content in self._lake.placed.items() if not path.startswith(SNAPSHOTS)}
+
+    def damage(self, path: str) -> None:
+        self._lake.placed[path] = self._lake.placed[path][:-1]
+
+    def remove(self, path: str) -> None:
+        del self._lake.placed[path]
 
     def lose(self, commit: Commit, file: FileEntry) -> None:
         del self._lake.staged[commit.partition][commit.commit_id][file.path]
@@ -74,6 +88,12 @@ class OnDisk:
     def visible(self) -> dict[str, bytes]:
         found = [path for table in TABLE_SCHEMAS for path in self._root.glob(f"{table}/**/*.parquet")]
         return {path.relative_to(self._root).as_posix(): path.read_bytes() for path in found}
+
+    def damage(self, path: str) -> None:
+        os.truncate(self._root / path, (self._root / path).stat().st_size - 1)
+
+    def remove(self, path: str) -> None:
+        (self._root / path).unlink()
 
     def lose(self, commit: Commit, file: FileEntry) -> None:
         Lake(self._root).staged_path(commit, file.path).unlink()
@@ -106,13 +126,17 @@ def storage(place: Place) -> Storage:
     return place.storage()
 
 
-def made_of(count: int, partition: Partition = P0, commit_id: str = "") -> tuple[Commit, list[Section]]:
-    """A commit over two hours, with rows in every table from ten records on."""
+def decoded_of(count: int, partition: Partition = P0) -> Decoded:
     records: dict[int, tuple[bytes | None, int]] = {}
     for number in range(count):
         row = {"event_time": f"2026-03-01T{12 + number % 2}:00:00Z", "account_id": "a", "model": "m", "prompt": "hello"}
         records[number] = (b"{broken" if number % 10 == 9 else orjson.dumps(row), 1_772_373_600_000)
-    decoded = DECODER.decode(records_of(partition, records, count))
+    return DECODER.decode(records_of(partition, records, count))
+
+
+def made_of(count: int, partition: Partition = P0, commit_id: str = "") -> tuple[Commit, list[Section]]:
+    """A commit over two hours, with rows in every table from ten records on."""
+    decoded = decoded_of(count, partition)
     counts = len(decoded.events), len(decoded.rejects)
     commit = Commit(commit_id or uuid.uuid4().hex, partition, 0, count, *counts, 1_780_000_000_000_000, "w:1")
     return commit, list(sections([decoded]))
@@ -120,7 +144,7 @@ def made_of(count: int, partition: Partition = P0, commit_id: str = "") -> tuple
 
 def test_the_fake_and_the_lake_are_what_the_port_describes(place: Place) -> None:
     names = [name for name in vars(Storage) if not name.startswith("_")]
-    assert len(names) == 5
+    assert len(names) == 10
     assert all(callable(getattr(place.storage(), name)) for name in names)
 
 
@@ -245,6 +269,84 @@ def test_a_commit_without_rows_has_no_files(place: Place, storage: Storage) -> N
     storage.place(commit, [])
     assert place.visible() == {}
     assert list(storage.leftovers(P0)) == []
+
+
+def test_a_snapshot_is_staged_placed_and_read_like_other_files(place: Place, storage: Storage) -> None:
+    commit, cut = made_of(10)
+    files, entry = storage.stage(commit, cut), storage.stage_snapshot(commit, b"body")
+    assert storage.stage_snapshot(commit, b"body") == entry, "after a failure it is staged anew"
+    assert (entry.partition, entry.next_offset, entry.bytes) == (P0, 10, 4)
+    assert entry.sha256 == hashlib.sha256(b"body").hexdigest()
+    assert entry.path.startswith(f"{SNAPSHOTS}/")
+    assert storage.snapshot_paths(P0) == []
+    for owner in (storage, place.storage(), storage):
+        owner.place(commit, [*files, entry])
+        assert list(owner.snapshot_paths(P0)) == [entry.path]
+        assert owner.read_snapshot(entry) == b"body"
+    assert list(storage.snapshot_paths(P1)) == []
+    assert place.visible().keys() == {file.path for file in files}, "no glob over a table sees it"
+
+
+def test_what_is_placed_of_snapshots_is_removed_by_name(place: Place, storage: Storage) -> None:
+    entries = []
+    for number in range(3):
+        commit, _ = made_of(10 + number)
+        entries.append(storage.stage_snapshot(commit, b"%d" % number))
+        storage.place(commit, [entries[-1]])
+    storage.remove_snapshots([entries[0].path, "snapshots/access-0/none.snapshot"])
+    assert sorted(storage.snapshot_paths(P0)) == sorted(entry.path for entry in entries[1:])
+    commit, cut = made_of(10)
+    files, entry = storage.stage(commit, cut), storage.stage_snapshot(commit, b"gone")
+    storage.place(commit, [*files, entry])
+    storage.remove_snapshots([entry.path])
+    storage.place(commit, [*files, entry])  # by a zombie: the snapshot is needless by now, and that is no error
+    with pytest.raises(SchemaError, match="is gone"):
+        storage.read_snapshot(entry)
+
+
+def test_a_snapshot_that_was_cut_is_refused(place: Place, storage: Storage) -> None:
+    commit, _ = made_of(10)
+    entry = storage.stage_snapshot(commit, b"body")
+    storage.place(commit, [entry])
+    place.damage(entry.path)
+    with pytest.raises(SchemaError, match="3 bytes, expected 4"):
+        storage.read_snapshot(entry)
+
+
+def test_discarding_and_sweeping_take_the_staged_snapshot(place: Place, storage: Storage) -> None:
+    for forget in (storage.discard, lambda commit: storage.sweep(P0, [commit.commit_id])):
+        commit, _ = made_of(10)
+        storage.stage_snapshot(commit, b"body")
+        forget(commit)
+        assert list(storage.leftovers(P0)) == []
+        assert list(storage.snapshot_paths(P0)) == []
+
+
+def test_events_are_read_back_as_they_were_decoded(storage: Storage) -> None:
+    commit, cut = made_of(40)
+    files = storage.stage(commit, cut)
+    storage.place(commit, files)
+    landed = storage.read_events(commit, files)
+    assert landed.missing == ()
+    assert landed.events.equals(decoded_of(40).events)
+
+
+def test_events_whose_files_are_gone_are_named_and_the_others_read(place: Place, storage: Storage) -> None:
+    commit, cut = made_of(40)
+    files = storage.stage(commit, cut)
+    storage.place(commit, files)
+    expected = decoded_of(40).events
+    text = next(file for file in files if file.table_name == "content")
+    place.remove(text.path)
+    landed = storage.read_events(commit, files)
+    assert list(landed.missing) == [text.path]
+    assert landed.events["offset"].equals(expected["offset"])
+    assert landed.events["prompt"].null_count == text.rows
+    access = next(file for file in files if file.table_name == "access")
+    place.remove(access.path)
+    landed = storage.read_events(commit, files)
+    assert sorted(landed.missing) == sorted([text.path, access.path])
+    assert len(landed.events) == len(expected) - access.rows
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -42,7 +42,12 @@ class Site:
 
     def worker(self, **options: Any) -> tuple[Stream, FakeMember]:
         """A worker that is assigned everything; options of `Stream`, and of its limits."""
-        limits = {field.name: options.pop(field.name) for field in dataclasses.fields(Limits) if field.name in options}
+        limits = {
+            field.name: options.pop(field.name)
+            for field in dataclasses.fields(Limits)
+            if field.name in options and field.name != "watch"
+        }
+        limits["watch"] = options.pop("watch_limits", LIMITS.watch)
         member = self.kafka.join(self.clock, random.Random(0))
         self.kafka.assign(dict.fromkeys(self.kafka.logs, member))
         parts = {"source": member, "storage": self.lake, "ledger": self.catalog, "clock": self.clock, **options}

@@ -20,13 +20,22 @@ from pipeline.errors import RetryableError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.lake import Lake
 from pipeline.stream import Limits, Stream
+from pipeline.watching import WatchLimits
 from tests.fakes import FakeClock, FakeKafka
+from tests.findings import Found, found_in, uninterrupted
+from tests.stages import stand_ins
 
 STEP_BOUND_S = 60.0
-LIMITS = Limits(file_rows_max=12, file_bytes_max=1 << 20, file_age_s=2.0, buffer_bytes_max=1 << 16, retry_s=1e9)
+WATCH_LIMITS = WatchLimits(alert_age_s=0.5, snapshot_events=15, snapshot_age_s=20.0)
+LIMITS = Limits(
+    file_rows_max=12, file_bytes_max=1 << 20, file_age_s=2.0, buffer_bytes_max=1 << 16, retry_s=1e9, watch=WATCH_LIMITS
+)
 
 
-DELICATE = ("take", "pending", "sweep", "stage", "commit", "place", "next file", "publish", "read_from")
+DELICATE = (
+    "take", "pending", "sweep", "stage", "stage_snapshot", "commit", "place", "next file", "publish", "read_from",
+    "snapshots", "remove_snapshots", "read_snapshot", "read_events",
+)  # fmt: skip
 """Calls before which a frozen worker does most harm."""
 
 
@@ -78,13 +87,13 @@ class Gated:
         if not callable(method):
             return method
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             self._gate.wait(name)
             fails = self._failing(name)
             if fails and name not in self._unclear:
                 raise RetryableError(f"{name}: injected, nothing was done")
             given = [self._stepwise(argument) if name in ("stage", "place") else argument for argument in arguments]
-            result = method(*given)
+            result = method(*given, **named)
             if fails:
                 raise RetryableError(f"{name}: injected, all was done")
             return result
@@ -125,6 +134,7 @@ class SimulatedWorker:
             clock=world.clock,
             limits=LIMITS,
             worker=name,
+            watch=stand_ins(),
             step=self.gate.wait,
         )
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -303,6 +313,17 @@ class World:
                 }
             ),
         }
+
+    def found(self) -> Found:
+        """Windows and alerts, as lake and catalog have them."""
+        return found_in(self.lake, self.catalog)
+
+    def wanted_findings(self) -> Found:
+        """What a worker would have found that nothing ever happened to."""
+        records = {
+            partition: {at: (value, -1) for at, value in rows.items()} for partition, rows in self.expected.items()
+        }
+        return uninterrupted(records, stand_ins())
 
     def _read(self, files: dict[str, list[str]]) -> dict[Partition, list[tuple[int, bytes | None]]]:
         rows: dict[Partition, list[tuple[int, bytes | None]]] = {partition: [] for partition in self.kafka.logs}

@@ -40,6 +40,8 @@ JOIN_KEYS: Final = ("topic", "partition", "offset", "account_id", "event_time")
 """What a row of `access` and its row of `content` share.  The first three would do; the others let a filter on one side
 reach the other."""
 
+_TYPE_CHARS_MAX: Final = 90
+
 _HOUR_US: Final = 3_600_000_000
 
 FILES_SCHEMA: Final = pa.schema(
@@ -159,7 +161,9 @@ class View:
 
     def described(self) -> list[tuple[str, str, str]]:
         """Each column's name, SQL type and meaning."""
-        return [(field.name, sql_type(field.type), self._meaning(field.name)) for field in self.columns]
+        return [
+            (field.name, sql_type(field.type).replace('"', ""), self._meaning(field.name)) for field in self.columns
+        ]
 
     def _meaning(self, column: str) -> str:
         if self.name == "lake_offsets" and column == "next_offset":
@@ -214,6 +218,11 @@ def sql_type(kind: pa.DataType) -> str:
     return _SQL_TYPES[kind]
 
 
+def brief(kind: str) -> str:
+    """A type as people are told it: of a struct of many fields only that it is one."""
+    return kind if len(kind) <= _TYPE_CHARS_MAX else kind.partition("(")[0]
+
+
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
@@ -245,9 +254,19 @@ def files_sql(table: str, paths: Sequence[str]) -> str:
         for field in schema
         for name in [literal(field.name)]
     )
-    names = ", ".join(quoted(field.name) for field in schema)
+    names = ", ".join(_whole(field) for field in schema)
     read = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false, schema = MAP {{{given}}})"
     return f"SELECT {names}, {hours_sql(table)} FROM {read}"  # noqa: S608  # names of our own, paths quoted
+
+
+def _whole(field: pa.Field) -> str:
+    """A column as files have it, a struct read whole.
+
+    DuckDB 2.0 takes one field of a struct by its place in the type that is given, and not by its name, so that a file
+    with other fields would answer with another feature's numbers.
+    """
+    name = quoted(field.name)
+    return f"list_extract([{name}], 1) AS {name}" if pa.types.is_struct(field.type) else name
 
 
 def hours_sql(table: str) -> str:

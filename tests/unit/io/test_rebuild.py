@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.batch import Partition
-from pipeline.commits import REBUILT, Commit
+from pipeline.commits import REBUILT, Commit, SnapshotEntry
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
 from pipeline.io.rebuild import plan_of, rebuild
-from tests.lake_maker import LakeMaker
+from pipeline.snapshots import Label, pack
+from tests.lake_maker import LakeMaker, make_lake
+from tests.simulation.worlds import event as world_event
+from tests.stages import stand_ins
 
 Rebuilt = Callable[..., Catalog]
 
@@ -201,3 +206,53 @@ def test_a_rebuild_that_died_half_way_can_be_done_again(maker: LakeMaker, rebuil
 def test_it_works_on_postgresql(maker: LakeMaker, rebuilt: Rebuilt, postgres_url: str) -> None:
     catalog = rebuilt(postgres_url)
     assert catalog.manifest() == maker.catalog.manifest()
+
+
+# ---- what was found about accounts
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Iterator[LakeMaker]:
+    """Two commits with windows and alerts."""
+    with make_lake(tmp_path / "scored", catalog_url=sqlite_url(tmp_path / "scored.db"), watch=stand_ins()) as maker:
+        for start in (0, 40):
+            payloads = [world_event(P0, offset, random.Random(offset)) for offset in range(start, start + 40)]
+            maker.append(payloads, kafka_ms=-1)
+        yield maker
+
+
+def with_snapshots(maker: LakeMaker) -> list[SnapshotEntry]:
+    """Snapshots at the end of each commit and one beyond, which a commit that was lost had."""
+    placed = []
+    for commit in maker.catalog.commits():
+        for end in (commit.next_offset, commit.next_offset + 1000):
+            at = dataclasses.replace(commit, next_offset=end)
+            body = pack(Label(commit.partition, end, "f", "m"), {})
+            placed.append(maker.lake.stage_snapshot(at, body))
+            maker.lake.place(at, [placed[-1]])
+    return [entry for entry in placed if entry.next_offset < 1000]
+
+
+def test_alerts_come_back_from_the_files_and_are_not_sent_unasked(scored: LakeMaker, tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "again.db")
+    rebuild(scored.lake, url, plan_of(scored.lake), now_us=1)
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        assert catalog.alerts() == scored.catalog.alerts()
+        assert catalog.outbox().keys() == scored.catalog.outbox().keys()
+        assert set(catalog.outbox().values()) == {"unclear"}
+        assert catalog.live_files() == scored.catalog.live_files()
+        assert inspect(scored.lake, catalog).errors == []
+    assert len(scored.catalog.outbox()) > 1
+
+
+def test_snapshots_up_to_the_offset_are_listed_again(scored: LakeMaker, tmp_path: Path) -> None:
+    entries = with_snapshots(scored)
+    (scored.root / entries[0].path).with_name("torn.snapshot").write_bytes(b"STILL")
+    url = sqlite_url(tmp_path / "again.db")
+    rebuild(scored.lake, url, plan_of(scored.lake), now_us=1)
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        found = [dataclasses.replace(entry, created_at_us=0) for entry in catalog.snapshots(P0)]
+        assert found == [dataclasses.replace(entry, created_at_us=0) for entry in entries[::-1]]
+        left = inspect(scored.lake, catalog)
+        assert left.errors == []
+        assert [note.kind for note in left.notes] == ["snapshot"] * 3, "what is not listed is said, and harms nobody"

@@ -22,7 +22,7 @@ from jobs.harmless import harmless
 from jobs.sql import sql
 from jobs.sql_output import CELL_CHARS_MAX, distinct
 from pipeline.errors import ConfigError, RetryableError
-from pipeline.io.views.tables import VIEWS
+from pipeline.io.views.tables import VIEWS, brief
 from tests.lake_maker import make_lake
 from tests.unit.jobs.terminal import PROGRAM, ROOT, TIMEOUT_S, at_terminal
 
@@ -397,7 +397,7 @@ def views_page() -> str:
             lines += ["Columns: " + ", ".join(f"`{column}`" for column in view.columns.names) + ".", ""]
             continue
         lines += ["| column | type | meaning |", "| --- | --- | --- |"]
-        lines += [f"| `{column}` | {kind} | {meaning} |" for column, kind, meaning in view.described()]
+        lines += [f"| `{column}` | {brief(kind)} | {meaning} |" for column, kind, meaning in view.described()]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -112,7 +112,7 @@ def test_when_enter_sends(text: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    (("SELECT acc", {"access", "account_id", "accepted"}), (".sch", {".schema"}), (".schema lake_o", {"lake_offsets"}), ("selec", {"SELECT"}), ("", set())),
+    (("SELECT acc", {"access", "account_id", "account_windows", "accepted"}), (".sch", {".schema"}), (".schema lake_o", {"lake_offsets"}), ("selec", {"SELECT"}), ("", set())),
 )  # fmt: skip
 def test_names_are_completed(text: str, expected: set[str]) -> None:
     assert {found.text for found in Names().get_completions(Document(text), CompleteEvent())} == expected
@@ -127,5 +127,5 @@ def test_ctrl_c_stops_a_query_and_not_the_prompt(root: Path, tmp_path: Path) -> 
 
 def test_the_prompt_at_a_terminal(root: Path, tmp_path: Path) -> None:
     text = at_terminal(root, keys=b"SELECT count(*) AS\rmany FROM events;\r.quit\r", home=tmp_path)
-    assert "Views: access, content, rejects, events" in text
+    assert "Views: access, content, rejects, account_windows, alerts, events" in text
     assert "many\n----\n  36\n(1 row)" in text
