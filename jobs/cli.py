@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "alerts": "List the alerts, and show one with its reasons.",
     "backtest": "Replay past traffic through a configuration, and report what it would have alerted.",
     "simulate": "Make labelled traffic of customers and harvesters, and send it to a topic or write it to a file.",
+    "train": "Learn the models from labelled traffic and write them as plain data: numbers and no text.",
     "demo": "See the whole job at work on simulated traffic: broker, job, lake and queries, in about a minute.",
     "maintain": "Look after the lake: check it, mend its catalog.",
 }

@@ -59,7 +59,7 @@ class LabelledRows:
 
     def account_starts(self) -> npt.NDArray[np.int64]:
         """Where each account's rows begin, int64[accounts]."""
-        return np.flatnonzero(np.r_[True, self.account[1:] != self.account[:-1]])
+        return np.flatnonzero(np.r_[True, self.account[1:] != self.account[:-1]][: len(self)])
 
     def per_account_weights(self) -> Floats:
         """1 / (rows of the row's account), float64[n]: all accounts count the same."""

@@ -124,7 +124,7 @@ class Models:
         if tuple(tables["quantiles"].column_names) != names:
             raise ConfigError(f"the models in {folder} have other features than this Stillwatch: train them anew")
         calibration = json.loads(contents["calibration.json"])
-        features = {name: tables["features"][name].to_numpy() for name in ("stretch", "linear", "direction")}
+        features = {name: tables["features"][name].to_numpy().copy() for name in ("stretch", "linear", "direction")}
         rows = tables["rows"]
         starting = LabelledValues(_matrix(rows.drop_columns([_LABEL]), np.float32), rows[_LABEL].to_numpy())
         forest = ForestStart(

@@ -36,8 +36,8 @@ class ForestSettings:
     """
 
     n_estimators: int = 15
-    step: float = 1.0
-    dirichlet: float = 0.5
+    step: float = 0.5
+    dirichlet: float = 1.0
     split_pure: bool = False
     use_aggregation: bool = True
     verdict_repeats: int = 3

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ConfigError
 from pipeline.scoring.combination import PARTS, Combination, fit_combination, log_odds_of
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
@@ -23,6 +24,10 @@ from pipeline.scoring.scores import EXCHANGES_MIN
 from pipeline.scoring.zscores import Population, zscore_contributions
 
 POPULATION_ROWS: Final = 1024
+"""Rows of honest accounts that the running population starts with and keeps in number."""
+
+FAMILIES_MIN: Final = 2
+"""Without a second family there would be none to be held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,9 @@ class TrainingSettings:
         prior: share of harvesters among accounts for which the risk is calibrated.
         folds: groups of families that are held out in turn to learn the combination.
         parts: those that are combined; the others weigh nothing.
+        withheld: groups of columns; as many shares of the starting rows are learned without one of them, so that the
+            models know what to make of a log that lacks them.
+        withheld_share: the share of rows for each group.
         forest: parameters of the forest.
         seed: of choices and orders.
     """
@@ -48,6 +56,8 @@ class TrainingSettings:
     prior: float = 0.02
     folds: int = 4
     parts: tuple[str, ...] = PARTS
+    withheld: tuple[tuple[int, ...], ...] = ()
+    withheld_share: float = 0.2
     forest: ForestSettings = field(default_factory=ForestSettings)
     seed: int = 1
 
@@ -85,8 +95,17 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
         names: of the features.
         features_hash: of their definitions.
         settings: see there.
+
+    Raises:
+        ConfigError: there are no honest accounts or fewer than two families to learn from.
     """
     warm = rows.take(rows.exchanges >= EXCHANGES_MIN)
+    families = len(np.unique(warm.family[warm.harvesting]))
+    if families < FAMILIES_MIN or warm.harvesting.all():
+        raise ConfigError(
+            f"{families} families and {len(np.unique(warm.account[~warm.harvesting]))} honest accounts have "
+            f"{EXCHANGES_MIN} exchanges or more: training needs {FAMILIES_MIN} families and some honest accounts"
+        )
     parts = fit_parts(warm, settings)
     combination = fit_out_of_family(warm, settings)
     return Models(
@@ -103,7 +122,7 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
 
 def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
     """The parts, from a bounded choice of the rows in a shuffled order."""
-    chosen = starting_rows(rows, settings)
+    chosen = without_some(starting_rows(rows, settings), settings)
     weights = class_weights(chosen)
     scaling = Scaling.fit(chosen.values)
     ranks = scaling.ranks(chosen.values)
@@ -122,6 +141,16 @@ def starting_rows(rows: LabelledRows, settings: TrainingSettings) -> LabelledRow
     chosen = spread_rows(rows, settings.rows_per_account)
     order = np.random.default_rng(settings.seed).permutation(len(chosen))
     return rows.take(chosen[order[: settings.rows_max]])
+
+
+def without_some(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
+    """The same rows, a share of them without each of the groups of columns that may be withheld."""
+    values = rows.values.copy()
+    drawn = np.random.default_rng(settings.seed + 1).random(len(rows))
+    for number, columns in enumerate(settings.withheld):
+        lacking = np.flatnonzero((drawn // settings.withheld_share).astype(np.int64) == number)
+        values[np.ix_(lacking, np.array(columns, dtype=np.int64))] = np.nan
+    return rows.with_values(values)
 
 
 def population_rows(rows: LabelledRows, seed: int) -> Values:

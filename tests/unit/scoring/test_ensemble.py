@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,15 +32,15 @@ def test_the_traffic_exercises_the_models() -> None:
     assert ensemble.blocks == len(ROWS) // BLOCK
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(CUTS)
 def test_scores_do_not_depend_on_how_rows_are_cut(cuts: list[int]) -> None:
     ensemble = Ensemble(traffic.models())
-    parts = [traffic.run(ensemble, ROWS.slice(start, stop)) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    parts = [traffic.run(ensemble, ROWS.slice(start, stop)) for start, stop in pairwise(cuts)]
     assert traffic.same_scores(Scores.concat(parts), WHOLE)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, len(ROWS)))
 def test_a_restart_anywhere_changes_no_score(cut: int) -> None:
     before = Ensemble(traffic.models())
@@ -142,7 +144,7 @@ def test_memory_does_not_grow() -> None:
 
 
 def test_a_piece_beyond_its_block_is_refused() -> None:
-    with pytest.raises(SchemaError, match="cut rows with|block has room"):
+    with pytest.raises(SchemaError, match="the block has room"):
         Ensemble(traffic.models()).score(ROWS.slice(0, BLOCK + 1))
 
 
@@ -159,7 +161,7 @@ def test_reasons_say_value_median_and_place() -> None:
     assert abs(reasons[0].contribution) == max(abs(reason.contribution) for reason in reasons)
 
 
-@pytest.mark.parametrize("spoil", ["models", "format", "missing", "shape", "json"])
+@pytest.mark.parametrize("spoil", ("models", "format", "missing", "shape", "json"))
 def test_a_snapshot_that_does_not_fit_is_refused(spoil: str) -> None:
     tables = snapshot(Ensemble(traffic.models()))
     state = tables["state"]["state"][0].as_py()

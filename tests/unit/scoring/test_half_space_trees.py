@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from river import anomaly, checks
+import pytest
+from river import anomaly
+from river.checks import common
 
 from pipeline.scoring.half_space_trees import HEIGHT, N_TREES, SEED, WINDOW, HalfSpaceTrees
+from pipeline.scoring.scaling import Scaling
+from tests.unit.scoring import traffic
 
 FEATURES = 6
 
@@ -64,5 +70,19 @@ def test_rare_rows_score_higher() -> None:
     assert trees.score(np.full((1, FEATURES), 0.99))[0] > trees.score(ranks_of(200, 3)).mean()
 
 
-def test_river_finds_the_trees_a_sound_detector() -> None:
-    checks.check_estimator(anomaly.HalfSpaceTrees(n_trees=2, height=3, window_size=20, seed=SEED))
+@pytest.mark.parametrize(
+    "check",
+    (
+        common.check_learn_one,
+        common.check_predict_one_pure,
+        common.check_shuffle_features_no_impact,
+        common.check_seeding_is_idempotent,
+        common.check_no_state_aliasing_with_input,
+    ),
+)
+def test_rivers_own_checks(check: Any) -> None:
+    """Those of `river.checks` that need no scikit-learn, on rows such as ours."""
+    rows = traffic.labelled(20)
+    ranks = Scaling.fit(rows.values).ranks(rows.values).tolist()
+    dataset = [(dict(enumerate(row)), label) for row, label in zip(ranks, rows.harvesting.tolist(), strict=True)]
+    check(anomaly.HalfSpaceTrees(n_trees=2, height=3, window_size=20, seed=SEED), dataset)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
-from river import checks, forest
+from river import forest
+from river.checks import common
 
 from pipeline.scoring import mondrian_forest
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
@@ -35,12 +37,12 @@ def same_trees(one: MondrianTrees, other: MondrianTrees) -> bool:
 
 @pytest.mark.parametrize(
     "settings",
-    [
+    (
         SETTINGS,
         replace(SETTINGS, use_aggregation=False),
         replace(SETTINGS, split_pure=True, dirichlet=2.0),
         replace(SETTINGS, step=0.25),
-    ],
+    ),
 )
 def test_arrays_predict_what_river_predicts(settings: ForestSettings) -> None:
     start = start_of(settings)
@@ -49,7 +51,7 @@ def test_arrays_predict_what_river_predicts(settings: ForestSettings) -> None:
     np.testing.assert_allclose(MondrianForest(start).predict_proba(ranks), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("labels", [[True], [False], [False, True]])
+@pytest.mark.parametrize("labels", ([True], [False], [False, True]))
 def test_a_forest_of_few_rows_predicts_what_river_predicts(labels: list[bool]) -> None:
     river = forest.AMFClassifier(n_estimators=2, seed=1)
     for place, label in enumerate(labels):
@@ -129,5 +131,19 @@ def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same_trees(anew.trees, taught.trees), "the forest is that of the verdicts kept"
 
 
-def test_river_finds_the_forest_a_sound_classifier() -> None:
-    checks.check_estimator(forest.AMFClassifier(n_estimators=2, seed=1))
+@pytest.mark.parametrize(
+    "check",
+    (
+        common.check_learn_one,
+        common.check_predict_one_pure,
+        common.check_shuffle_features_no_impact,
+        common.check_seeding_is_idempotent,
+        common.check_no_state_aliasing_with_input,
+    ),
+)
+def test_rivers_own_checks(check: Any) -> None:
+    """Those of `river.checks` that need no scikit-learn, on rows such as ours."""
+    rows = traffic.labelled(20)
+    ranks = Scaling.fit(rows.values).ranks(rows.values).tolist()
+    dataset = [(dict(enumerate(row)), label) for row, label in zip(ranks, rows.harvesting.tolist(), strict=True)]
+    check(forest.AMFClassifier(n_estimators=2, seed=1), dataset)
