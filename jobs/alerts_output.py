@@ -120,7 +120,6 @@ def as_text(alert: Alert, width: int) -> str:
         width: cells of a line; longer words are left whole.
     """
     facts = (
-        ("account", shown_account(alert.entity_id)),
         ("rule", f"{harmless(alert.rule)}, version {alert.rule_version}, {alert.state}"),
         ("severity", alert.severity),
         ("raised", f"{time_in_words(alert.raised_at_us)} (event time)"),
@@ -129,7 +128,8 @@ def as_text(alert: Alert, width: int) -> str:
         ("risk", number_in_words(alert.risk)),
         ("where", f"{harmless(alert.topic)}, partition {alert.partition}, raised by offset {alert.offset}"),
     )
-    lines = [f"alert {alert.alert_id}", *_pairs(facts, width), "", "why, and what to do"]
+    account = f"  account   {shown_account(alert.entity_id)}"  # on one line, to be copied
+    lines = [f"alert {alert.alert_id}", account, *_pairs(facts, width), "", "why, and what to do"]
     lines += [line for reason in alert.reasons for line in _wrapped("- ", harmless(" ".join(reason.split())), width)]
     if alert.features:
         lines += ["", "numbers"]
