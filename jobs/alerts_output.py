@@ -28,6 +28,7 @@ ID_SHOWN: Final = 8
 ACCOUNT_CHARS_MAX: Final = 100
 """Longer account ids are cut for display; JSON and CSV have them whole."""
 
+_ESCAPED_CELLS_MAX: Final = 10 * ACCOUNT_CHARS_MAX  # all of them written out as \\U000e0001
 _GAP: Final = "  "
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES: Final = ("window_start", "raised_at", "first_seen")
@@ -38,11 +39,11 @@ CSV_COLUMNS: Final = (
 )  # fmt: skip
 
 
-def shown_account(account: str, cells: int = ACCOUNT_CHARS_MAX) -> str:
-    """An account's id for display: nothing in it is obeyed, and if it is cut, its length is said."""
+def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
+    """An account's id for display: nothing in it is obeyed, and of a very long one the length is said."""
     text = harmless(account[: ACCOUNT_CHARS_MAX + 1])
-    if len(account) <= ACCOUNT_CHARS_MAX and cell_len(text) <= cells:
-        return text
+    if len(account) <= ACCOUNT_CHARS_MAX:
+        return _cut(text, cells)
     length = f"…({len(account):,} chars)"
     room = cells - cell_len(length)
     return f"{set_cell_size(text, min(room, ACCOUNT_CHARS_MAX)).rstrip()}{length}" if room > 0 else _cut(text, cells)
