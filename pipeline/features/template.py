@@ -22,10 +22,10 @@ from pipeline.features.hashing import Hashes, hashes
 from pipeline.features.integers import Floats, distinct_registers, log2, ratio, top_share
 from pipeline.features.panes import Panes
 
-HEAD_CHARS: Final = 192
+HEAD_CHARS: Final = 128
 """How much of a prompt the skeleton looks at: time is bounded, however long a prompt is."""
 
-OUTLINE_CHARS: Final = 96
+OUTLINE_CHARS: Final = 64
 """How much of it the outline looks at."""
 
 _VARIABLE: Final = r""""[^"\n]*"|[0-9]+|[:\uff1a][^\n]+"""
