@@ -28,6 +28,7 @@ ID_SHOWN: Final = 8
 ACCOUNT_CHARS_MAX: Final = 100
 """Longer account ids are cut for display; JSON and CSV have them whole."""
 
+_ESCAPED_CELLS_MAX: Final = 10 * ACCOUNT_CHARS_MAX  # all of them written out as \\U000e0001
 _GAP: Final = "  "
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES: Final = ("window_start", "raised_at", "first_seen")
@@ -38,11 +39,11 @@ CSV_COLUMNS: Final = (
 )  # fmt: skip
 
 
-def shown_account(account: str, cells: int = ACCOUNT_CHARS_MAX) -> str:
-    """An account's id for display: nothing in it is obeyed, and if it is cut, its length is said."""
+def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
+    """An account's id for display: nothing in it is obeyed, and of a very long one the length is said."""
     text = harmless(account[: ACCOUNT_CHARS_MAX + 1])
-    if len(account) <= ACCOUNT_CHARS_MAX and cell_len(text) <= cells:
-        return text
+    if len(account) <= ACCOUNT_CHARS_MAX:
+        return _cut(text, cells)
     length = f"…({len(account):,} chars)"
     room = cells - cell_len(length)
     return f"{set_cell_size(text, min(room, ACCOUNT_CHARS_MAX)).rstrip()}{length}" if room > 0 else _cut(text, cells)
@@ -120,7 +121,6 @@ def as_text(alert: Alert, width: int) -> str:
         width: cells of a line; longer words are left whole.
     """
     facts = (
-        ("account", shown_account(alert.entity_id)),
         ("rule", f"{harmless(alert.rule)}, version {alert.rule_version}, {alert.state}"),
         ("severity", alert.severity),
         ("raised", f"{time_in_words(alert.raised_at_us)} (event time)"),
@@ -129,7 +129,8 @@ def as_text(alert: Alert, width: int) -> str:
         ("risk", number_in_words(alert.risk)),
         ("where", f"{harmless(alert.topic)}, partition {alert.partition}, raised by offset {alert.offset}"),
     )
-    lines = [f"alert {alert.alert_id}", *_pairs(facts, width), "", "why, and what to do"]
+    account = f"  account   {shown_account(alert.entity_id)}"  # on one line, to be copied
+    lines = [f"alert {alert.alert_id}", account, *_pairs(facts, width), "", "why, and what to do"]
     lines += [line for reason in alert.reasons for line in _wrapped("- ", harmless(" ".join(reason.split())), width)]
     if alert.features:
         lines += ["", "numbers"]
