@@ -41,9 +41,9 @@ EIGHT: dict[str, Any] = {
         "Translate: one",
         "Translate: two",
         "Translate: six",
-        'Say "a" 1',
-        'Say "b" 2',
-        'Say "c" 33',
+        'Say "a" 1!',
+        'Say "b" 2!',
+        'Say "c" 33!',
         None,
         "Translate: two",
     ],
@@ -69,8 +69,11 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
         },
     ),
     "rhythm": (
-        # 12:00 to 19:00, one an hour, on a Sunday
-        log(8, times_ms=[START_MS + HOUR_MS * i for i in range(8)]),
+        # 12:00 to 19:00, one an hour, on a Sunday; what others do moves the watermark on
+        log(
+            8 * 17, account_id=(["z"] * 16 + ["a"]) * 8,
+            times_ms=[START_MS + HOUR_MS * hour for hour in range(8) for _ in range(17)],
+        ),
         {
             "hours_of_day_7d": 8, "quiet_run_7d": 16, "longest_gap_7d": log2(3601), "longest_gap_share_7d": 1 / 7,
             "hour_entropy_7d": 3.0, "weekday_entropy_7d": 0.0, "active_hours_7d": 8 / 9,
@@ -96,15 +99,16 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
     "template": (
         log(8, **EIGHT),
         {
-            # seven prompts, six of them distinct; two skeletons: 'Translate_' and 'Say _ _'; the suffix of 16 bytes is all
-            "prompt_distinct_share_7d": 6 / 7, "prefix32_distinct_share_7d": 6 / 7, "suffix_distinct_share_7d": 6 / 7,
+            # Seven prompts, six of them distinct; two skeletons: 'Translate_' and 'Say _ _!'.  Among 32 registers, six take
+            # such a share that seven are estimated.
+            "prompt_distinct_share_7d": 6 / 7, "prefix32_distinct_share_7d": 1.0, "suffix_distinct_share_7d": 1.0,
             "skeleton_distinct_share_7d": 2 / 7, "skeleton_top_share_7d": 4 / 7, "outline_distinct_share_7d": 2 / 7,
-            "outline_top_share_7d": 4 / 7, "prompts_per_frame_7d": 0.0,
+            "outline_top_share_7d": 4 / 7, "prompts_per_frame_7d": log2(6 / 7),
         },
     ),
     "identity": (
         log(
-            8, client_ip=["10.0.0.1", "10.0.0.200", "10.0.1.1", "2001:db8:1::5", "2001:db8:1:7::6", "ab12", "ab13", None],
+            8, client_ip=["10.0.2.1", "10.0.2.200", "10.0.1.1", "2001:db8:1::5", "2001:db8:1:7::6", "ab12", "keyed-hash", None],
             country=["DE"] * 7 + ["FR"], asn=[1, 1, 1, 2, None, None, None, None], user_agent=["curl"] * 8,
             api_key_id=["k"] * 8,
         ),
@@ -213,13 +217,11 @@ def test_shares_stay_right_for_loud_accounts() -> None:
 
 def test_old_days_leave_the_views() -> None:
     """A day later the 24 h view holds the new events alone; a week of silence later all views do."""
-    times = [START_MS + i for i in range(8)] + [START_MS + 2 * DAY_MS + i for i in range(8)]
-    found = last_row(log(16, times_ms=times))
+    times = [START_MS + i for i in range(8)] + [START_MS + 2 * DAY_MS + i for i in range(28)]
+    found = last_row(log(36, account_id=["a"] * 8 + ["b"] * 20 + ["a"] * 8, times_ms=times))
     assert found["requests_24h"] == pytest.approx(log2(9))
     assert found["requests_7d"] == pytest.approx(log2(17))
     times = [START_MS + i for i in range(8)] + [START_MS + 8 * DAY_MS + i for i in range(40)]
     rows = AccountStates(FAMILIES).step(log(48, account_id=["a"] * 8 + ["b"] * 20 + ["a"] * 20, times_ms=times))
-    assert [(name, n) for name, n in zip(rows.account_id, rows.exchanges.tolist(), strict=True)] == [
-        ("a", 8), ("b", 8), ("b", 16), ("a", 8), ("a", 16),
-    ]  # fmt: skip
+    assert [n for name, n in zip(rows.account_id, rows.exchanges.tolist(), strict=True) if name == "a"] == [8, 8, 16]
     assert rows.values[-1, NAMES.index("requests_7d")] == pytest.approx(log2(17))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-import polars as pl
 from pipeline.features.fields import Field, Layout, Merge, View, counter, merge_into
 from pipeline.features.hashing import hashes, mixed
 from pipeline.features.integers import (
@@ -45,11 +45,16 @@ def test_entropy_is_that_of_shannon() -> None:
 @pytest.mark.parametrize("count", (16, 32, 64))
 @pytest.mark.parametrize("distinct", (1, 5, 60, 1000, 20_000))
 def test_registers_estimate_the_number_of_distinct_values(count: int, distinct: int) -> None:
-    """Within three standard errors."""
-    register, rank = register_of(mixed(np.arange(distinct, dtype=np.uint64)), count)
-    registers = np.zeros((1, count), np.uint8)
-    np.maximum.at(registers[0], register, rank)
-    assert distinct_registers(registers)[0] == pytest.approx(distinct, rel=3 * 1.04 / np.sqrt(count), abs=1)
+    """On average over many sets of values within a tenth; each has about the error that the paper says."""
+    sets = 60
+    registers = np.zeros((sets, count), np.uint8)
+    for number in range(sets):
+        values = np.arange(distinct, dtype=np.uint64) + np.uint64(number << 40)
+        register, rank = register_of(mixed(values), count)
+        np.maximum.at(registers[number], register, rank)
+    found = distinct_registers(registers)
+    assert found.mean() == pytest.approx(distinct, rel=0.1)
+    assert (np.abs(found - distinct) <= 1).all() or found.std() < 1.6 * 1.04 / np.sqrt(count) * distinct
 
 
 def test_few_values_are_counted_whole() -> None:
