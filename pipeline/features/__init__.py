@@ -1,7 +1,7 @@
 """Features: what is known of each account of a partition, in event time, and the numbers made of it.
 
-`engine.AccountStates.step` takes decoded events and returns the rows that scoring sees.  To add a family: write its file
-with a `FAMILY`, put it in the tuple below, and renew docs/features.md (`python -m pipeline.features.page`).
+`engine.AccountStates.step` takes decoded events and returns the rows that scoring sees.  To add a family: write its
+file with a `FAMILY`, put it in the tuple below, and renew docs/features.md (`python -m pipeline.features.page`).
 """
 
 from __future__ import annotations
