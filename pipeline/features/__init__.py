@@ -1,7 +1,7 @@
 """Features: what is known of each account of a partition, in event time, and the numbers made of it.
 
-`engine.AccountStates.step` takes decoded events and returns the rows that scoring sees.  To add a family: write its file
-with a `FAMILY`, put it in the tuple below, and renew docs/features.md (`python -m pipeline.features.page`).
+`engine.AccountStates.step` takes decoded events and returns the rows that scoring sees.  To add a family: write its
+file with a `FAMILY`, put it in the tuple below, and renew docs/features.md (`python -m pipeline.features.page`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from pipeline.features import account, identity, parameters, rhythm, shape, template, volume
+from pipeline.features import account, identity, oneshot, parameters, rhythm, shape, spread, template, volume
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 
@@ -19,6 +19,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     shape.FAMILY,
     parameters.FAMILY,
     template.FAMILY,
+    oneshot.FAMILY,  # after parameters
+    spread.FAMILY,  # after template
     identity.FAMILY,
     account.FAMILY,
 )

@@ -20,8 +20,14 @@ EVERY: Final = 128
 HOUR_EVENTS_MIN: Final = 16
 """New events since its last row that make an account's hour emit."""
 
-DAY_EVENTS_MIN: Final = 4
-"""New events since its last row that make an account's day emit; fewer wait for more."""
+QUIET: Final = 2 * 3600 * 1000
+"""An account that has sent nothing for this long (milliseconds) is emitted as it stands, …"""
+
+QUIET_EVENTS_MIN: Final = 2
+"""… if so many new events came since its last row …"""
+
+QUIET_LIFE_MIN: Final = 4
+"""… and so many in its present life: who made a handful of requests and left is looked at once, when they are in."""
 
 _LAST: Final = FIRST[-1]
 _BUCKET: Final = np.searchsorted(FIRST, np.arange(_LAST), side="right")

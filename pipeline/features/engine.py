@@ -21,13 +21,14 @@ import pyarrow as pa
 from pipeline.accounts import Accounts
 from pipeline.errors import SchemaError
 from pipeline.features import emission
-from pipeline.features.clock import DAY, HOUR, NEVER, Cut, Ordered, Watermark, by_account, panes
-from pipeline.features.events import Events
+from pipeline.features.clock import HOUR, NEVER, Cut, Ordered, Watermark, by_account, panes
+from pipeline.features.events import Events, Partitioned
 from pipeline.features.family import Family
 from pipeline.features.fields import Layout
 from pipeline.features.folding import Views, fold, views
 from pipeline.features.panes import Panes
 from pipeline.features.rows import COUNT, TICK, FeatureRows
+from pipeline.features.sharing import Sharing
 from pipeline.features.state import AccountColumns, watermark_of, watermark_scalars
 from pipeline.text_views import one_chunk
 
@@ -64,7 +65,9 @@ class AccountStates:
         self._families = tuple(families)
         self._layout = Layout([field for family in families for field in family.fields])
         self._width = sum(len(family.features) for family in families)
-        self._accounts = AccountColumns(self._layout)
+        carried = {name: kind for family in families for name, kind in family.carried.items()}
+        self._accounts = AccountColumns(self._layout, carried)
+        self._sharing = Sharing()
         self._accounts_max = accounts_max
         self._feed = feed
         self._watermark = Watermark.start()
@@ -103,12 +106,12 @@ class AccountStates:
                 self.dropped_for_room += self._accounts.check(self._watermark.late, self._accounts_max)
         return FeatureRows.concat(parts)
 
-    def snapshot(self) -> tuple[pa.Table, dict[str, Any]]:
-        """The state as a plain table and plain values; `restore` makes a state of them that continues the same."""
+    def snapshot(self) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        """The state as plain tables and plain values; `restore` makes a state of them that continues the same."""
         scalars = {"watermark": watermark_scalars(self._watermark), "filled": sorted(self._filled)}
-        return self._accounts.table(), scalars
+        return {"accounts": self._accounts.table(), **self._sharing.tables()}, scalars
 
-    def restore(self, table: pa.Table, scalars: dict[str, Any]) -> None:
+    def restore(self, tables: dict[str, pa.Table], scalars: dict[str, Any]) -> None:
         """Take the place of the state that a snapshot was made of; this object must not have seen an event.
 
         Raises:
@@ -118,18 +121,22 @@ class AccountStates:
             raise SchemaError("a snapshot can be restored only into a state that has seen nothing")
         self._watermark = watermark_of(scalars["watermark"])
         self._filled = set(scalars["filled"])
-        self._accounts.fill(table)
+        self._accounts.fill(tables["accounts"])
+        self._sharing.restore(tables)
 
     def _step(self, table: pa.Table) -> FeatureRows:
         code, ids = _codes(table["account_id"])
         row_of_code = self._accounts.rows(ids)
         columns = self._accounts.columns
         times = one_chunk(table["event_time"]).cast(pa.int64()).to_numpy() // _US
+        seen = self._watermark.seen
         late, clipped = self._watermark.advance(times)
         ordered = by_account(code, row_of_code, clipped, columns["clock"], columns["seq"])
         cut = panes(ordered, columns["phase"])
         records = Panes(self._layout, cut)
-        events = Events(table, ordered, lambda name: self._known(table, name))
+        events = Events(
+            table, ordered, Partitioned(columns, self._sharing, seen), lambda name: self._known(table, name)
+        )
         for family in self._families:
             family.contribute(events, records)
         tokens = np.maximum(events.integers("output_tokens"), 0)
@@ -243,10 +250,12 @@ class _Fold:
     def _set_due(self, row: Ints) -> None:
         columns = self._columns
         fresh, phase = columns["fresh"][row], columns["phase"][row]
-        unit = np.where(fresh >= emission.HOUR_EVENTS_MIN, HOUR, DAY)
-        shifted = columns["clock"][row] + phase
-        due = shifted - shifted % unit + unit - phase
-        columns["due"][row] = np.where(fresh >= emission.DAY_EVENTS_MIN, due, NEVER)
+        clock = self._columns["clock"][row]
+        shifted = clock + phase
+        hour = shifted - shifted % HOUR + HOUR - phase
+        is_quiet_due = (fresh >= emission.QUIET_EVENTS_MIN) & (columns["seq"][row] >= emission.QUIET_LIFE_MIN)
+        quiet = np.where(is_quiet_due, clock + emission.QUIET, NEVER)
+        columns["due"][row] = np.where(fresh >= emission.HOUR_EVENTS_MIN, hour, quiet)
 
     def _tick(self, row: Ints, clock: Ints, position: Ints) -> None:
         """Emit rows that are due before their next event, or before the watermark.

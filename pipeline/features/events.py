@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,9 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.features.clock import Ordered
+from pipeline.features.folding import Columns
 from pipeline.features.hashing import Hashes, hashes, mixed
+from pipeline.features.sharing import BLOCK, Sharing, thing
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -40,20 +43,41 @@ def is_thinned(seq: Ints) -> Mask:
     return np.asarray((seq & ((np.int64(1) << doublings) - 1)) == 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Partitioned:
+    """What families see beyond a slice.
+
+    Attributes:
+        columns: of the accounts' rows.
+        sharing: what the partition's accounts share.
+        seen: events of the partition before the slice.
+    """
+
+    columns: Columns
+    sharing: Sharing
+    seen: int
+
+
 class Events:
     """The events of one slice in the order of `Ordered`: by account, and within an account in stream order.
 
     Args:
         table: the slice, `pipeline.events.DECODED_SCHEMA`, in stream order.
         ordered: its order, clocks and numbers.
+        state: where the accounts' last events are, and what the partition's accounts share.
         known: whether a column had a value by each event (see `filled`); in stream order.
     """
 
-    def __init__(self, table: pa.Table, ordered: Ordered, known: Callable[[str], Mask]) -> None:
+    def __init__(self, table: pa.Table, ordered: Ordered, state: Partitioned, known: Callable[[str], Mask]) -> None:
         self._table = table
         self._ordered = ordered
+        self._state = state
         self._known = known
         self._made: dict[object, Any] = {}
+        self.made: Final[dict[str, Hashes]] = {}
+        """What a family made for those after it, by a name of its choice."""
+        self.settings: Hashes = np.zeros(len(table), np.uint64)
+        """The combination of an event's settings; the family of parameters sets it."""
         self.clock: Final = ordered.clock
         """Milliseconds since the epoch."""
         self.gap: Final = ordered.gap
@@ -67,6 +91,66 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.clock)
+
+    def before(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What each event's account had at its event before; 0 at the first of a life.  To be asked once a slice.
+
+        Args:
+            name: one of the family's `carried`.
+            values: at each event.
+        """
+        column = self._state.columns[f"last_{name}"]
+        prior = np.empty(len(values), column.dtype)
+        prior[1:] = values[:-1]
+        heads = np.flatnonzero(self._ordered.first)
+        rows = self._ordered.row[heads]
+        prior[heads] = column[rows]
+        prior[self._ordered.reborn] = 0
+        column[rows] = values[np.append(heads[1:], len(values)) - 1]
+        return prior
+
+    def latest(self, name: str, values: Ints) -> Ints:
+        """The largest of what an account had at its events before, in all its lives; 0 before there was any.
+
+        Args:
+            name: one of the family's `carried`, `i8`.
+            values: at each event, below 2^43; 0 where there is none.
+        """
+        column = self._state.columns[f"last_{name}"]
+        heads = np.flatnonzero(self._ordered.first)
+        rows = self._ordered.row[heads]
+        lift = (np.cumsum(self._ordered.first) - 1) << 43
+        prior = np.zeros(len(values), np.int64)
+        prior[1:] = values[:-1]
+        prior[heads] = column[rows]
+        prior = np.maximum.accumulate(prior + lift) - lift
+        ends = np.append(heads[1:], len(values)) - 1
+        column[rows] = np.maximum(prior[ends], values[ends])
+        return prior
+
+    def others(self, of: Mapping[str, tuple[Hashes, Mask]]) -> dict[str, Ints]:
+        """How many other accounts have sent the same lately, and note that these have.  To be asked once a slice.
+
+        Args:
+            of: kind of thing → its hash at each event, 0 where there is none, and whether to ask and note.
+
+        Returns:
+            By kind, other accounts at each event; 0 where not asked.
+        """
+        sharing, seen = self._state.sharing, self._state.seen
+        block = (seen + self._ordered.order) // BLOCK
+        found = {kind: np.zeros(len(self), np.int64) for kind in of}
+        keys = self._state.columns["key"][self._ordered.row]
+        for number in range(seen // BLOCK, (seen + len(self)) // BLOCK + 1):
+            inside = block == number
+            for index, (kind, (hashed, asked)) in enumerate(of.items()):
+                at = np.flatnonzero(inside & asked & (hashed != 0))
+                things = thing(index, hashed[at])
+                found[kind][at] = sharing.others(things, keys[at])
+                sharing.note(things, keys[at])
+            if (number + 1) * BLOCK <= seen + len(self):
+                sharing.close(number)
+        return found
 
     def is_absent(self, name: str) -> bool:
         """Whether no event of the slice has this column: then nothing need be counted of it."""
@@ -127,9 +211,13 @@ class Events:
 
         return np.asarray(self._once((name, what), make))
 
+    def texts(self, name: str, events: Ints) -> pl.Series:
+        """The texts of a column at some events: indices into the arrays given here."""
+        return self._stream(name).gather(self._ordered.order[events])
+
     def sampled_texts(self, name: str) -> pl.Series:
         """The texts of a column at the events `sampled`."""
-        return self._stream(name).gather(self._ordered.order[self.sampled])
+        return self.texts(name, self.sampled)
 
     def lengths(self, name: str) -> Ints:
         """Bytes of a column of text; -1 where there is none."""
@@ -145,6 +233,17 @@ class Events:
     def has(self, name: str) -> Mask:
         """Whether the column has a value, whatever it is."""
         return np.asarray(self._table[name].is_valid().to_numpy())[self._ordered.order]
+
+    @property
+    def is_first_turn(self) -> Mask:
+        """Whether nothing was said before: one message beside the system prompt; false where that is not logged."""
+
+        def make() -> Mask:
+            count = self.integers("message_count")
+            system = self.hashed_either("system_prompt", "system_prompt_hash") != 0
+            return np.asarray((count >= 0) & (count <= 1 + system))
+
+        return np.asarray(self._once("first turn", make))
 
     def filled(self, name: str) -> Mask:
         """Whether the partition had any value in this column by then: if so, a null means "none", not "not logged"."""

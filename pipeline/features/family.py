@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.features.events import Events
 from pipeline.features.feature import Feature
@@ -22,6 +22,8 @@ class Family:
         features: the numbers it makes.
         fields: what it keeps of every account.
         contribute: puts what the events of a slice contribute into the records of their panes.
+        carried: numbers of an account's last event that are kept until its next one: name → NumPy type; see
+            `Events.before`.
         compute: feature name → float64[n], of the views of n accounts; NaN where inputs are absent.
     """
 
@@ -30,3 +32,4 @@ class Family:
     fields: tuple[Field, ...]
     contribute: Callable[[Events, Panes], None]
     compute: Callable[[Views], dict[str, Floats]]
+    carried: dict[str, str] = field(default_factory=dict)

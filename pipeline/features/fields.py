@@ -33,7 +33,7 @@ class Merge(Enum):
 
 
 class View(Enum):
-    """Spans of an account's own time that are looked at; each is two generations, the present one and the one before."""
+    """Spans of an account's own time that are looked at; each is two generations, the present and the former."""
 
     HOUR = "1h"  # two half hours
     DAY = "24h"  # two times 12 hours

@@ -94,6 +94,21 @@ class Panes:
         pane = self._cut.of_event if events is None else self._cut.of_event[events]
         np.add.at(record.reshape(-1), pane * record.shape[1] + column + cells, counted.astype(record.dtype))
 
+    def rows(self, name: str, events: Ints, values: npt.NDArray[Any]) -> None:
+        """Sum rows of integers into a field of some width.
+
+        Args:
+            name: field.
+            events: the events that they are of: ascending indices into the slice's arrays.
+            values: [events, width of the field].
+        """
+        record, column = self._column(name, Merge.ADD)
+        order = np.argsort(self._cut.of_event[events], kind="stable")
+        pane = self._cut.of_event[events][order]
+        heads = np.flatnonzero(np.diff(pane, prepend=-1))
+        sums = np.add.reduceat(values[order], heads, axis=0)
+        record[pane[heads], column : column + values.shape[1]] += sums.astype(record.dtype)
+
     def mix(self, name: str, hashes: Hashes, counted: npt.NDArray[np.bool_]) -> None:
         """Count events in a `mix` by the first bits of their hashes; a hash of 0 is absent."""
         bits = self._layout.fields[name].width.bit_length() - 1

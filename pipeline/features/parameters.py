@@ -65,6 +65,7 @@ def _contribute(events: Events, panes: Panes) -> None:
         value = _value(events, name, "system_prompt_hash" if name == "system_prompt" else None)
         panes.mix(f"{name}_mix", value, events.thinned)
         together = joined(together, value)
+    events.settings = together
     panes.mix("settings_mix", together, events.thinned)
 
 

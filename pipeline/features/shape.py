@@ -25,7 +25,7 @@ _ERRORS: Final = "signal 10: probing shows as refusals and errors before one var
 
 _SHARES: Final = (
     # each: its name; the counter of those present; what is counted; words; signals; source
-    ("single_turn", "message_count", "message_count is at most 1", "share of requests that are single-turn", (19,), _ONE_SHOT),
+    ("single_turn", "message_count", "the messages are the last user message and at most a system prompt", "share of requests that are single-turn", (19,), _ONE_SHOT),
     ("conversation", "conversation_id", "a conversation id is given", "share of requests within a conversation", (19,), _ONE_SHOT),
     ("cached", "cached_input_tokens", "a prompt cache served some of the request", "share of requests with cached context", (19,), _ONE_SHOT),
     ("tools", "tool_count", "tools are offered", "share of requests that offer tools", (19,), "agents and products offer tools; harvested pairs seldom do"),
@@ -96,13 +96,15 @@ def _share(panes: Panes, name: str, counted: str, present: Mask, is_so: Mask) ->
 
 
 def _contribute(events: Events, panes: Panes) -> None:
-    least = {"message_count": ("single_turn", -1), "cached_input_tokens": ("cached", 1), "tool_count": ("tools", 1)}
+    if not events.is_absent("message_count"):
+        _share(panes, "single_turn", "message_count", events.integers("message_count") >= 0, events.is_first_turn)
+    least = {"cached_input_tokens": ("cached", 1), "tool_count": ("tools", 1)}
     least |= {"stream": ("streaming", 1), "status": ("error", 400), "reasoning_tokens": ("reasoned", 1)}
     least |= {"output_tokens": ("long_answer", LONG_ANSWER)}
     for column, (name, minimum) in least.items():
         if not events.is_absent(column):
             value = events.integers(column)
-            _share(panes, name, column, value >= 0, value >= minimum if minimum >= 0 else value <= 1)
+            _share(panes, name, column, value >= 0, value >= minimum)
     if not events.is_absent("finish_reason"):
         reason = events.hashed("finish_reason")
         _share(panes, "cut_off", "finish_reason", reason != 0, np.isin(reason, _LENGTH_REASONS))

@@ -7,7 +7,7 @@ Memory is bounded by accounts, whatever their events say: a row has `bytes_per_a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -43,11 +43,14 @@ class AccountColumns:
 
     Args:
         layout: of all families' fields.
+        carried: what families keep of an account's last event: name → NumPy type.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, carried: Mapping[str, str]) -> None:
         self._layout = layout
-        self._spec = {name: (1, 0, kind) for name, kind in _OWN.items()}
+        self._spec = {
+            name: (1, 0, kind) for name, kind in (_OWN | {f"last_{k}": v for k, v in carried.items()}).items()
+        }
         """Column → (lines a row, values a line or 0 for one, type)."""
         self._spec |= {view.name: (2, layout.line_bytes[view], "u1") for view in View}
         self._row_of: dict[str, int] = {}

@@ -108,6 +108,7 @@ def _contribute(events: Events, panes: Panes) -> None:
     for size in (16, 32):
         own = events.hashed_as("prompt", f"prefix{size}", _head(size))
         found[f"prefix{size}"] = _either(events, own, "prompt_prefix_hash")
+    events.made.update(found)
     for name, registers_kept, cells, *_ in _KINDS:
         if registers_kept:
             panes.tally(f"{name}_count", found[name] != 0)

@@ -83,7 +83,7 @@ def test_any_cut_and_any_restore_give_the_same(name: str, cuts: Sequence[int], a
     assert_same(WHOLE[name], run(LOGS[name], cuts, at))
 
 
-@pytest.mark.parametrize("name", ["plain", "one far ahead"])
+@pytest.mark.parametrize("name", ("plain", "one far ahead"))
 def test_batches_of_one_event_give_the_same(name: str) -> None:
     assert_same(WHOLE[name], run(LOGS[name], [*range(700, 1000)], [*range(850, 870)]))
 
