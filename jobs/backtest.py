@@ -36,7 +36,7 @@ from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_repor
 from pipeline.io.event_files import Events, find_files, read_files, read_lake
 from pipeline.io.labels_file import read_labels
 from pipeline.io.views.session import Session
-from pipeline.loading import load_watch
+from pipeline.watch import load_watch
 from pipeline.windows import WINDOWS_SCHEMA
 
 LAKE = "lake"
@@ -101,7 +101,7 @@ def backtest(  # noqa: PLR0913  # the flags of a command
 
     Exit codes: 0 done; 2 a file, flag or setting is wrong; 4 the disk or the catalog fails.
     """
-    settings = read_settings(config, lake=lake, catalog=catalog)
+    settings = read_settings(config, lake=lake, catalog=catalog, accounts=None if accounts is None else str(accounts))
     if not _is_lake(events):
         find_files(events)  # what is missing is said before models are loaded
     request = Request(
@@ -115,13 +115,13 @@ def backtest(  # noqa: PLR0913  # the flags of a command
         compare=compare,
     )
     began = time.monotonic()
-    report = run(request, engine_of(settings, accounts))
+    report = run(request, engine_of(settings))
     _say(report, request, time.monotonic() - began)
 
 
-def engine_of(settings: Settings, accounts: Path | None) -> Engine:
+def engine_of(settings: Settings) -> Engine:
     """The analysis of the live job."""
-    watch = load_watch(settings, accounts)
+    watch = load_watch(settings)
     return Engine(lambda partition: Analysis(partition, watch), WINDOWS_SCHEMA)
 
 

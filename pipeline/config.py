@@ -82,7 +82,7 @@ class Settings(ps.BaseSettings):
     """Folder of the models that scoring starts from; empty: those that come with Stillwatch."""
 
     rules: str = ""
-    """Rules of what is an alert, a TOML file or a folder of them; empty: those that come with Stillwatch."""
+    """Files of alert rules (TOML), with commas between; empty: those that come with Stillwatch."""
 
     accounts: str = ""
     """Accounts feed, a file of JSON lines as schemas/accounts.v1.json has them; empty: none."""
@@ -107,12 +107,6 @@ class Settings(ps.BaseSettings):
 
     session_timeout_s: float = pydantic.Field(45.0, ge=1, le=1800)
     """Kafka gives a silent worker's partitions to others after this long."""
-
-    rules: str = ""
-    """Files of alert rules, with commas between; empty: those that ship with Stillwatch."""
-
-    models: str = ""
-    """Folder of trained models; empty: those that ship with Stillwatch."""
 
     query_files: bool = True
     """Whether queries of `stillwatch sql` may read other files than the lake's, as `read_csv('mine.csv')` does."""

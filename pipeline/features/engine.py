@@ -11,7 +11,7 @@ and not of how they were cut, replayed or restored.  What upholds it:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -106,12 +106,12 @@ class AccountStates:
                 self.dropped_for_room += self._accounts.check(self._watermark.late, self._accounts_max)
         return FeatureRows.concat(parts)
 
-    def snapshot(self) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    def snapshot(self) -> dict[str, Any]:
         """The state as plain tables and plain values; `restore` makes a state of them that continues the same."""
-        scalars = {"watermark": watermark_scalars(self._watermark), "filled": sorted(self._filled)}
-        return {"accounts": self._accounts.table(), **self._sharing.tables()}, scalars
+        state = {"watermark": watermark_scalars(self._watermark), "filled": sorted(self._filled)}
+        return {"state": state, "accounts": self._accounts.table(), **self._sharing.tables()}
 
-    def restore(self, tables: dict[str, pa.Table], scalars: dict[str, Any]) -> None:
+    def restore(self, parts: Mapping[str, Any]) -> None:
         """Take the place of the state that a snapshot was made of; this object must not have seen an event.
 
         Raises:
@@ -119,10 +119,12 @@ class AccountStates:
         """
         if self._watermark.seen or len(self._accounts):
             raise SchemaError("a snapshot can be restored only into a state that has seen nothing")
-        self._watermark = watermark_of(scalars["watermark"])
-        self._filled = set(scalars["filled"])
-        self._accounts.fill(tables["accounts"])
-        self._sharing.restore(tables)
+        if set(parts) != {"state", "accounts", "sharing", "sharing_new"}:
+            raise SchemaError(f"the snapshot's account states have other parts than this version's: {sorted(parts)}")
+        self._watermark = watermark_of(parts["state"]["watermark"])
+        self._filled = set(parts["state"]["filled"])
+        self._accounts.fill(parts["accounts"])
+        self._sharing.restore(parts)
 
     def _step(self, table: pa.Table) -> FeatureRows:
         code, ids = _codes(table["account_id"])

@@ -126,7 +126,7 @@ class Events:
         prior = np.maximum.accumulate(prior + lift) - lift
         ends = np.append(heads[1:], len(values)) - 1
         column[rows] = np.maximum(prior[ends], values[ends])
-        return prior
+        return np.asarray(prior)
 
     def others(self, of: Mapping[str, tuple[Hashes, Mask]]) -> dict[str, Ints]:
         """How many other accounts have sent the same lately, and note that these have.  To be asked once a slice.

@@ -5,6 +5,7 @@ account it disappears, so the mode is looked at by itself.  A request is a one-s
 and the account's next request is a first turn too; so it counts once the next one is seen.
 """
 
+# ruff: noqa: E501  # a feature a line: its definition is a sentence
 from __future__ import annotations
 
 from typing import Any, Final

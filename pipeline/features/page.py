@@ -57,8 +57,9 @@ how they were batched, replayed or restored.
 
 - **When**: at an account's event {", ".join(map(str, emission.FIRST))}, then every {emission.EVERY};
   and as event time passes the end of the account's hour, with {emission.HOUR_EVENTS_MIN} or more new events since its last
-  row, or of its day, with {emission.DAY_EVENTS_MIN} or more. Hours and days of accounts are shifted against each other by
-  a hash of the account, so that they do not all end together.
+  row; or passes {emission.QUIET // HOUR} h after its last event, with {emission.QUIET_EVENTS_MIN} or more new events since its last row and
+  {emission.QUIET_LIFE_MIN} or more in all. Hours of accounts are shifted against each other by a hash of the account, so that they do
+  not all end together.
 - **Views**: `1h`, `24h` and `7d` are the last 30 to 60 minutes, 12 to 24 hours, 3½ to 7 days of the account's own clock:
   two generations each, of which the older is dropped as a whole.
 - **Time**: event time, clipped to [watermark - {LATENESS // SECOND} s, watermark + {AHEAD // HOUR} h]. The watermark is what

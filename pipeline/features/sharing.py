@@ -1,8 +1,8 @@
 """Sharing: how many accounts of a partition have lately sent the same thing - an opening, an ending, a system prompt.
 
-Harvesters of one data set, and the members of a pool, share frames that no customer of theirs has seen.  What is kept is
-pairs of a thing and an account, by their hashes, exactly, until there are `PAIRS_MAX`: then the half that was longest
-not seen is dropped.
+Harvesters of one data set, and the members of a pool, share frames that no customer of theirs has seen.  What is
+kept is pairs of a thing and an account, by their hashes, exactly, until there are `PAIRS_MAX`: then the half that was
+longest not seen is dropped.
 
 Law: a look-up sees the pairs of all whole blocks of `BLOCK` events of the partition before the event that asks, so that
 no batch plays a part.
@@ -10,6 +10,7 @@ no batch plays a part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -115,7 +116,7 @@ class Sharing:
             ),
         }
 
-    def restore(self, tables: dict[str, pa.Table]) -> None:
+    def restore(self, tables: Mapping[str, pa.Table]) -> None:
         """Take the place of what `tables` was made of."""
         kept, new = tables["sharing"], tables["sharing_new"]
         self._pairs, self._of, self._stamps = (_own(kept[name]) for name in ("pair", "thing", "stamp"))
