@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from pipeline.errors import SchemaError
 from pipeline.features import account, identity, oneshot, parameters, rhythm, shape, spread, template, volume
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
@@ -29,6 +30,9 @@ FEATURES: Final[tuple[Feature, ...]] = tuple(feature for family in FAMILIES for 
 """The columns of `FeatureRows.values`, in order."""
 
 NAMES: Final[tuple[str, ...]] = tuple(feature.name for feature in FEATURES)
+
+if len(set(NAMES)) < len(NAMES):  # a second one would take the first one's place wherever they go by name
+    raise SchemaError(f"features of one name: {', '.join(sorted(name for name in set(NAMES) if NAMES.count(name) > 1))}")
 
 
 def _features_hash() -> str:

@@ -15,6 +15,8 @@ from pipeline.features.events import SAMPLE_EVERY, SAMPLE_WHOLE
 from pipeline.features.state import ID_CHARS
 
 _SIGNALS: Final = {
+    1: "skeleton spread: other accounts with the same frames",
+    8: "sharded data set: accounts that share frames and no prompts",
     2: "reasoning elicitation",
     3: "entity graph: shared payment, e-mail domain, organisation",
     4: "no ramp: near the limit soon after creation",

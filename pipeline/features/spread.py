@@ -35,7 +35,7 @@ def _features() -> tuple[Feature, ...]:
     made = []
     for name, words in _KINDS:
         made.append(Feature(
-            f"{name}_spread_7d", "spread", "log2(1 + accounts)",
+            f"{name}_accounts_7d", "spread", "log2(1 + accounts)",
             f"mean of log2 of (1 + other accounts of the partition that lately sent the same), over {words}, 7 d view",
             (1, 8), _SPREAD, f"other accounts with the same {words}",
         ))  # fmt: skip
@@ -76,7 +76,7 @@ def _compute(views: Views) -> dict[str, Floats]:
     found = {}
     for name, _ in _KINDS:
         asked = views.week(f"{name}_asked")
-        found[f"{name}_spread_7d"] = ratio(views.week(f"{name}_others_q"), asked.astype(np.float64) * Q)
+        found[f"{name}_accounts_7d"] = ratio(views.week(f"{name}_others_q"), asked.astype(np.float64) * Q)
         found[f"{name}_shared_7d"] = ratio(views.week(f"{name}_shared"), asked)
     return found
 
