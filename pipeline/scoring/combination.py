@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.scoring.scaling import Floats
 
-PARTS: Final = ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression")
+PARTS: Final = ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression", "extra_trees")
 
 _CERTAIN: Final = 1e-3
 _ITERATIONS_MAX: Final = 100

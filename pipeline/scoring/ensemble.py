@@ -100,21 +100,24 @@ class Ensemble:
             "logistic_regression": linear.sum(axis=1) + self.logistic_regression.learned.intercept,
         }
         forest = self.mondrian_forest.predict_proba(ranks)
+        trees = self.models.trees.predict_proba(ranks)
         parts, kind = self.models.evidence.parts(
-            channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest), stage
+            channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest, trees), stage
         )
         risk = probability_of(combination.log_odds(parts))
         scores.risk[at] = risk
         said["logistic_regression"] = probability_of(said["logistic_regression"])
-        said["mondrian_forest"] = forest.sum(axis=1)
+        said["mondrian_forest"], said["extra_trees"] = forest.sum(axis=1), trees.sum(axis=1)
         for part in PARTS:
             scores.parts[part][at] = said[part]
         added = _shared_out(towards, parts[:, 0] * combination.weights[0])
         added += _shared_out(linear, parts[:, 3] * combination.weights[3])
         risky = np.flatnonzero(risk >= EXPLAINED_FROM)
         if len(risky):
-            moved = self.mondrian_forest.contributions(ranks[risky], kind[risky])
+            moved = self.mondrian_forest.contributions(ranks[risky], kind[risky, 0])
             added[risky] += _shared_out(moved, parts[risky, 2] * combination.weights[2])
+            moved = self.models.trees.contributions(ranks[risky], kind[risky, 1])
+            added[risky] += _shared_out(moved, parts[risky, 4] * combination.weights[4])
         scores.top[at], scores.contribution[at] = top_contributions(added)
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:

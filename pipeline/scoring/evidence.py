@@ -18,9 +18,12 @@ from pipeline.scoring.combination import log_odds_of
 from pipeline.scoring.kinds import KINDS, SHARES, STAGES
 from pipeline.scoring.scaling import Floats
 
-CHANNELS: Final = ("zscore", "half_space_trees", "logistic_regression", *(f"forest_{kind}" for kind in KINDS))
-_LINEAR: Final = 3
-"""Channels before those of the forest."""
+CHANNELS: Final = (
+    "zscore", "half_space_trees", "logistic_regression",
+    *(f"mondrian_forest_{kind}" for kind in KINDS), *(f"extra_trees_{kind}" for kind in KINDS),
+)  # fmt: skip
+_FOREST: Final = slice(3, 3 + len(KINDS))
+_TREES: Final = slice(3 + len(KINDS), 3 + 2 * len(KINDS))
 
 POINTS: Final = 24
 """Quantiles kept of a stage and channel."""
@@ -32,7 +35,7 @@ _BEYOND: Final = 0.5
 """Evidence for each unit above all that honest accounts ever scored."""
 
 
-def channels_of(zscore: Floats, half_space_trees: Floats, linear: Floats, forest: Floats) -> Floats:
+def channels_of(zscore: Floats, half_space_trees: Floats, linear: Floats, forest: Floats, trees: Floats) -> Floats:
     """Scores side by side, float64[n, C]; an unknown one is lower than any.
 
     Args:
@@ -40,8 +43,11 @@ def channels_of(zscore: Floats, half_space_trees: Floats, linear: Floats, forest
         half_space_trees: float64[n]; NaN while cold.
         linear: float64[n], log-odds.
         forest: float64[n, K], probabilities.
+        trees: float64[n, K], probabilities.
     """
-    return np.column_stack([zscore, np.nan_to_num(half_space_trees, nan=0.0), linear, log_odds_of(forest)])
+    return np.column_stack(
+        [zscore, np.nan_to_num(half_space_trees, nan=0.0), linear, log_odds_of(forest), log_odds_of(trees)]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +101,9 @@ class Evidence:
         return found
 
     def parts(self, channels: Floats, stage: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Evidence of each part, float64[n, P] by PARTS, and the kind that the forest's is of, int64[n]."""
+        """Evidence of each part, float64[n, P] by PARTS, and the kind that each tree part's is of, int64[n, 2]."""
         found = self.of(channels, stage)
-        kinds = np.maximum(found[:, _LINEAR:] + np.log(np.array(SHARES)), 0.0)
-        kind = kinds.argmax(axis=1)
-        forest = kinds[np.arange(len(kinds)), kind]
-        return np.column_stack([found[:, 0], found[:, 1], forest, found[:, 2]]), kind
+        forest, trees = (np.maximum(found[:, part] + np.log(np.array(SHARES)), 0.0) for part in (_FOREST, _TREES))
+        kind = np.column_stack([forest.argmax(axis=1), trees.argmax(axis=1)])
+        parts = [found[:, 0], found[:, 1], forest.max(axis=1), found[:, 2], trees.max(axis=1)]
+        return np.column_stack(parts), kind

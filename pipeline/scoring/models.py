@@ -2,8 +2,8 @@
 
 A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (the starting rows: features and label),
 `features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
-`population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give) and
-`evidence` (the highest scores of honest accounts).
+`population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give),
+`trees` (extremely randomised ones) and `evidence` (the highest scores of honest accounts).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pipeline.scoring.scaling import Floats, Scaling, Values
 FORMAT: Final = 2
 SHIPPED: Final = Path(__file__).parent / "shipped"
 
-_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", "evidence")
+_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", "trees", "evidence")
 _LABEL: Final = "kind"
 _NAME: Final = "name"
 _TAIL: Final = "tail"
@@ -51,6 +51,7 @@ class Models:
         features_hash: of the definitions that the values were made by.
         used: bool[F]: the features that models look at; the others serve rules and people.
         forest: the labelled model's start.
+        trees: extremely randomised trees, which do not learn any more.
         linear: weights of the linear reference.
         directions: float64[F]: +1 where harvesters have more of a feature, -1 where less, 0 where it does not count.
         population: float32[R, F]: rows of honest accounts.
@@ -63,6 +64,7 @@ class Models:
     features_hash: str
     used: npt.NDArray[np.bool_]
     forest: ForestStart
+    trees: MondrianTrees
     linear: LinearWeights
     directions: Floats
     population: Values
@@ -148,7 +150,8 @@ class Models:
         linear = LinearWeights(features["linear"], calibration["linear_intercept"])
         population = _matrix(tables["population"], np.float32)
         return cls(
-            names=names, features_hash=features_hash, used=features["used"], forest=forest, linear=linear,
+            names=names, features_hash=features_hash, used=features["used"], forest=forest,
+            trees=MondrianTrees.from_table(tables["trees"]), linear=linear,
             directions=features["direction"], population=population, evidence=_evidence(tables["evidence"]),
             combination=combination, sources=manifest["sources"],
         )  # fmt: skip
@@ -168,6 +171,7 @@ class Models:
             "quantiles": _table(self.names, self.forest.scaling.knots),
             "population": _table(self.names, self.population),
             "forest": self.forest.trees.to_table(),
+            "trees": self.trees.to_table(),
             "evidence": _table_of(self.evidence),
         }
 

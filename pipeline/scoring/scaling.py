@@ -76,6 +76,10 @@ class Scaling:
             steps.append((distinct, (levels[first] + levels[first + count - 1]) / 2))
         return steps
 
+    def filled(self, values: Values | Floats) -> Floats:
+        """The values themselves, float64[n, F], with the median where one is unknown."""
+        return np.where(np.isnan(values), np.nan_to_num(self.median), np.asarray(values, np.float64))
+
     def ranks(self, values: Values | Floats) -> Floats:
         """Ranks in [0, 1], float64[n, F], of float[n, F]; an unknown value has the median's."""
         return np.where(np.isnan(values), self.missing, self._known_ranks(values))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from pipeline.scoring import extra_trees
 from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
 from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
@@ -21,6 +22,7 @@ from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
+from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 from pipeline.scoring.scores import EXCHANGES_MIN
 from pipeline.scoring.zscores import Population, zscore_contributions
@@ -47,7 +49,8 @@ class TrainingSettings:
         unused: columns that models do not look at: they serve rules and people.
         withheld: groups of columns; as many shares of the starting rows are learned without one of them, so that the
             models know what to make of a log that lacks them.
-        withheld_share: the share of rows for each group.
+        withheld_share: the share of the forest's rows for each group.
+        withheld_weight: of a copy of all rows without a group, beside the rows themselves, for the trees.
         forest: parameters of the forest.
         seed: of choices and orders.
     """
@@ -61,7 +64,8 @@ class TrainingSettings:
     parts: tuple[str, ...] = PARTS
     unused: tuple[int, ...] = ()
     withheld: tuple[tuple[int, ...], ...] = ()
-    withheld_share: float = 0.2
+    withheld_share: float = 0.1
+    withheld_weight: float = 0.3
     forest: ForestSettings = field(default_factory=ForestSettings)
     seed: int = 1
 
@@ -73,6 +77,7 @@ class Parts:
     Attributes:
         used: bool[F]: the features that models look at.
         forest: the labelled model's start.
+        trees: the extremely randomised trees, on the same ranks.
         linear: weights of the linear reference.
         directions: float64[F], see `Models`.
         population: float32[R, F]: rows of honest accounts.
@@ -80,6 +85,7 @@ class Parts:
 
     used: npt.NDArray[np.bool_]
     forest: ForestStart
+    trees: MondrianTrees
     linear: LinearWeights
     directions: Floats
     population: Values
@@ -96,6 +102,7 @@ class Parts:
             trees.score(population.ranks(values)),
             LogisticRegression(self.linear).log_odds(ranks),
             MondrianForest(self.forest).predict_proba(ranks),
+            self.trees.predict_proba(ranks),
         )
 
 
@@ -125,6 +132,7 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
         features_hash=features_hash,
         used=parts.used,
         forest=parts.forest,
+        trees=parts.trees,
         linear=parts.linear,
         directions=parts.directions,
         population=parts.population,
@@ -151,7 +159,23 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
         linear.learn(ranks, chosen.harvesting, weights)
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
     population = population_rows(rows, settings.seed)
-    return Parts(used, forest, linear.learned, np.sign(difference) * used, population)
+    trees = grow_trees(rows.teaching(), scaling, settings)
+    return Parts(used, forest, trees, linear.learned, np.sign(difference) * used, population)
+
+
+def grow_trees(rows: LabelledRows, scaling: Scaling, settings: TrainingSettings) -> MondrianTrees:
+    """Extremely randomised trees from all rows, and from copies of them that lack what a log may lack."""
+    weights = rows.per_stage_weights()
+    copies = [rows.values]
+    for columns in settings.withheld:
+        without = rows.values.copy()
+        without[:, list(columns)] = np.nan
+        copies.append(without)
+    share = np.repeat([1.0, *(settings.withheld_weight for _ in settings.withheld)], len(rows))
+    ranks = np.concatenate([scaling.ranks(values) for values in copies])
+    return extra_trees.grow(
+        ranks, np.tile(rows.kind, len(copies)), np.tile(weights, len(copies)) * share, settings.seed
+    )
 
 
 def starting_rows(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
