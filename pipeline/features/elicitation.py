@@ -37,7 +37,7 @@ HEAD_CHARS: Final = 512
 TAIL_CHARS: Final = 256
 """… and so many last ones: what is wanted is said before or after a long text."""
 
-CLOSE: Final = 128
+CLOSE: Final = 64
 """Up to this number of events of a life, all texts of the sample are looked at, …"""
 
 EVERY: Final = 16
@@ -101,28 +101,22 @@ def asked(texts: pl.Series) -> dict[str, Mask]:
         By kind ("reasoning", "grading", "rewriting"), bool[n].
     """
     is_long = (texts.str.len_bytes() > WHOLE_BYTES).to_numpy()
+    rows = np.concatenate([np.flatnonzero(~is_long), np.flatnonzero(is_long)])
+    short, long = texts.filter(pl.Series(~is_long)), texts.filter(pl.Series(is_long))
+    ends = long.str.slice(0, HEAD_CHARS) + "\n" + long.str.slice(-TAIL_CHARS)
+    lower = short.append(ends).str.to_lowercase()
+    hit = np.flatnonzero(lower.str.contains(_any()).to_numpy())
     found = {kind: np.zeros(len(texts), np.bool_) for kind, *_ in _KINDS}
-    for rows, cut in ((np.flatnonzero(~is_long), _whole), (np.flatnonzero(is_long), _ends)):
-        lower = cut(texts.gather(rows)).str.to_lowercase()
-        hit = np.flatnonzero(lower.str.contains(_any()).to_numpy())
-        if len(hit):
-            words = _words(lower.gather(hit))
-            for kind, mask in found.items():
-                mask[rows[hit]] = words.str.contains(_exact(kind)).to_numpy()
+    if len(hit):
+        words = _words(lower.gather(hit))
+        for kind, mask in found.items():
+            mask[rows[hit]] = words.str.contains(_exact(kind)).to_numpy()
     return found
-
-
-def _whole(texts: pl.Series) -> pl.Series:
-    return texts
-
-
-def _ends(texts: pl.Series) -> pl.Series:
-    return texts.str.slice(0, HEAD_CHARS) + "\n" + texts.str.slice(-TAIL_CHARS)
 
 
 def _words(texts: pl.Series) -> pl.Series:
     """With a space before whatever may begin a word."""
-    return " " + texts.str.replace_all(r"[\s\p{P}]", " ") + texts
+    return " " + texts.str.replace_all(r"[\n\t\"'(\[*:-]", " ") + texts
 
 
 def _contribute(events: Events, panes: Panes) -> None:
