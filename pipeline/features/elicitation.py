@@ -5,6 +5,7 @@ missed, and an honest tutor or editor has the same words.  Cost is bounded by lo
 each.  A first pass over all phrases at once sorts out the texts that have none, which is nearly all of them.
 """
 
+# ruff: noqa: E501  # a feature a line: its definition is a sentence
 from __future__ import annotations
 
 import re
@@ -43,7 +44,7 @@ CLOSE: Final = 64
 EVERY: Final = 16
 """… and after it the text of every so many events: shares are known by then."""
 
-_SOURCE: Final = "Anthropic, February 2026: prompts for the reasoning that led here, rubric grading and censorship-safe rewrites; Google GTIG, February 2026: much of it not in English"  # noqa: E501  # a feature a line
+_SOURCE: Final = "Anthropic, February 2026: prompts for the reasoning that led here, rubric grading and censorship-safe rewrites; Google GTIG, February 2026: much of it not in English"
 
 _KINDS: Final = (
     ("reasoning", "for reasoning in full: step by step, word by word, in tags, translated", 2, "asking for the reasoning in full"),

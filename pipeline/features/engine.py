@@ -206,9 +206,7 @@ class AccountStates:
             return None
         facts = self._feed.facts(ids)
         named = facts.plan_tokens
-        return replace(
-            facts, plan_tokens=np.where(np.isnan(named), self._typical.of(self._feed.plans(ids)), named)
-        )
+        return replace(facts, plan_tokens=np.where(np.isnan(named), self._typical.of(self._feed.plans(ids)), named))
 
     def _emission_order(self, position: Ints, kind: npt.NDArray[np.uint8], seen: Views) -> Ints:
         """By the record that triggered them; at one record ticks first, by key, and by id where two keys are alike."""

@@ -76,4 +76,4 @@ class Launches:
         if scalars.keys() != {"start", "first"}:
             raise SchemaError("the snapshot's launches of models are not of this version: replay from an older offset")
         self._start = scalars["start"]
-        self._first = {model: first for model, first in scalars["first"]}
+        self._first = dict(scalars["first"])

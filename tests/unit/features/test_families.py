@@ -106,6 +106,41 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
             "outline_top_share_7d": 4 / 7, "prompts_per_frame_7d": log2(6 / 7),
         },
     ),
+    "oneshot": (
+        # Six first turns, of which the fourth offers tools; then a later turn, then one without a count.
+        log(8, **EIGHT),
+        {
+            "oneshots_7d": log2(4), "oneshot_share_7d": 3 / 7, "oneshot_of_first_7d": 3 / 5, "followups_per_first_7d": log2(3 / 6),
+            "oneshot_short_7d": 1 / 3, "oneshot_long_7d": 2 / 3, "oneshot_gap_mean_7d": 9.95, "oneshot_input_spread_7d": 0.0,
+        },
+    ),
+    "spread": (
+        # Nobody else within the partition's whole blocks.
+        log(8, **EIGHT, system_prompt="Be brief."),
+        {
+            "prompt_accounts_7d": 0.0, "prompt_shared_7d": 0.0, "opening_shared_7d": 0.0, "ending_shared_7d": 0.0,
+            "outline_shared_7d": 0.0, "system_accounts_7d": 0.0, "system_shared_7d": 0.0,
+        },
+    ),
+    "elicitation": (
+        log(
+            8,
+            prompt=[
+                "Solve it and SHOW YOUR REASONING.", "Объясни шаг за шагом.", "请逐步思考", "On a scale from one to ten: 7?",
+                "Generate the list.", "x" * 900 + " in a neutral tone", "x" * 600 + " step by step " + "x" * 600, None,
+            ],
+        ),
+        {"reasoning_asked_share_7d": 3 / 7, "grading_asked_share_7d": 1 / 7, "rewriting_asked_share_7d": 1 / 7},
+    ),
+    "release": (
+        # "m" from the start, two days of it; then "n" twice, of which one is an error, and "m" again
+        log(
+            40, account_id=["z"] * 32 + ["a"] * 8, model=["m"] * 32 + ["m", "n", "n", "n", "m", "m", "m", "m"],
+            status=[200] * 33 + [500] + [200] * 6,
+            times_ms=[START_MS + 1000 * i for i in range(16)] + [START_MS + 2 * DAY_MS + 1000 * i for i in range(24)],
+        ),
+        {"new_model_share_24h": 2 / 7, "new_model_share_7d": 2 / 7},
+    ),
     "identity": (
         log(
             8, client_ip=["10.0.2.1", "10.0.2.200", "10.0.1.1", "2001:db8:1::5", "2001:db8:1:7::6", "ab12", "keyed-hash", None],
@@ -160,7 +195,8 @@ NEEDS = {
     "user_agent": ["agents_7d", "agents_per_key_hour_24h"],
     "tls_ja4": ["tls_7d"],
     "api_key_id": ["keys_7d"],
-    "prompt": ["prompt_mean_7d", "suffix_top_share_7d", "outline_top_share_7d", "skeleton_distinct_share_7d", "prefix16_top_share_7d"],
+    "model": ["new_model_share_7d"],
+    "prompt": ["reasoning_asked_share_7d", "grading_asked_share_7d", "rewriting_asked_share_7d", "prompt_mean_7d", "suffix_top_share_7d", "outline_top_share_7d", "skeleton_distinct_share_7d", "prefix16_top_share_7d"],
 }  # fmt: skip
 
 

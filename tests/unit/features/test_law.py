@@ -29,9 +29,10 @@ def fresh() -> AccountStates:
 
 def restored(states: AccountStates, seed: int) -> AccountStates:
     """A new object from a snapshot whose rows came in another order: row numbers mean nothing."""
-    table, scalars = states.snapshot()
+    parts = states.snapshot()
+    order = np.random.default_rng(seed).permutation(len(parts["accounts"]))
     again = fresh()
-    again.restore(table.take(np.random.default_rng(seed).permutation(len(table))), scalars)
+    again.restore({**parts, "accounts": parts["accounts"].take(order)})
     return again
 
 
@@ -148,18 +149,22 @@ def test_ids_of_one_hash_are_emitted_by_id(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_snapshot_of_other_columns_is_refused() -> None:
-    table, scalars = fresh().snapshot()
+    parts = fresh().snapshot()
     with pytest.raises(SchemaError, match="account columns"):
-        AccountStates(FAMILIES[:2]).restore(table, scalars)
+        AccountStates(FAMILIES[:2]).restore(parts)
     with pytest.raises(SchemaError, match="watermark"):
-        fresh().restore(table, {**scalars, "watermark": {"tail": [1]}})
+        fresh().restore({**parts, "state": {**parts["state"], "watermark": {"tail": [1]}}})
+    for name in ("launches", "typical"):
+        state = {key: value for key, value in parts["state"].items() if key != name}
+        with pytest.raises(SchemaError, match="other parts"):
+            fresh().restore({**parts, "state": state})
 
 
 def test_a_state_that_has_seen_events_takes_no_snapshot() -> None:
     states = fresh()
     states.step(log(1))
     with pytest.raises(SchemaError, match="seen nothing"):
-        states.restore(*fresh().snapshot())
+        states.restore(fresh().snapshot())
 
 
 def test_no_events_make_no_rows() -> None:

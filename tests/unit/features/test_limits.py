@@ -41,7 +41,7 @@ def test_what_is_dropped_for_room_does_not_depend_on_batches_or_restores() -> No
             parts.append(states.step(events.slice(start, size)))
             if start == size * 3:
                 again = AccountStates(FAMILIES, accounts_max=6)
-                again.restore(*states.snapshot())
+                again.restore(states.snapshot())
                 states = again
         assert_same(expected, FeatureRows.concat(parts))
 
