@@ -116,8 +116,8 @@ def asked(texts: pl.Series) -> dict[str, Mask]:
 
 
 def _words(texts: pl.Series) -> pl.Series:
-    """With a space before whatever may begin a word."""
-    return " " + texts.str.replace_all(r"[\n\t\"'(\[*:-]", " ") + texts
+    """With a space before each, and in the place of signs that words begin after and that no phrase has."""
+    return " " + texts.str.replace_all(r"[\n\t\"(\[*:/]", " ")
 
 
 def _contribute(events: Events, panes: Panes) -> None:

@@ -43,7 +43,7 @@ def test_every_phrase_is_found_wherever_it_stands(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "kinds"),
-    [
+    (
         ("Generate the report and narrate the events.", []),
         ("What is the capital of France?", []),
         ("", []),
@@ -51,7 +51,7 @@ def test_every_phrase_is_found_wherever_it_stands(kind: str) -> None:
         ("Reescribe esto con un tono neutral", ["rewriting"]),
         ("請給出推理過程", ["reasoning"]),
         ("Bewerte die Antwort auf einer Skala", ["grading"]),
-    ],
+    ),
 )
 def test_what_texts_ask_for(text: str, kinds: list[str]) -> None:
     assert kinds_of(text) == kinds

@@ -108,10 +108,11 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
     ),
     "oneshot": (
         # Six first turns, of which the fourth offers tools; then a later turn, then one without a count.
+        # One-shots begin at 0, 1 and 4 s: gaps of 1,000 and 3,000 ms, which are 637 and 733 64ths of a doubling.
         log(8, **EIGHT),
         {
             "oneshots_7d": log2(4), "oneshot_share_7d": 3 / 7, "oneshot_of_first_7d": 3 / 5, "followups_per_first_7d": log2(3 / 6),
-            "oneshot_short_7d": 1 / 3, "oneshot_long_7d": 2 / 3, "oneshot_gap_mean_7d": 9.95, "oneshot_input_spread_7d": 0.0,
+            "oneshot_short_7d": 1 / 3, "oneshot_long_7d": 2 / 3, "oneshot_gap_mean_7d": (637 + 733) / 2 / 64, "oneshot_input_spread_7d": 0.0,
         },
     ),
     "spread": (
