@@ -15,7 +15,7 @@ from pipeline.scoring.combination import PARTS
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.training import TrainingSettings
 from pipeline.scoring.training import train as train_models
-from pipeline.scoring.views import views_of
+from pipeline.scoring.views import unused_columns, views_of
 
 PRIOR_DEFAULT = TrainingSettings().prior
 
@@ -53,7 +53,8 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
         raise ConfigError(f"{out} holds models already: choose another folder, or replace them with --force")
     rows = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
     lacking = [np.flatnonzero(~view) for view in views_of(FEATURES).values() if not view.all()]
-    settings = TrainingSettings(prior=prior, seed=seed, withheld=tuple(tuple(view.tolist()) for view in lacking))
+    withheld = tuple(tuple(view.tolist()) for view in lacking)
+    settings = TrainingSettings(prior=prior, seed=seed, unused=unused_columns(FEATURES), withheld=withheld)
     models = train_models(rows, NAMES, FEATURES_HASH, settings)
     models.save(out)
     typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.features.clock import SECOND
+from pipeline.features.clock import HOUR, SECOND
 from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
@@ -43,6 +43,10 @@ _FEATURES: Final = (
     _feature(
         "output_tokens_7d", "log2(1 + tokens)", "output tokens in the 7 d view; null unless logged",
         "answer tokens in the last week", (4, 5, 16),
+    ),
+    _feature(
+        "life_hours", "log2(1 + hours)", "time from the start of the account's present life to now",
+        "how long it has been active", (4,), "accounts of a pool live for hours, customers for months",
     ),
     _feature(
         "requests_hour_in_day", "share", "requests in the 1 h view / requests in the 24 h view",
@@ -102,7 +106,7 @@ def _contribute(events: Events, panes: Panes) -> None:
 
 
 def _compute(views: Views) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
+    found: dict[str, Floats] = {"life_hours": log2(1 + ratio(views.clock - views.born, np.full(len(views), HOUR)))}
     logged = {"1h": views.day("answered"), "24h": views.day("answered"), "7d": views.week("answered")}
     for span, of in (("1h", views.hour), ("24h", views.day), ("7d", views.week)):
         found[f"requests_{span}"] = log2(of("requests").astype(np.float64) + 1)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.accounts import Accounts
@@ -19,10 +21,13 @@ from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.features import FAMILIES, NAMES
 from pipeline.features.engine import AccountStates
-from pipeline.features.rows import FeatureRows
+from pipeline.features.rows import COUNT, FeatureRows
 from pipeline.io.replay import open_lines
+from pipeline.scoring.kinds import stage_of
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.scaling import Values
+
+Ints = npt.NDArray[np.int64]
 
 LINES_AT_ONCE: Final = 20_000
 
@@ -68,7 +73,7 @@ def rows_of_run(folder: Path) -> LabelledRows:
     """
     path = folder / "scores.parquet"
     try:
-        table = pq.read_table(path, columns=["account_id", "exchanges", "features"])
+        table = pq.read_table(path, columns=["account_id", "exchanges", "kind", "features"])
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     features = table["features"].combine_chunks()
@@ -78,7 +83,8 @@ def rows_of_run(folder: Path) -> LabelledRows:
     values = np.column_stack(columns).astype(np.float32, copy=False)
     accounts = table["account_id"].to_pylist()
     exchanges = table["exchanges"].to_numpy().astype(np.int64)
-    return _labelled(values, accounts, exchanges, read_labels(folder / "labels.csv"), folder.name)
+    stage = stage_of(exchanges, pc.equal(table["kind"], "count").to_numpy())
+    return _labelled(values, accounts, (exchanges, stage), read_labels(folder / "labels.csv"), folder.name)
 
 
 def rows_of_events(events: Path, accounts: Path | None, labels: Path) -> LabelledRows:
@@ -94,7 +100,8 @@ def rows_of_events(events: Path, accounts: Path | None, labels: Path) -> Labelle
     """
     known = read_labels(labels)
     rows = feature_rows(events, Accounts.load(accounts) if accounts else None)
-    return _labelled(rows.values, rows.account_id, rows.exchanges, known, events.name.partition(".")[0])
+    seen = (rows.exchanges, stage_of(rows.exchanges, rows.kind == COUNT))
+    return _labelled(rows.values, rows.account_id, seen, known, events.name.partition(".")[0])
 
 
 def feature_rows(events: Path, accounts: Accounts | None) -> FeatureRows:
@@ -116,9 +123,17 @@ def _records(lines: Iterator[Any]) -> Iterator[Records]:
 
 
 def _labelled(
-    values: Values, accounts: list[str], exchanges: np.ndarray[Any, Any], labels: dict[str, Label], source: str
+    values: Values, accounts: list[str], seen: tuple[Ints, Ints], labels: dict[str, Label], source: str
 ) -> LabelledRows:
-    """Rows in emission order, sorted by account and joined with labels; accounts without one are left out."""
+    """Rows in emission order, sorted by account and joined with labels; accounts without one are left out.
+
+    Args:
+        values: float32[n, F].
+        accounts: of each row.
+        seen: exchanges and stage of each row.
+        labels: by account.
+        source: name of the run.
+    """
     ids = np.array(accounts, dtype=np.str_)
     order = np.argsort(ids, kind="stable")
     order = order[[account in labels for account in ids[order].tolist()]]
@@ -129,7 +144,8 @@ def _labelled(
     return LabelledRows(
         values[order],
         np.char.add(f"{source}/", ids[order]),
-        exchanges[order].astype(np.int64),
+        seen[0][order].astype(np.int64),
+        seen[1][order].astype(np.int64),
         harvesting,
         np.where(harvesting, "", [label.population for label in of_row]),
         np.where(harvesting, [label.family or "unnamed" for label in of_row], ""),

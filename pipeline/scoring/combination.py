@@ -1,4 +1,4 @@
-"""From the parts' scores to a risk: a logistic regression on them, calibrated to a stated share of harvesters."""
+"""From the parts' evidence to a risk: a logistic regression on it, calibrated to a stated share of harvesters."""
 
 from __future__ import annotations
 
@@ -87,6 +87,30 @@ def fit_combination(
             break
         used &= fitted > 0
     return Combination(tuple(fitted.tolist()), intercept + float(np.log(prior / (1.0 - prior))), prior)
+
+
+def calibrated(
+    combination: Combination, parts: Floats, harvesting: npt.NDArray[np.bool_], account: npt.NDArray[np.int64]
+) -> Combination:
+    """The combination, rescaled so that the *highest* risk that an account gets is a probability.
+
+    That is what alerts and people go by, and the highest of many is higher than any one (Platt, 1999, on maxima).
+
+    Args:
+        combination: fitted on rows.
+        parts: float64[n, P], of rows.
+        harvesting: bool[n].
+        account: int64[n]: number of each row's account.
+    """
+    accounts = int(account.max()) + 1
+    highest = np.full(accounts, -np.inf)
+    np.maximum.at(highest, account, combination.log_odds(parts))
+    labels = np.zeros(accounts, np.bool_)
+    labels[account] = harvesting
+    fitted = fit_combination(highest[:, np.newaxis], labels, np.ones(accounts), combination.prior)
+    scale = max(fitted.weights[0], 1e-6)
+    weights = tuple(weight * scale for weight in combination.weights)
+    return Combination(weights, combination.intercept * scale + fitted.intercept, combination.prior)
 
 
 def newton_logistic(values: Floats, harvesting: npt.NDArray[np.bool_], weights: Floats, l2: float) -> Floats:

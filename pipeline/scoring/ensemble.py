@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import SchemaError
-from pipeline.features.rows import FeatureRows
-from pipeline.scoring.combination import PARTS, log_odds_of, probability_of
+from pipeline.features.rows import COUNT, FeatureRows
+from pipeline.scoring.combination import PARTS, probability_of
 from pipeline.scoring.drift import Drift, DriftDetector
+from pipeline.scoring.evidence import channels_of
 from pipeline.scoring.explain import top_contributions
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
+from pipeline.scoring.kinds import stage_of
 from pipeline.scoring.logistic_regression import LogisticRegression
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import LabelledValues, MondrianForest
@@ -77,52 +79,43 @@ class Ensemble:
         known = np.flatnonzero(rows.exchanges >= EXCHANGES_MIN)
         scores = Scores.unknown(len(rows), self.models.versions)
         if len(known):
-            self._score_known(rows.values[known], known, scores)
+            stage = stage_of(rows.exchanges[known], rows.kind[known] == COUNT)
+            self._score_known(self._used(rows.values[known]), stage, known, scores)
         return scores
 
-    def _score_known(self, values: Values, at: npt.NDArray[np.int64], scores: Scores) -> None:
+    def _used(self, values: Values) -> Values:
+        """The values with NaN for features that the models do not look at."""
+        return np.where(self.models.used, values, np.float32(np.nan))
+
+    def _score_known(
+        self, values: Values, stage: npt.NDArray[np.int64], at: npt.NDArray[np.int64], scores: Scores
+    ) -> None:
         combination = self.models.combination
         ranks = self.models.forest.scaling.ranks(values)
-        parts, linear = self._parts(values, ranks)
-        log_odds = combination.log_odds(parts)
-        risk = probability_of(log_odds)
-        scores.risk[at] = risk
-        for column, part in enumerate(PARTS):
-            scores.parts[part][at] = parts[:, column] if column < 2 else probability_of(parts[:, column])  # noqa: PLR2004
-        risky = np.flatnonzero(risk >= EXPLAINED_FROM)
-        if len(risky):
-            linear[risky] += combination.weights[2] * self._forest_log_odds(ranks[risky], parts[risky, 2])
-        scores.top[at], scores.contribution[at] = top_contributions(linear)
-
-    def _parts(self, values: Values, ranks: Floats) -> tuple[Floats, Floats]:
-        """The parts' scores float64[n, P] as they are combined, and what the linear ones add, float64[n, F]."""
         towards = zscore_contributions(self.population.zscores(values), self.models.directions)
         linear = self.logistic_regression.contributions(ranks)
-        parts = np.column_stack(
-            (
-                towards.sum(axis=1),
-                self.half_space_trees.score(self.population.ranks(values)),
-                log_odds_of(self.mondrian_forest.predict_proba(ranks)),
-                linear.sum(axis=1) + self.logistic_regression.learned.intercept,
-            )
+        said = {
+            "zscore": towards.sum(axis=1),
+            "half_space_trees": self.half_space_trees.score(self.population.ranks(values)),
+            "logistic_regression": linear.sum(axis=1) + self.logistic_regression.learned.intercept,
+        }
+        forest = self.mondrian_forest.predict_proba(ranks)
+        parts, kind = self.models.evidence.parts(
+            channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest), stage
         )
-        weights = self.models.combination.weights
-        return parts, linear * weights[3] + towards * weights[0]
-
-    def _forest_log_odds(self, ranks: Floats, log_odds: Floats) -> Floats:
-        """What each feature moved the forest's log-odds by, float64[n, F].
-
-        The forest's contributions are differences of probabilities; all of a row's are scaled by the one factor that
-        makes them add up to its difference in log-odds.
-        """
-        moved = self.mondrian_forest.contributions(ranks)
-        base = self.mondrian_forest.trees.base
-        by_probability = probability_of(log_odds) - base
-        by_log_odds = log_odds - float(log_odds_of(np.array(base)))
-        flat = 1.0 / (base * (1.0 - base))
-        apart = np.abs(by_probability) > _APART
-        factor: Floats = np.divide(by_log_odds, by_probability, out=np.full(len(ranks), flat), where=apart)
-        return moved * factor[:, np.newaxis]
+        risk = probability_of(combination.log_odds(parts))
+        scores.risk[at] = risk
+        said["logistic_regression"] = probability_of(said["logistic_regression"])
+        said["mondrian_forest"] = forest.sum(axis=1)
+        for part in PARTS:
+            scores.parts[part][at] = said[part]
+        added = _shared_out(towards, parts[:, 0] * combination.weights[0])
+        added += _shared_out(linear, parts[:, 3] * combination.weights[3])
+        risky = np.flatnonzero(risk >= EXPLAINED_FROM)
+        if len(risky):
+            moved = self.mondrian_forest.contributions(ranks[risky], kind[risky])
+            added[risky] += _shared_out(moved, parts[risky, 2] * combination.weights[2])
+        scores.top[at], scores.contribution[at] = top_contributions(added)
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
         """Count a scored piece into its block; a complete block is learned.
@@ -134,7 +127,7 @@ class Ensemble:
         """
         teaches = np.flatnonzero(may_learn & ~np.isnan(scores.risk))
         admitted = teaches[self.teachers.admit(rows.key[teaches], rows.scored_at[teaches])]
-        self.pending.append(rows.values[admitted])
+        self.pending.append(self._used(rows.values[admitted]))
         self.pending_risks.append(scores.risk[~np.isnan(scores.risk)])
         self.block_rows += len(rows)
         if self.block_rows == BLOCK:
@@ -152,12 +145,22 @@ class Ensemble:
         if len(risks):
             self._notice(self.risk_drift, float(risks.mean(dtype=np.float64)))
 
-    def learn_verdicts(self, rows: LabelledValues) -> None:
-        """Learn what analysts decided: feature values as they were stored, in the order of the verdicts."""
-        self.mondrian_forest.learn(rows)
-        self.logistic_regression.learn(self.models.forest.scaling.ranks(rows.values), rows.harvesting)
-        for harvesting in rows.harvesting.tolist():
-            self._notice(self.verdict_drift, float(harvesting))
+    def learn_verdicts(self, values: Values, harvesting: npt.NDArray[np.bool_]) -> None:
+        """Learn what analysts decided: feature values as they were stored, in the order of the verdicts.
+
+        A verdict does not say which kind of harvesting it is: it counts for the one that the forest finds likeliest.
+
+        Args:
+            values: float32[n, F].
+            harvesting: bool[n].
+        """
+        values = self._used(values)
+        ranks = self.models.forest.scaling.ranks(values)
+        likeliest = self.mondrian_forest.predict_proba(ranks).argmax(axis=1) + 1
+        self.mondrian_forest.learn(LabelledValues(values, np.where(harvesting, likeliest, 0).astype(np.int8)))
+        self.logistic_regression.learn(ranks, harvesting)
+        for is_harvesting in harvesting.tolist():
+            self._notice(self.verdict_drift, float(is_harvesting))
 
     def _notice(self, detector: DriftDetector, value: float) -> None:
         noticed = detector.update(value, self.blocks * BLOCK)
@@ -168,3 +171,14 @@ class Ensemble:
         """Changes noticed since the last call, oldest first."""
         drifts, self.drifts = tuple(self.drifts), []
         return drifts
+
+
+def _shared_out(moved: Floats, evidence: Floats) -> Floats:
+    """A part's evidence shared out among features by what each moved the part towards harvesting, float64[n, F].
+
+    What moved it away gets its share with the other sign: the shares of a row add up to its evidence where the part
+    leans towards harvesting at all.
+    """
+    towards = np.maximum(moved, 0.0).sum(axis=1)
+    factor: Floats = np.divide(evidence, towards, out=np.zeros(len(moved)), where=towards > _APART)
+    return moved * factor[:, np.newaxis]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.scoring.kinds import HIDDEN_EXCHANGES_MIN, KINDS, kind_of
 from pipeline.scoring.scaling import Floats, Values
 
 Texts = npt.NDArray[np.str_]
@@ -24,6 +25,7 @@ class LabelledRows:
         values: float32[n, F].
         account: str[n]: unique over all sources.
         exchanges: int64[n]: how many exchanges the account had made.
+        stage: int64[n]: see `kinds.stage_of`.
         harvesting: bool[n].
         population: str[n]: kind of honest account; "" for a harvester.
         family: str[n]: what a harvester is after; "" for an honest account.
@@ -34,6 +36,7 @@ class LabelledRows:
     values: Values
     account: Texts
     exchanges: npt.NDArray[np.int64]
+    stage: npt.NDArray[np.int64]
     harvesting: npt.NDArray[np.bool_]
     population: Texts
     family: Texts
@@ -66,6 +69,24 @@ class LabelledRows:
         starts = self.account_starts()
         counts = np.diff([*starts, len(self)])
         return np.repeat(1.0 / counts, counts)
+
+    @property
+    def kind(self) -> npt.NDArray[np.int8]:
+        """Class of each row, int8[n]: 0 for honest accounts, else the kind of harvesting."""
+        return np.where(self.harvesting, kind_of(self.variant.tolist()), 0).astype(np.int8)
+
+    def teaching(self) -> LabelledRows:
+        """The rows that have something to teach: an account that hides its harvest has shown none of it at first."""
+        hidden = KINDS.index("hidden") + 1
+        return self.take((self.kind != hidden) | (self.exchanges >= HIDDEN_EXCHANGES_MIN))
+
+    def per_stage_weights(self) -> Floats:
+        """1 / (rows of the row's account at the row's stage), float64[n]: an account counts once at each stage."""
+        _, place, counts = np.unique(
+            np.char.add(self.account, self.stage.astype(np.str_)), return_inverse=True, return_counts=True
+        )
+        weights: Floats = 1.0 / counts[place]
+        return weights
 
 
 def split_of(accounts: Texts, splits: int) -> npt.NDArray[np.int64]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
-from pipeline.scoring.combination import PARTS, fit_combination
+from pipeline.scoring.combination import PARTS
 from pipeline.scoring.evaluation import (
     HONEST_SHARES,
     AccountRisks,
@@ -28,7 +28,7 @@ from pipeline.scoring.evaluation import (
 from pipeline.scoring.labelled import LabelledRows, split_of
 from pipeline.scoring.scaling import Floats
 from pipeline.scoring.scores import EXCHANGES_MIN
-from pipeline.scoring.training import TrainingSettings, fit_parts
+from pipeline.scoring.training import TrainingSettings, combine, fit_parts
 from pipeline.scoring.views import Columns, seen_through
 
 EVERYTHING: Final = "everything"
@@ -63,7 +63,7 @@ class Held:
         family: its name.
         split: its number.
         rows: of the family and the split.
-        scores: by view, float64[n, P].
+        scores: by view, float64[n, C].
     """
 
     family: str
@@ -116,7 +116,7 @@ def _held_out(job: tuple[str, int]) -> Held:
 def combined(
     held: Sequence[Held], view: str, settings: TrainingSettings, parts: tuple[str, ...] = PARTS
 ) -> list[Floats]:
-    """The risks of the rows of each of `held` in a view, by combinations learned from the others.
+    """The log-odds of the rows of each of `held` in a view, by combinations learned from the others.
 
     Args:
         held: what `held_out_scores` gave, of at least two families and two splits.
@@ -124,16 +124,21 @@ def combined(
         settings: for the prior.
         parts: those that are combined; an ablation leaves some out.
     """
+    settings = replace(settings, parts=parts)
     used = np.array([part in parts for part in PARTS])
     risks = []
     for one in held:
         others = [other for other in held if other.family != one.family and other.split != one.split]
-        scores = np.concatenate([other.scores[name] for other in others for name in other.scores])
-        labels = np.concatenate([other.rows.harvesting for other in others for _ in other.scores])
-        weights = np.concatenate([other.rows.per_account_weights() for other in others for _ in other.scores])
-        combination = fit_combination(scores * used, labels, weights, settings.prior)
-        risks.append(combination.risk(one.scores[view] * used))
+        scores = np.concatenate([other.scores[view] for other in others])
+        rows = LabelledRows.concat([_named(other) for other in others])
+        evidence, combination = combine(scores, rows, settings)
+        risks.append(combination.log_odds(evidence.parts(one.scores[view], one.rows.stage)[0] * used))
     return risks
+
+
+def _named(held: Held) -> LabelledRows:
+    """The rows, with accounts that are others' if other parts scored them."""
+    return replace(held.rows, account=np.char.add(held.rows.account, f"/{held.family}"))
 
 
 def leave_one_out_report(held: Sequence[Held], risks: Sequence[Floats]) -> dict[str, Any]:

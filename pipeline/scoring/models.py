@@ -2,7 +2,8 @@
 
 A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (the starting rows: features and label),
 `features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
-`population` (rows of honest accounts, from which "normal" starts) and `forest` (the trees that the starting rows give).
+`population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give) and
+`evidence` (the highest scores of honest accounts).
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ import pyarrow.parquet as pq
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.scoring.combination import PARTS, Combination
+from pipeline.scoring.evidence import CHANNELS, Evidence
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
+from pipeline.scoring.kinds import STAGES
 from pipeline.scoring.logistic_regression import LinearWeights
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SHIPPED: Final = Path(__file__).parent / "shipped"
 
-_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest")
-_LABEL: Final = "harvesting"
+_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", "evidence")
+_LABEL: Final = "kind"
 _NAME: Final = "name"
+_TAIL: Final = "tail"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,20 +49,24 @@ class Models:
     Attributes:
         names: of the features, in the order of the columns.
         features_hash: of the definitions that the values were made by.
+        used: bool[F]: the features that models look at; the others serve rules and people.
         forest: the labelled model's start.
         linear: weights of the linear reference.
         directions: float64[F]: +1 where harvesters have more of a feature, -1 where less, 0 where it does not count.
         population: float32[R, F]: rows of honest accounts.
-        combination: from parts to risk.
+        evidence: from scores to what they are worth.
+        combination: from evidence to risk.
         sources: what they were trained on, in numbers.
     """
 
     names: tuple[str, ...]
     features_hash: str
+    used: npt.NDArray[np.bool_]
     forest: ForestStart
     linear: LinearWeights
     directions: Floats
     population: Values
+    evidence: Evidence
     combination: Combination
     sources: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,9 +132,10 @@ class Models:
         if tuple(tables["quantiles"].column_names) != names:
             raise ConfigError(f"the models in {folder} have other features than this Stillwatch: train them anew")
         calibration = json.loads(contents["calibration.json"])
-        features = {name: tables["features"][name].to_numpy().copy() for name in ("stretch", "linear", "direction")}
+        columns = ("used", "stretch", "linear", "direction")
+        features = {name: tables["features"][name].to_numpy().copy() for name in columns}
         rows = tables["rows"]
-        starting = LabelledValues(_matrix(rows.drop_columns([_LABEL]), np.float32), rows[_LABEL].to_numpy())
+        starting = LabelledValues(_matrix(rows.drop_columns([_LABEL]), np.float32), rows[_LABEL].to_numpy().copy())
         forest = ForestStart(
             ForestSettings(**calibration["forest"]),
             Scaling(_matrix(tables["quantiles"], np.float64)),
@@ -139,23 +148,27 @@ class Models:
         linear = LinearWeights(features["linear"], calibration["linear_intercept"])
         population = _matrix(tables["population"], np.float32)
         return cls(
-            names, features_hash, forest, linear, features["direction"], population, combination, manifest["sources"]
-        )
+            names=names, features_hash=features_hash, used=features["used"], forest=forest, linear=linear,
+            directions=features["direction"], population=population, evidence=_evidence(tables["evidence"]),
+            combination=combination, sources=manifest["sources"],
+        )  # fmt: skip
 
     def _tables(self) -> dict[str, pa.Table]:
         rows = self.forest.rows
         features = {
             _NAME: list(self.names),
+            "used": self.used,
             "stretch": self.forest.stretch,
             "linear": self.linear.weights,
             "direction": self.directions,
         }
         return {
-            "rows": _table(self.names, rows.values).append_column(_LABEL, pa.array(rows.harvesting)),
+            "rows": _table(self.names, rows.values).append_column(_LABEL, pa.array(rows.kind)),
             "features": pa.table(features),
             "quantiles": _table(self.names, self.forest.scaling.knots),
             "population": _table(self.names, self.population),
             "forest": self.forest.trees.to_table(),
+            "evidence": _table_of(self.evidence),
         }
 
     def _calibration(self) -> dict[str, Any]:
@@ -169,6 +182,16 @@ class Models:
             "forest": asdict(self.forest.settings),
             "linear_intercept": self.linear.intercept,
         }
+
+
+def _table_of(evidence: Evidence) -> pa.Table:
+    scores = evidence.scores.transpose(0, 2, 1).reshape(-1, len(CHANNELS))
+    return _table(CHANNELS, scores).append_column(_TAIL, pa.array(np.tile(evidence.tails, STAGES)))
+
+
+def _evidence(table: pa.Table) -> Evidence:
+    scores = _matrix(table.drop_columns([_TAIL]), np.float64).reshape(STAGES, -1, len(CHANNELS)).transpose(0, 2, 1)
+    return Evidence(np.ascontiguousarray(scores), table[_TAIL].to_numpy()[: scores.shape[2]].copy())
 
 
 def _checked_manifest(folder: Path, features_hash: str) -> dict[str, Any]:

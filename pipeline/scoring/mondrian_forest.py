@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from river import forest
 
+from pipeline.scoring.kinds import KINDS
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 
@@ -46,10 +47,10 @@ class ForestSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledValues:
-    """Rows to learn from: `values` float32[n, F] and `harvesting` bool[n], in the order in which they are learned."""
+    """Rows to learn from: `values` float32[n, F] and `kind` int8[n] (see `kinds.py`), in the order of learning."""
 
     values: Values
-    harvesting: npt.NDArray[np.bool_]
+    kind: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -57,17 +58,17 @@ class LabelledValues:
     def then(self, other: LabelledValues) -> LabelledValues:
         """These rows, and `other` after them."""
         joined = np.concatenate([self.values, other.values])
-        return LabelledValues(joined, np.concatenate([self.harvesting, other.harvesting]))
+        return LabelledValues(joined, np.concatenate([self.kind, other.kind]))
 
     def last(self, count: int) -> LabelledValues:
         """The last `count` rows, or all if there are fewer."""
         start = max(len(self) - count, 0)
-        return LabelledValues(self.values[start:], self.harvesting[start:])
+        return LabelledValues(self.values[start:], self.kind[start:])
 
     @staticmethod
     def none(width: int) -> LabelledValues:
         """No rows of `width` features."""
-        return LabelledValues(np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.bool_))
+        return LabelledValues(np.empty((0, width), dtype=np.float32), np.empty(0, dtype=np.int8))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +94,7 @@ class ForestStart:
     def grow(cls, settings: ForestSettings, scaling: Scaling, stretch: Floats, rows: LabelledValues) -> ForestStart:
         """Learn the starting rows."""
         start = cls(settings, scaling, stretch, rows, trees=_NO_TREES)
-        return cls(settings, scaling, stretch, rows, MondrianTrees.of(start.river_forest()))
+        return cls(settings, scaling, stretch, rows, MondrianTrees.of(start.river_forest(), len(KINDS)))
 
     def river_forest(self) -> Any:
         """A new River forest that has learned the starting rows; takes milliseconds a row."""
@@ -106,10 +107,10 @@ class ForestStart:
     def teach(self, grown: Any, rows: LabelledValues, repeats: int) -> None:
         """Let a River forest learn rows, each of them `repeats` times."""
         places = self.scaling.ranks(rows.values) * self.stretch
-        for place, harvesting in zip(places.tolist(), rows.harvesting.tolist(), strict=True):
+        for place, kind in zip(places.tolist(), rows.kind.tolist(), strict=True):
             row = dict(enumerate(place))
             for _ in range(repeats):
-                grown.learn_one(row, harvesting)
+                grown.learn_one(row, kind)
 
 
 class MondrianForest:
@@ -130,16 +131,16 @@ class MondrianForest:
         self._grown: Any = None
 
     def predict_proba(self, ranks: Floats) -> Floats:
-        """Probability of harvesting among the starting rows' mix of classes, float64[n].
+        """Probability of each kind of harvesting in the starting rows' mix of classes, float64[n, K].
 
         Args:
             ranks: float64[n, F], by the start's scaling.
         """
         return self.trees.predict_proba(ranks * self.start.stretch)
 
-    def contributions(self, ranks: Floats) -> Floats:
-        """How much each feature moved each row's probability, float64[n, F]."""
-        return self.trees.contributions(ranks * self.start.stretch)
+    def contributions(self, ranks: Floats, kind: npt.NDArray[np.int64]) -> Floats:
+        """How much each feature moved each row's probability of a kind, float64[n, F]; `kind` int64[n], from 0."""
+        return self.trees.contributions(ranks * self.start.stretch, kind)
 
     def learn(self, rows: LabelledValues) -> None:
         """Learn verdict rows; the first time, and when the oldest must go, the whole forest is grown anew."""
@@ -154,8 +155,8 @@ class MondrianForest:
             self._grown, rows = self.start.river_forest(), known
         self.start.teach(self._grown, rows, repeats)
         self.verdicts = known
-        self.trees = MondrianTrees.of(self._grown)
+        self.trees = MondrianTrees.of(self._grown, len(KINDS))
 
 
 _NO_INTS, _NO_FLOATS = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float64)
-_NO_TREES: Final = MondrianTrees(_NO_INTS, _NO_INTS, _NO_FLOATS, _NO_INTS, _NO_FLOATS)
+_NO_TREES: Final = MondrianTrees(_NO_INTS, _NO_INTS, _NO_FLOATS, _NO_INTS, _NO_FLOATS[:, np.newaxis])

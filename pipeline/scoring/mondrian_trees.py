@@ -9,7 +9,6 @@ Mourtada, Gaïffas, Scornet: AMF: Aggregated Mondrian forests for online learnin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -32,8 +31,8 @@ class MondrianTrees:
         feature: int32[N]: what a branch splits on; 0 for a leaf.
         threshold: float64[N]: a row goes left if its value is at most this; infinite for a leaf.
         left: int32[N]: the left child; a leaf is its own, so that descending further does nothing.
-        probability: float64[N]: of the positive class.  For a leaf what the tree predicts there; for a branch the mean
-            of the leaves below it, weighted by the rows that they learned.
+        probability: float64[N, K]: of each kind of harvesting, classes 1 to K.  For a leaf what the tree predicts
+            there; for a branch the mean of the leaves below it, weighted by the rows that they learned.
     """
 
     roots: Ints
@@ -43,9 +42,9 @@ class MondrianTrees:
     probability: Floats
 
     @classmethod
-    def of(cls, forest: Any) -> Self:
-        """The arrays of a River `AMFClassifier` that has learned rows labelled True and False."""
-        trees = [_nodes_of(tree, forest) for tree in forest]
+    def of(cls, forest: Any, kinds: int) -> Self:
+        """The arrays of a River `AMFClassifier` that has learned rows labelled 0 (honest) to `kinds`."""
+        trees = [_nodes_of(tree, forest, kinds) for tree in forest]
         starts = np.cumsum([0, *(len(tree["feature"]) for tree in trees)])
         names = ("feature", "threshold", "probability")
         joined = {name: np.concatenate([tree[name] for tree in trees]) for name in names}
@@ -72,42 +71,51 @@ class MondrianTrees:
         return below
 
     def predict_proba(self, values: Floats) -> Floats:
-        """Probability of the positive class, float64[n]: what River's `predict_proba_one` gives for each row."""
+        """Probability of each kind, float64[n, K]: what River's `predict_proba_one` gives for each row."""
         probability: Floats = self.probability[self.leaves(values)].sum(axis=1) / len(self.roots)
         return probability
 
     @property
-    def base(self) -> float:
-        """The probability before anything is known of a row: the mean over the roots."""
-        return float(self.probability[self.roots].mean())
+    def base(self) -> Floats:
+        """The probabilities before anything is known of a row, float64[K]: the mean over the roots."""
+        base: Floats = self.probability[self.roots].mean(axis=0)
+        return base
 
-    def contributions(self, values: Floats) -> Floats:
-        """How much each feature moved each row's probability away from `base`, float64[n, F].
+    def contributions(self, values: Floats, kind: npt.NDArray[np.int64]) -> Floats:
+        """How much each feature moved each row's probability of a kind away from `base`, float64[n, F].
+
+        Args:
+            values: float64[n, F].
+            kind: int64[n]: column of `probability` for each row.
 
         Each step down a path moves the node's probability, and the feature that was split on is credited with it; so a
         row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
         """
         flat, node = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
         row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
+        asked = np.repeat(kind, len(self.roots))
         moved = np.zeros(values.size)
         while len(node):
             below = self._below(node, row, flat)
-            step = self.probability[below] - self.probability[node]
+            step = self.probability[below, asked] - self.probability[node, asked]
             moved += np.bincount(row + self.feature[node], step, minlength=values.size)
             far = np.flatnonzero(self.left[below] != below)
-            row, node = row[far], below[far]
+            row, node, asked = row[far], below[far], asked[far]
         return moved.reshape(values.shape) / len(self.roots)
 
     def to_table(self) -> pa.Table:
-        """One row a node: tree int32, feature int32, threshold, left int32, probability."""
+        """One row a node: tree int32, feature int32, threshold, left int32, probability_1 and so on."""
         tree = np.repeat(np.arange(len(self.roots)), np.diff([*self.roots, len(self.feature)])).astype(np.int32)
-        columns = {name: getattr(self, name) for name in ("feature", "threshold", "left", "probability")}
-        return pa.table({"tree": tree, **columns})
+        columns = {name: getattr(self, name) for name in ("feature", "threshold", "left")}
+        of_kinds = {f"probability_{kind}": of_kind for kind, of_kind in enumerate(self.probability.T.copy(), start=1)}
+        return pa.table({"tree": tree, **columns, **of_kinds})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Self:
         """The arrays that `to_table` wrote."""
-        columns = {name: table[name].to_numpy() for name in ("feature", "threshold", "left", "probability")}
+        columns = {name: table[name].to_numpy() for name in ("feature", "threshold", "left")}
+        of_kinds = [table[name].to_numpy() for name in table.column_names if name.startswith("probability_")]
+        columns["probability"] = np.column_stack(of_kinds)
         _, roots = np.unique(table["tree"].to_numpy(), return_index=True)
         return cls(roots.astype(np.int32), **columns)
 
@@ -121,7 +129,7 @@ class _Family:
     left: list[int]
 
 
-def _nodes_of(tree: Any, forest: Any) -> dict[str, npt.NDArray[Any]]:
+def _nodes_of(tree: Any, forest: Any, kinds: int) -> dict[str, npt.NDArray[Any]]:
     """One tree's nodes from its root on, level by level, so that siblings are neighbours."""
     nodes, parent, left = [tree._root], [-1], []  # noqa: SLF001 - River names no public way to its nodes
     for index, node in enumerate(nodes):
@@ -129,7 +137,7 @@ def _nodes_of(tree: Any, forest: Any) -> dict[str, npt.NDArray[Any]]:
         if not node.is_leaf:
             nodes.extend(node.children)
             parent.extend((index, index))
-    own = _own_probabilities(nodes, tree, forest)
+    own = _own_probabilities(nodes, tree, forest, kinds)
     return {
         "feature": np.array([0 if node.is_leaf else node.feature for node in nodes], dtype=np.int32),
         "threshold": np.array([math.inf if node.is_leaf else node.threshold for node in nodes]),
@@ -138,19 +146,20 @@ def _nodes_of(tree: Any, forest: Any) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _own_probabilities(nodes: Iterable[Any], tree: Any, forest: Any) -> list[float]:
-    """What each node alone would predict: the share of positive rows in it, smoothed."""
+def _own_probabilities(nodes: list[Any], tree: Any, forest: Any, kinds: int) -> Floats:
+    """What each node alone would predict, float64[nodes, kinds]: the share of rows of each kind in it, smoothed."""
     classes = tree._idx_to_class  # noqa: SLF001
-    if True not in classes:
-        return [0.0 for _ in nodes]
-    return [node.predict(forest.dirichlet, len(classes))[classes.index(True)] for node in nodes]
+    own = np.zeros((len(nodes), kinds + 1))
+    for index, node in enumerate(nodes):
+        own[index, classes] = node.predict(forest.dirichlet, len(classes))
+    return own[:, 1:]
 
 
-def _mixed(family: _Family, own: list[float], use_aggregation: bool) -> Floats:
+def _mixed(family: _Family, own: Floats, use_aggregation: bool) -> Floats:
     """Down the tree, the mixture of the nodes above as `given + left_over * (what comes below)`; then means upwards."""
     nodes, parent, left = family.nodes, family.parent, family.left
-    given, left_over = [0.0] * len(nodes), [1.0] * len(nodes)
-    probability = np.array(own)
+    given, left_over = np.zeros_like(own), [1.0] * len(nodes)
+    probability = own.copy()
     for index in range(len(nodes)):
         above = parent[index]
         if above >= 0:

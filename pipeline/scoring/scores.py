@@ -13,7 +13,7 @@ from pipeline.scoring.combination import PARTS
 TOP: int = 5
 """Contributions kept of each row."""
 
-EXCHANGES_MIN: int = 8
+EXCHANGES_MIN: int = 4
 """An account with fewer exchanges is cold: its risk is unknown."""
 
 

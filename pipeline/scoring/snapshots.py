@@ -57,7 +57,7 @@ def snapshot(ensemble: Ensemble) -> dict[str, pa.Table]:
         "pending_risks": table_of(risk=np.concatenate(ensemble.pending_risks)),
     }
     if len(verdicts):
-        tables["verdicts"] = table_of(values=verdicts.values, harvesting=verdicts.harvesting)
+        tables["verdicts"] = table_of(values=verdicts.values, kind=verdicts.kind)
         tables["forest"] = ensemble.mondrian_forest.trees.to_table()
     return tables
 
@@ -106,9 +106,9 @@ def _restored(models: Models, tables: Mapping[str, pa.Table], state: Mapping[str
     ensemble.drifts = [Drift(**drift) for drift in state["drifts"]]
     if "verdicts" in tables:
         values = matrix_of(tables["verdicts"], "values", np.float32, (-1, width))
-        harvesting = matrix_of(tables["verdicts"], "harvesting", np.bool_, (len(values),))
+        kind = matrix_of(tables["verdicts"], "kind", np.int8, (len(values),))
         trees = MondrianTrees.from_table(tables["forest"])
-        ensemble.mondrian_forest = MondrianForest(models.forest, LabelledValues(values, harvesting), trees)
+        ensemble.mondrian_forest = MondrianForest(models.forest, LabelledValues(values, kind), trees)
     return ensemble
 
 

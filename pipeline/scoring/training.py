@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.scoring.combination import PARTS, Combination, fit_combination, log_odds_of
+from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
+from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
+from pipeline.scoring.kinds import HIDDEN_EXCHANGES_MIN, KINDS
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
 from pipeline.scoring.models import Models
@@ -42,6 +44,7 @@ class TrainingSettings:
         prior: share of harvesters among accounts for which the risk is calibrated.
         folds: groups of families that are held out in turn to learn the combination.
         parts: those that are combined; the others weigh nothing.
+        unused: columns that models do not look at: they serve rules and people.
         withheld: groups of columns; as many shares of the starting rows are learned without one of them, so that the
             models know what to make of a log that lacks them.
         withheld_share: the share of rows for each group.
@@ -56,6 +59,7 @@ class TrainingSettings:
     prior: float = 0.02
     folds: int = 4
     parts: tuple[str, ...] = PARTS
+    unused: tuple[int, ...] = ()
     withheld: tuple[tuple[int, ...], ...] = ()
     withheld_share: float = 0.2
     forest: ForestSettings = field(default_factory=ForestSettings)
@@ -64,26 +68,34 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """The parts before they are combined."""
+    """The parts before they are combined.
 
+    Attributes:
+        used: bool[F]: the features that models look at.
+        forest: the labelled model's start.
+        linear: weights of the linear reference.
+        directions: float64[F], see `Models`.
+        population: float32[R, F]: rows of honest accounts.
+    """
+
+    used: npt.NDArray[np.bool_]
     forest: ForestStart
     linear: LinearWeights
     directions: Floats
     population: Values
 
     def score(self, values: Values) -> Floats:
-        """Each part's score as it is combined, float64[n, P]."""
+        """Each channel's score (see `evidence.CHANNELS`), float64[n, C]."""
+        values = np.where(self.used, values, np.float32(np.nan))
         population = Population(self.population)
         trees = HalfSpaceTrees(self.population.shape[1])
         trees.learn(population.ranks(self.population))
         ranks = self.forest.scaling.ranks(values)
-        return np.column_stack(
-            (
-                zscore_contributions(population.zscores(values), self.directions).sum(axis=1),
-                trees.score(population.ranks(values)),
-                log_odds_of(MondrianForest(self.forest).predict_proba(ranks)),
-                LogisticRegression(self.linear).log_odds(ranks),
-            )
+        return channels_of(
+            zscore_contributions(population.zscores(values), self.directions).sum(axis=1),
+            trees.score(population.ranks(values)),
+            LogisticRegression(self.linear).log_odds(ranks),
+            MondrianForest(self.forest).predict_proba(ranks),
         )
 
 
@@ -107,33 +119,39 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
             f"{EXCHANGES_MIN} exchanges or more: training needs {FAMILIES_MIN} families and some honest accounts"
         )
     parts = fit_parts(warm, settings)
-    combination = fit_out_of_family(warm, settings)
+    evidence, combination = fit_out_of_family(warm, settings)
     return Models(
-        names,
-        features_hash,
-        parts.forest,
-        parts.linear,
-        parts.directions,
-        parts.population,
-        combination,
-        _sources(warm),
+        names=names,
+        features_hash=features_hash,
+        used=parts.used,
+        forest=parts.forest,
+        linear=parts.linear,
+        directions=parts.directions,
+        population=parts.population,
+        evidence=evidence,
+        combination=combination,
+        sources=_sources(warm),
     )
 
 
 def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
     """The parts, from a bounded choice of the rows in a shuffled order."""
-    chosen = without_some(starting_rows(rows, settings), settings)
+    used = np.ones(rows.values.shape[1], dtype=np.bool_)
+    used[list(settings.unused)] = False
+    rows = rows.with_values(np.where(used, rows.values, np.float32(np.nan)))
+    chosen = without_some(starting_rows(rows.teaching(), settings), settings)
     weights = class_weights(chosen)
     scaling = Scaling.fit(chosen.values)
     ranks = scaling.ranks(chosen.values)
     difference = class_difference(ranks, chosen.harvesting, weights)
     stretch = 1.0 + (settings.stretch - 1.0) * np.abs(difference) / max(float(np.abs(difference).max()), 1e-9)
-    labelled = LabelledValues(chosen.values, chosen.harvesting)
+    labelled = LabelledValues(chosen.values, chosen.kind)
     linear = LogisticRegression(LinearWeights.none(ranks.shape[1]))
     for _ in range(settings.passes):
         linear.learn(ranks, chosen.harvesting, weights)
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
-    return Parts(forest, linear.learned, np.sign(difference), population_rows(rows, settings.seed))
+    population = population_rows(rows, settings.seed)
+    return Parts(used, forest, linear.learned, np.sign(difference) * used, population)
 
 
 def starting_rows(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
@@ -175,18 +193,31 @@ def class_difference(ranks: Floats, harvesting: npt.NDArray[np.bool_], weights: 
     return (higher - lower) * 2.0
 
 
-def fit_out_of_family(rows: LabelledRows, settings: TrainingSettings) -> Combination:
-    """The combination, from the parts' scores of families and honest accounts that they did not learn."""
+def fit_out_of_family(rows: LabelledRows, settings: TrainingSettings) -> tuple[Evidence, Combination]:
+    """Evidence and combination, from the parts' scores of families and honest accounts that they did not learn."""
     families = np.unique(rows.family[rows.harvesting])
     folds = max(min(settings.folds, len(families)), 1)
     of_family = dict(zip(families.tolist(), np.arange(len(families)) % folds, strict=True))
     fold = split_of(rows.account, folds)
     fold[rows.harvesting] = [of_family[family] for family in rows.family[rows.harvesting].tolist()]
-    scores = np.zeros((len(rows), len(PARTS)))
+    scores = np.zeros((len(rows), len(CHANNELS)))
     for held_out in range(folds):
         scores[fold == held_out] = fit_parts(rows.take(fold != held_out), settings).score(rows.values[fold == held_out])
-    scores[:, [part not in settings.parts for part in PARTS]] = 0.0
-    return fit_combination(scores, rows.harvesting, rows.per_account_weights(), settings.prior)
+    return combine(scores, rows, settings)
+
+
+def combine(scores: Floats, rows: LabelledRows, settings: TrainingSettings) -> tuple[Evidence, Combination]:
+    """Evidence and combination from scores float64[n, C] of rows that were not learned."""
+    _, account = np.unique(rows.account, return_inverse=True)
+    honest = ~rows.harvesting
+    _, number = np.unique(account[honest], return_inverse=True)
+    evidence = Evidence.fit(scores[honest], rows.stage[honest], number, int(number.max()) + 1)
+    parts, _ = evidence.parts(scores, rows.stage)
+    parts[:, [part not in settings.parts for part in PARTS]] = 0.0
+    teaches = (rows.kind != KINDS.index("hidden") + 1) | (rows.exchanges >= HIDDEN_EXCHANGES_MIN)
+    weights = rows.per_stage_weights()[teaches]
+    combination = fit_combination(parts[teaches], rows.harvesting[teaches], weights, settings.prior)
+    return evidence, calibrated(combination, parts, rows.harvesting, account)
 
 
 def _sources(rows: LabelledRows) -> dict[str, dict[str, int]]:

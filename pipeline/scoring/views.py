@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,9 +14,23 @@ from pipeline.scoring.scaling import Values
 WITHHELD: Final[Mapping[str, tuple[str, ...]]] = {
     "everything": (),
     "without accounts and network": ("account", "identity"),
-    "without text": ("template", "content", "elicitation"),
+    "without text": ("template", "elicitation", "spread"),
 }
 """Each view by the families of features that it lacks."""
+
+UNUSED: Final = ("template", "elicitation", "release", "identity")
+"""Families of features that serve rules and people: with them the models tell families that they have not seen less
+well."""
+
+
+def unused_columns(features: Sequence[Feature]) -> tuple[int, ...]:
+    """The columns that models do not look at: of families in UNUSED, and of the shorter views."""
+    return tuple(
+        column
+        for column, feature in enumerate(features)
+        if feature.family in UNUSED or feature.name.endswith(("_1h", "_24h")) or feature.name == "requests_hour_in_day"
+    )
+
 
 Columns = npt.NDArray[np.bool_]
 
