@@ -80,5 +80,5 @@ def test_extreme_numbers_stay_numbers() -> None:
 
 
 def test_state_fits_in_what_is_planned() -> None:
-    """A million active accounts fit in 4 GB, with their ids and the map of them."""
-    assert AccountStates(FAMILIES).bytes_per_account <= 2200
+    """A million active accounts fit in 4 GB, with their ids and the map of them; docs/features.md says so too."""
+    assert AccountStates(FAMILIES).bytes_per_account <= state.BYTES_PER_ACCOUNT_MAX
