@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.accounts import Accounts
+from pipeline.errors import SchemaError
 from pipeline.features import FAMILIES, NAMES, launches, typical
 from pipeline.features.clock import DAY, NEVER
 from pipeline.features.engine import AccountStates
@@ -94,3 +95,11 @@ def test_what_the_operator_names_goes_first(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows.values[:, NAMES.index("plan_tokens_ratio")].tolist() == pytest.approx(
         [np.log2(33 / 64), np.log2(65 / 64)], abs=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ("launches", "typical"))
+def test_a_snapshot_without_them_is_refused(name: str) -> None:
+    parts = AccountStates(FAMILIES).snapshot()
+    state = {key: value for key, value in parts["state"].items() if key != name}
+    with pytest.raises(SchemaError, match="other parts"):
+        AccountStates(FAMILIES).restore({**parts, "state": state})
