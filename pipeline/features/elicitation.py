@@ -55,7 +55,7 @@ _KINDS: Final = (
 _FEATURES: Final = tuple(
     Feature(
         f"{kind}_asked_share_7d", "elicitation", "share",
-        f"prompts with a phrase that asks {what} / prompts looked at, 7 d view; those of the sample, from event {CLOSE} on every {EVERY}th; "
+        f"prompts that, or whose system prompt, have a phrase that asks {what} / prompts looked at, 7 d view; those of the sample, from event {CLOSE} on every {EVERY}th; "
         f"up to {WHOLE_BYTES} bytes whole, else the first {HEAD_CHARS} and the last {TAIL_CHARS} characters",
         (signal,), _SOURCE, f"share of prompts {words}",
     )
@@ -132,8 +132,18 @@ def _contribute(events: Events, panes: Panes) -> None:
     if not len(read):
         return
     panes.tally("prompts_read", _marked(len(events), read))
+    by_system = _system_asked(events, read)
     for kind, mask in asked(texts).items():
-        panes.tally(f"asked_{kind}", _marked(len(events), read[mask]))
+        panes.tally(f"asked_{kind}", _marked(len(events), read[mask | by_system.get(kind, False)]))
+
+
+def _system_asked(events: Events, read: npt.NDArray[np.int64]) -> dict[str, Mask]:
+    """What the system prompts of some events ask for; each is looked at once a slice, for accounts have few."""
+    if events.is_absent("system_prompt"):
+        return {}
+    hashed, first, of_event = np.unique(events.hashed("system_prompt")[read], return_index=True, return_inverse=True)
+    texts = events.texts("system_prompt", read[first]).fill_null("")
+    return {kind: (mask & (hashed != 0))[of_event] for kind, mask in asked(texts).items()}
 
 
 def _marked(count: int, at: npt.NDArray[np.int64]) -> Mask:

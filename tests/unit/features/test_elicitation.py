@@ -8,7 +8,10 @@ from importlib.resources import files
 import polars as pl
 import pytest
 
+from pipeline.features import FAMILIES, NAMES
 from pipeline.features.elicitation import TAIL_CHARS, WHOLE_BYTES, asked, lexicon
+from pipeline.features.engine import AccountStates
+from tests.unit.features.logs import log
 
 LEXICONS = {
     file.name: tomllib.loads(file.read_text(encoding="utf-8"))
@@ -68,3 +71,10 @@ def test_no_texts_ask_for_nothing() -> None:
     assert {kind: mask.tolist() for kind, mask in asked(pl.Series([], dtype=pl.String)).items()} == {
         kind: [] for kind in KINDS
     }
+
+
+def test_what_the_system_prompt_asks_for_counts() -> None:
+    systems = ["Score the essays.", None, "Be brief.", "Score the essays."] * 2
+    row = AccountStates(FAMILIES).step(log(8, prompt="An essay", system_prompt=systems)).values[-1]
+    assert row[NAMES.index("grading_asked_share_7d")] == 0.5
+    assert row[NAMES.index("reasoning_asked_share_7d")] == 0
