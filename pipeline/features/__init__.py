@@ -32,7 +32,9 @@ FEATURES: Final[tuple[Feature, ...]] = tuple(feature for family in FAMILIES for 
 NAMES: Final[tuple[str, ...]] = tuple(feature.name for feature in FEATURES)
 
 if len(set(NAMES)) < len(NAMES):  # a second one would take the first one's place wherever they go by name
-    raise SchemaError(f"features of one name: {', '.join(sorted(name for name in set(NAMES) if NAMES.count(name) > 1))}")
+    raise SchemaError(
+        f"features of one name: {', '.join(sorted(name for name in set(NAMES) if NAMES.count(name) > 1))}"
+    )
 
 
 def _features_hash() -> str:

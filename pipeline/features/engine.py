@@ -57,17 +57,22 @@ class AccountStates:
             past the horizon are dropped, which nobody can notice; if more than this are left, those whose last event is
             oldest (then by key) are dropped until so many are left.  Such an account begins a new life if it comes
             back.  Between two checks there can be `CHECK_EVERY` more.  The length of all ids is bounded likewise.
+        sharing: what the accounts share, nothing yet; None: one of the default sizes.
     """
 
     def __init__(
-        self, families: Sequence[Family], feed: Accounts | None = None, accounts_max: int = ACCOUNTS_MAX
+        self,
+        families: Sequence[Family],
+        feed: Accounts | None = None,
+        accounts_max: int = ACCOUNTS_MAX,
+        sharing: Sharing | None = None,
     ) -> None:
         self._families = tuple(families)
         self._layout = Layout([field for family in families for field in family.fields])
         self._width = sum(len(family.features) for family in families)
         carried = {name: kind for family in families for name, kind in family.carried.items()}
         self._accounts = AccountColumns(self._layout, carried)
-        self._sharing = Sharing()
+        self._sharing = sharing or Sharing()
         self._accounts_max = accounts_max
         self._feed = feed
         self._watermark = Watermark.start()

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.features.clock import Ordered
 from pipeline.features.folding import Columns
 from pipeline.features.hashing import Hashes, hashes, mixed
-from pipeline.features.sharing import BLOCK, Sharing, thing
+from pipeline.features.sharing import Sharing, thing
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -138,17 +138,18 @@ class Events:
             By kind, other accounts at each event; 0 where not asked.
         """
         sharing, seen = self._state.sharing, self._state.seen
-        block = (seen + self._ordered.order) // BLOCK
+        size = sharing.block
+        block = (seen + self._ordered.order) // size
         found = {kind: np.zeros(len(self), np.int64) for kind in of}
         keys = self._state.columns["key"][self._ordered.row]
-        for number in range(seen // BLOCK, (seen + len(self)) // BLOCK + 1):
+        for number in range(seen // size, (seen + len(self)) // size + 1):
             inside = block == number
             for index, (kind, (hashed, asked)) in enumerate(of.items()):
                 at = np.flatnonzero(inside & asked & (hashed != 0))
                 things = thing(index, hashed[at])
                 found[kind][at] = sharing.others(things, keys[at])
                 sharing.note(things, keys[at])
-            if (number + 1) * BLOCK <= seen + len(self):
+            if (number + 1) * size <= seen + len(self):
                 sharing.close(number)
         return found
 
