@@ -31,7 +31,6 @@ from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
 from pipeline.ports import Source
 from pipeline.stream import Limits, Stream
-from pipeline.watch import load_watch
 from pipeline.watching import WatchLimits
 
 _SHOWN_EVERY_S = 0.5
@@ -205,7 +204,7 @@ class _Begun:
 
 def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Begun:
     """Reach the lake, the catalog and Kafka; each may take its time."""
-    watch = load_watch(settings) if settings.scoring == "on" else None
+    watch = _load_watch(settings) if settings.scoring == "on" else None
     storage = Lake.open(settings.lake, create=True)
     begun = _Begun(storage, _open_catalog(settings, clock), KafkaSource(settings), watch)
     try:
@@ -220,6 +219,12 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
         scoring="off" if watch is None else "on",
     )  # fmt: skip
     return begun
+
+
+def _load_watch(settings: Settings) -> Watch:
+    from pipeline.watch import load_watch  # noqa: PLC0415  # what scores takes most of a second to import
+
+    return load_watch(settings)
 
 
 def _unless_stopped(stop: Stop, begin: Callable[[], _Begun]) -> _Begun | None:

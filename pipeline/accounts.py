@@ -69,7 +69,8 @@ class Accounts:
 
     Args:
         records: one mapping an account, checked; of two with the same `account_id` the later counts.
-        plan_tokens: output tokens a day that are typical of a plan, by its name; other plans have none.
+        plan_tokens: output tokens a day that are typical of a plan, by its name; of other plans, what their accounts
+            show (`pipeline.features.typical`).
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]], plan_tokens: Mapping[str, float] | None = None) -> None:
@@ -91,6 +92,7 @@ class Accounts:
         }
         # One row more, of nothing known, for accounts that the feed does not have.
         self._values = {name: np.array([*column, None], np.float64) for name, column in columns.items()}
+        self._plan: list[str | None] = [*plans, None]
         self._country: list[str | None] = [*(row.get("country") for row in rows), None]
 
     def __len__(self) -> int:
@@ -101,6 +103,10 @@ class Accounts:
         at = np.array([self._at.get(name, -1) for name in ids], np.int64)
         columns = {name: column[at] for name, column in self._values.items()}
         return Facts(**columns, country=[self._country[position] for position in at.tolist()])
+
+    def plans(self, ids: Iterable[str]) -> list[str | None]:
+        """The plan of each account; None where it is not known."""
+        return [self._plan[self._at.get(name, -1)] for name in ids]
 
     @classmethod
     def of_lines(cls, lines: Iterable[bytes], source: str, plan_tokens: Mapping[str, float] | None = None) -> Accounts:

@@ -148,8 +148,13 @@ def alert_row(alert: Alert) -> dict[str, Any]:
     for name, value in row.items():
         if name in _AS_JSON:
             row[name] = json.dumps(dict(value) if isinstance(value, Mapping) else value, ensure_ascii=False)
-    row["entity_id"] = alert.entity_id.replace("\0", _NUL_SHOWN)
+    row["entity_id"] = without_nul(alert.entity_id)
     return row
+
+
+def without_nul(entity_id: str) -> str:
+    """An id as the catalog keeps it."""
+    return entity_id.replace("\0", _NUL_SHOWN)
 
 
 def alert_of_row(row: Any) -> Alert:

@@ -10,7 +10,19 @@ import hashlib
 from typing import Final
 
 from pipeline.errors import SchemaError
-from pipeline.features import account, identity, oneshot, parameters, rhythm, shape, spread, template, volume
+from pipeline.features import (
+    account,
+    elicitation,
+    identity,
+    oneshot,
+    parameters,
+    release,
+    rhythm,
+    shape,
+    spread,
+    template,
+    volume,
+)
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 
@@ -22,6 +34,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     template.FAMILY,
     oneshot.FAMILY,  # after parameters
     spread.FAMILY,  # after template
+    elicitation.FAMILY,
+    release.FAMILY,
     identity.FAMILY,
     account.FAMILY,
 )

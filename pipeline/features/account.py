@@ -37,7 +37,7 @@ _FEATURES: Final = (
         "answer tokens of the last day against the age of the account", (4,),
     ),
     _feature(
-        "plan_tokens_ratio", "log2", "log2 of (1 + output tokens in the 24 h view) / (1 + what is typical of the plan a day); null unless the feed came with that",
+        "plan_tokens_ratio", "log2", "log2 of (1 + output tokens in the 24 h view) / (1 + what is typical of the plan a day): as the operator names it, else the 95th percentile over the plan's accounts of the partition in the 24 h view, renewed every 16,384 records; null before that, or while the plan has under 20 accounts at work",
         "answer tokens of the last day against what is typical of the plan", (5,),
     ),
     _feature("plan_share", "share", "accounts of the feed on the account's plan / accounts with a plan", "share of all accounts on its plan", (5,)),

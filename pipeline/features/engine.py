@@ -12,24 +12,27 @@ and not of how they were cut, replayed or restored.  What upholds it:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.accounts import Accounts
+from pipeline.accounts import Accounts, Facts
 from pipeline.errors import SchemaError
-from pipeline.features import emission
+from pipeline.features import emission, typical
 from pipeline.features.clock import HOUR, NEVER, Cut, Ordered, Watermark, by_account, panes
 from pipeline.features.events import Events, Partitioned
 from pipeline.features.family import Family
 from pipeline.features.fields import Layout
 from pipeline.features.folding import Views, fold, views
+from pipeline.features.launches import Launches
 from pipeline.features.panes import Panes
 from pipeline.features.rows import COUNT, TICK, FeatureRows
 from pipeline.features.sharing import Sharing
 from pipeline.features.state import AccountColumns, watermark_of, watermark_scalars
+from pipeline.features.typical import Typical
 from pipeline.text_views import one_chunk
 
 Ints = npt.NDArray[np.int64]
@@ -57,17 +60,24 @@ class AccountStates:
             past the horizon are dropped, which nobody can notice; if more than this are left, those whose last event is
             oldest (then by key) are dropped until so many are left.  Such an account begins a new life if it comes
             back.  Between two checks there can be `CHECK_EVERY` more.  The length of all ids is bounded likewise.
+        sharing: what the accounts share, nothing yet; None: one of the default sizes.
     """
 
     def __init__(
-        self, families: Sequence[Family], feed: Accounts | None = None, accounts_max: int = ACCOUNTS_MAX
+        self,
+        families: Sequence[Family],
+        feed: Accounts | None = None,
+        accounts_max: int = ACCOUNTS_MAX,
+        sharing: Sharing | None = None,
     ) -> None:
         self._families = tuple(families)
         self._layout = Layout([field for family in families for field in family.fields])
         self._width = sum(len(family.features) for family in families)
         carried = {name: kind for family in families for name, kind in family.carried.items()}
         self._accounts = AccountColumns(self._layout, carried)
-        self._sharing = Sharing()
+        self._sharing = sharing or Sharing()
+        self._launches = Launches()
+        self._typical = Typical()
         self._accounts_max = accounts_max
         self._feed = feed
         self._watermark = Watermark.start()
@@ -97,18 +107,26 @@ class AccountStates:
         start = 0
         while start < len(events):
             to_check = CHECK_EVERY - self._watermark.seen % CHECK_EVERY
-            size = min(SLICE_MAX, to_check, len(events) - start)
+            to_renew = typical.EVERY - self._watermark.seen % typical.EVERY
+            size = min(SLICE_MAX, to_check, to_renew, len(events) - start)
             rows = self._step(events.slice(start, size))
             if len(rows):
                 parts.append(rows)
             start += size
             if size == to_check:
                 self.dropped_for_room += self._accounts.check(self._watermark.late, self._accounts_max)
+            if size == to_renew and self._feed is not None:
+                self._typical.renew(self._layout, self._accounts, self._feed, self._watermark.late)
         return FeatureRows.concat(parts)
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain tables and plain values; `restore` makes a state of them that continues the same."""
-        state = {"watermark": watermark_scalars(self._watermark), "filled": sorted(self._filled)}
+        state = {
+            "watermark": watermark_scalars(self._watermark),
+            "filled": sorted(self._filled),
+            "launches": self._launches.scalars(),
+            "typical": self._typical.scalars(),
+        }
         return {"state": state, "accounts": self._accounts.table(), **self._sharing.tables()}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
@@ -121,8 +139,13 @@ class AccountStates:
             raise SchemaError("a snapshot can be restored only into a state that has seen nothing")
         if set(parts) != {"state", "accounts", "sharing", "sharing_new"}:
             raise SchemaError(f"the snapshot's account states have other parts than this version's: {sorted(parts)}")
-        self._watermark = watermark_of(parts["state"]["watermark"])
-        self._filled = set(parts["state"]["filled"])
+        state = parts["state"]
+        if set(state) != {"watermark", "filled", "launches", "typical"}:
+            raise SchemaError(f"the snapshot's state has other parts than this version's: {sorted(state)}")
+        self._watermark = watermark_of(state["watermark"])
+        self._filled = set(state["filled"])
+        self._launches.restore(state["launches"])
+        self._typical.restore(state["typical"])
         self._accounts.fill(parts["accounts"])
         self._sharing.restore(parts)
 
@@ -136,9 +159,8 @@ class AccountStates:
         ordered = by_account(code, row_of_code, clipped, columns["clock"], columns["seq"])
         cut = panes(ordered, columns["phase"])
         records = Panes(self._layout, cut)
-        events = Events(
-            table, ordered, Partitioned(columns, self._sharing, seen), lambda name: self._known(table, name)
-        )
+        around = Partitioned(columns, self._sharing, self._launches, seen, late)
+        events = Events(table, ordered, around, lambda name: self._known(table, name))
         for family in self._families:
             family.contribute(events, records)
         tokens = np.maximum(events.integers("output_tokens"), 0)
@@ -164,7 +186,7 @@ class AccountStates:
         order = self._emission_order(position, kind, seen)
         position, kind, seen = position[order], kind[order], seen.taken(order)
         ids = [self._accounts.id_of(row) for row in seen.row.tolist()]
-        seen = seen.with_facts(None if self._feed is None else self._feed.facts(ids))
+        seen = seen.with_facts(self._facts(ids))
         values = np.empty((len(order), self._width), np.float32)
         column = 0
         for family in self._families:
@@ -183,6 +205,13 @@ class AccountStates:
             output_tokens=seen.tokens,
             values=values,
         )
+
+    def _facts(self, ids: list[str]) -> Facts | None:
+        if self._feed is None:
+            return None
+        facts = self._feed.facts(ids)
+        named = facts.plan_tokens
+        return replace(facts, plan_tokens=np.where(np.isnan(named), self._typical.of(self._feed.plans(ids)), named))
 
     def _emission_order(self, position: Ints, kind: npt.NDArray[np.uint8], seen: Views) -> Ints:
         """By the record that triggered them; at one record ticks first, by key, and by id where two keys are alike."""

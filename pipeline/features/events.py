@@ -14,7 +14,8 @@ import pyarrow as pa
 from pipeline.features.clock import Ordered
 from pipeline.features.folding import Columns
 from pipeline.features.hashing import Hashes, hashes, mixed
-from pipeline.features.sharing import BLOCK, Sharing, thing
+from pipeline.features.launches import Launches
+from pipeline.features.sharing import Sharing, thing
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -50,12 +51,16 @@ class Partitioned:
     Attributes:
         columns: of the accounts' rows.
         sharing: what the partition's accounts share.
+        launches: when the partition's models came.
         seen: events of the partition before the slice.
+        late: int64[n], the partition's time at each event of the slice, in stream order.
     """
 
     columns: Columns
     sharing: Sharing
+    launches: Launches
     seen: int
+    late: Ints
 
 
 class Events:
@@ -138,19 +143,32 @@ class Events:
             By kind, other accounts at each event; 0 where not asked.
         """
         sharing, seen = self._state.sharing, self._state.seen
-        block = (seen + self._ordered.order) // BLOCK
+        size = sharing.block
+        block = (seen + self._ordered.order) // size
         found = {kind: np.zeros(len(self), np.int64) for kind in of}
         keys = self._state.columns["key"][self._ordered.row]
-        for number in range(seen // BLOCK, (seen + len(self)) // BLOCK + 1):
+        for number in range(seen // size, (seen + len(self)) // size + 1):
             inside = block == number
             for index, (kind, (hashed, asked)) in enumerate(of.items()):
                 at = np.flatnonzero(inside & asked & (hashed != 0))
                 things = thing(index, hashed[at])
                 found[kind][at] = sharing.others(things, keys[at])
                 sharing.note(things, keys[at])
-            if (number + 1) * BLOCK <= seen + len(self):
+            if (number + 1) * size <= seen + len(self):
                 sharing.close(number)
         return found
+
+    def launched(self, models: Hashes) -> tuple[Mask, Mask]:
+        """Whether it can be told of each event if its model is new, and whether it is.  To be asked once a slice.
+
+        Args:
+            models: hash of each event's model; 0 where there is none.
+        """
+        order = self._ordered.order
+        streamed = np.empty_like(models)
+        streamed[order] = models
+        told, new = self._state.launches.look(streamed, self._state.late)
+        return told[order], new[order]
 
     def is_absent(self, name: str) -> bool:
         """Whether no event of the slice has this column: then nothing need be counted of it."""

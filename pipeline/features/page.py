@@ -12,7 +12,8 @@ from pipeline.features import FAMILIES, emission
 from pipeline.features.clock import AHEAD, CONFIRM, DAY, HORIZON, HOUR, LATENESS, SECOND
 from pipeline.features.engine import CHECK_EVERY
 from pipeline.features.events import SAMPLE_EVERY, SAMPLE_WHOLE
-from pipeline.features.state import ID_CHARS
+from pipeline.features.sharing import BLOCK, PAIRS_MAX
+from pipeline.features.state import BYTES_PER_ACCOUNT_MAX, ID_CHARS
 
 _SIGNALS: Final = {
     1: "skeleton spread: other accounts with the same frames",
@@ -71,10 +72,16 @@ how they were batched, replayed or restored.
 - **Sample of texts**: an account's first {SAMPLE_WHOLE} events and every {SAMPLE_EVERY}th after that.
 - **Counts by hash**: a *distinct* is an estimate; two values may share a cell. A cell of a mix stops at 65,535; from its
   4,096th event on, an account's mixes take every 2nd event, from the 8,192nd every 4th, and so on.
-- **None given**: where the partition has had any value of a setting or a conversation id, a request without one has
-  "none"; before that it is not logged.
+- **Between accounts**: an account's row depends on the records of others in these ways and no other. *None given*: once
+  any record of the partition has had a value of a setting or a conversation id, a request without one has "none"; before
+  that it is not logged. So the first to send such a value decides what a null means for all from then on. *Sharing*: the
+  features of the family `spread` say what other accounts sent, as of the last whole block of {BLOCK:,} records; of
+  {PAIRS_MAX:,} pairs of a text and an account the half that was longest not seen is dropped. *Watermark*: it clips times, and
+  decides at which record a row is emitted that is due by time. *Memory*: see below. *The accounts feed*: how many accounts
+  have the same payment, domain or organisation. Scores depend on what the models learned of all accounts, too.
 - **Memory**: at most `accounts_max` accounts at every {CHECK_EVERY:,}th record; those idle longest are dropped, and begin
-  anew if they come back. The characters of all ids together are bounded to {ID_CHARS} for each account allowed.
+  anew if they come back. The characters of all ids together are bounded to {ID_CHARS} for each account allowed. An account
+  takes at most {BYTES_PER_ACCOUNT_MAX:,} bytes, its id and about 140 bytes for its place in the map beside them.
 """
     return [*text.splitlines(), ""]
 

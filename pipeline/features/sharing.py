@@ -1,10 +1,10 @@
 """Sharing: how many accounts of a partition have lately sent the same thing - an opening, an ending, a system prompt.
 
 Harvesters of one data set, and the members of a pool, share frames that no customer of theirs has seen.  What is
-kept is pairs of a thing and an account, by their hashes, exactly, until there are `PAIRS_MAX`: then the half that was
+kept is pairs of a thing and an account, by their hashes, exactly, until there are `pairs_max`: then the half that was
 longest not seen is dropped.
 
-Law: a look-up sees the pairs of all whole blocks of `BLOCK` events of the partition before the event that asks, so that
+Law: a look-up sees the pairs of all whole blocks of `block` events of the partition before the event that asks, so that
 no batch plays a part.
 """
 
@@ -23,10 +23,10 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 BLOCK: Final = 1 << 13
-"""Events of the partition whose pairs become visible together."""
+"""Default of `Sharing.block`."""
 
 PAIRS_MAX: Final = 1 << 19
-"""Pairs that are kept: about 20 MB."""
+"""Default of the pairs that are kept: about 20 MB."""
 
 _NO_HASHES: Final[Hashes] = np.zeros(0, np.uint64)
 _NO_STAMPS: Final = np.zeros(0, np.int64)
@@ -36,10 +36,12 @@ class Sharing:
     """The things that accounts of one partition have sent.
 
     Args:
+        block: events of the partition whose pairs become visible together.
         pairs_max: pairs that are kept.
     """
 
-    def __init__(self, pairs_max: int = PAIRS_MAX) -> None:
+    def __init__(self, block: int = BLOCK, pairs_max: int = PAIRS_MAX) -> None:
+        self.block: Final = block
         self._pairs_max = pairs_max
         self._pairs: Hashes = _NO_HASHES
         """Hashes of a thing and an account, ascending, …"""

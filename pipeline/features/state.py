@@ -25,6 +25,9 @@ Ints = npt.NDArray[np.int64]
 ID_CHARS: Final = 128
 """Characters of account ids that are kept, per account allowed: ids may be of any length, but not all of them long."""
 
+BYTES_PER_ACCOUNT_MAX: Final = 3000
+"""What all families' columns may take of each account: a million active accounts fit in 4 GB with their ids."""
+
 _ROWS_MIN: Final = 1024
 _OWN: Final = {
     "key": "u8",  # XXH3-64 of the id

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from pipeline.alerts import Alert, alert_of_row, alert_row
+from pipeline.alerts import Alert, alert_of_row, alert_row, without_nul
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS_KEPT, SnapshotEntry
 from pipeline.io import catalog_tables as tables
@@ -63,7 +64,7 @@ def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], commit_id: str, now_u
             del part[alert_id]
         if not part:
             continue
-        rows = [{**alert_row(alert), "commit_id": commit_id} for alert in part.values()]
+        rows = [_alert_row(alert, commit_id) for alert in part.values()]
         tx.execute(tables.insert(tx.engine, tables.alerts).on_conflict_do_nothing(), rows)
         live = [
             {"alert_id": alert.alert_id, "state": state, "created_at_us": now_us}
@@ -77,8 +78,10 @@ def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], commit_id: str, now_u
 def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:
     """Alerts, the latest first."""
     columns = tables.alerts.c
-    given = {"rule": wanted.rule, "severity": wanted.severity, "state": wanted.state, "entity_id": wanted.entity_id}
+    given = {"rule": wanted.rule, "severity": wanted.severity, "state": wanted.state}
     query = sa.select(tables.alerts).where(*(columns[name] == value for name, value in given.items() if value))
+    if wanted.entity_id:
+        query = query.where(columns.entity_sha256 == _sha256(without_nul(wanted.entity_id)))
     if wanted.since_us is not None:
         query = query.where(columns.raised_at_us >= wanted.since_us)
     if wanted.id_prefix:  # as a range, which the primary key answers
@@ -138,6 +141,15 @@ def all_snapshots(
     if state is not None:
         query = query.where(columns.state == state)
     return [_snapshot_of(row) for row in tx.execute(query).mappings()]
+
+
+def _alert_row(alert: Alert, commit_id: str) -> dict[str, Any]:
+    row = alert_row(alert)
+    return {**row, "commit_id": commit_id, "entity_sha256": _sha256(row["entity_id"])}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _snapshot_row(snapshot: SnapshotEntry, state: str) -> dict[str, Any]:

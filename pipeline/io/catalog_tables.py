@@ -124,8 +124,9 @@ alerts = sa.Table(
     sa.Column("features", sa.Text, nullable=False),
     sa.Column("versions", sa.Text, nullable=False),
     sa.Column("commit_id", sa.String, nullable=False),
+    sa.Column("entity_sha256", sa.String, nullable=False),  # PostgreSQL's indexes hold no ids of 10 kB
     sa.Index("alerts_by_time", "raised_at_us"),
-    sa.Index("alerts_by_entity", "entity_type", "entity_id"),
+    sa.Index("alerts_by_entity", "entity_sha256"),
 )
 outbox = sa.Table(
     "outbox",

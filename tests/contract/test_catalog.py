@@ -364,6 +364,18 @@ def test_many_alerts_and_odd_names_are_kept(catalog: Catalog) -> None:
     assert catalog.alert(alerts[7].alert_id) == dataclasses.replace(alerts[7], entity_id="nul\u2400")
 
 
+def test_an_account_id_of_ten_kilobytes_is_kept_and_found(catalog: Catalog) -> None:
+    """Letters drawn at random: PostgreSQL refuses them in an index, where it could compress ten thousand alike."""
+    claim = catalog.start_at(P0, 0)
+    letters = random.Random(0)
+    name = "".join(chr(letters.randrange(0x4E00, 0x9FFF)) for _ in range(10_240))
+    alerts = [dataclasses.replace(alert_of(number), entity_id=f"{name}{number % 2}\0") for number in range(4)]
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], alerts=alerts)
+    found = catalog.alerts(AlertFilter(entity_id=f"{name}1\0"))
+    assert [alert.offset for alert in found] == [3, 1]
+    assert found[0].entity_id == f"{name}1\u2400"
+
+
 def test_alerts_are_found_by_what_is_asked_for(catalog: Catalog) -> None:
     claim = catalog.start_at(P0, 0)
     alerts = [

@@ -38,8 +38,8 @@ ACCOUNTS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
         {"payment_accounts": float(np.log2(9)), "exchanges": 32},
     ),
     "reasoning_elicited": (
-        {"reasoned_share_7d": 0.95, "single_turn_share_7d": 1, "exchanges": 64},
-        {"reasoned_share_7d": 0.95, "single_turn_share_7d": 0.3, "exchanges": 64},
+        {"reasoning_asked_share_7d": 0.95, "single_turn_share_7d": 1, "exchanges": 64},
+        {"reasoning_asked_share_7d": 0.95, "single_turn_share_7d": 0.3, "exchanges": 64},
     ),
     "plan_exceeded": (
         {"plan_tokens_ratio": float(np.log2(10)), "exchanges": 64},

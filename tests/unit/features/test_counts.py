@@ -45,11 +45,10 @@ class Life:
         return sum(count for half, count in counts.items() if now - 1 <= half // halves <= now)
 
     def due(self) -> int:
-        if self.fresh < 4:
-            return FOREVER
-        unit = HOUR_MS if self.fresh >= 16 else DAY_MS
-        at = self.clock + self.phase
-        return at - at % unit + unit - self.phase
+        if self.fresh >= 16:
+            at = self.clock + self.phase
+            return at - at % HOUR_MS + HOUR_MS - self.phase
+        return self.clock + 2 * HOUR_MS if self.fresh >= 2 and self.events >= 4 else FOREVER
 
 
 def naive(events: pa.Table) -> list[tuple[Any, ...]]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from pipeline.accounts import Accounts
 from pipeline.features import FAMILIES, NAMES
 from pipeline.features.engine import AccountStates
+from pipeline.features.oneshot import simhashes
+from pipeline.features.sharing import Sharing
 from tests.unit.features.logs import DAY_MS, HOUR_MS, START_MS, log, nasty, without
 
 NULL = float("nan")
 
 
 def last_row(events: pa.Table, feed: Accounts | None = None) -> dict[str, float]:
-    rows = AccountStates(FAMILIES, feed).step(events)
+    rows = AccountStates(FAMILIES, feed, sharing=Sharing(block=8)).step(events)
     return dict(zip(NAMES, rows.values[-1].tolist(), strict=True))
 
 
@@ -106,6 +109,56 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
             "outline_top_share_7d": 4 / 7, "prompts_per_frame_7d": log2(6 / 7),
         },
     ),
+    "oneshot": (
+        # First turns are all but the fourth and the fifth (which offers tools); nobody follows up 0, 1, 5 and 6.
+        log(
+            8, times_ms=[START_MS + ms for ms in (0, 1023, 1100, 1200, 1300, 5118, 6141, 6200)],
+            message_count=[1, 1, 1, 3, 1, 1, 1, 1], tool_count=[0, 0, 0, 0, 2, None, 0, 0],
+            output_tokens=[3, 127, 0, 0, 0, 1023, None, 0], input_tokens=[7, 7, 0, 0, 0, 63, 7, 0],
+            temperature=[0.0] * 5 + [0.5, 0.0, 0.5], prompt=["a" * length for length in (7, 15, 9, 9, 9, 31, 63, 9)],
+        ),
+        {
+            "oneshots_7d": log2(5), "oneshot_share_7d": 4 / 8, "oneshot_of_first_7d": 4 / 6, "followups_per_first_7d": log2(3 / 7),
+            "oneshot_short_7d": 1 / 3, "oneshot_long_7d": 2 / 3, "oneshot_settings_top_7d": 3 / 4, "oneshot_similarity_7d": 1.0,
+            "oneshot_output_mean_7d": np.mean([2, 7, 10]), "oneshot_output_spread_7d": np.std([2, 7, 10]),
+            "oneshot_input_mean_7d": np.mean([3, 3, 6, 3]), "oneshot_input_spread_7d": np.std([3, 3, 6, 3]),
+            "oneshot_out_in_mean_7d": np.mean([-1, 4, 4]), "oneshot_out_in_spread_7d": np.std([-1, 4, 4]),
+            "oneshot_prompt_mean_7d": np.mean([3, 4, 5, 6]), "oneshot_prompt_spread_7d": np.std([3, 4, 5, 6]),
+            "oneshot_gap_mean_7d": np.mean([10, 12, 10]), "oneshot_gap_spread_7d": np.std([10, 12, 10]),
+        },
+    ),
+    "spread": (
+        # A whole block of two others, then eight requests, of which four are like theirs; log2 of 3 is on a line: 1.5
+        log(
+            16, account_id=["b"] * 4 + ["c"] * 4 + ["a"] * 8, message_count=[1] * 16, system_prompt=["Be kind."] * 16,
+            prompt=["Translate: first one here"] * 4 + ["Translate: first but other!"] * 4
+            + ["Translate: first one here"] * 4 + ["Unheard of"] * 4,
+        ),
+        {
+            "prompt_accounts_7d": 1 / 2, "opening_accounts_7d": 1.5 / 2, "ending_accounts_7d": 1 / 2, "outline_accounts_7d": 1 / 2,
+            "system_accounts_7d": 1.5, "prompt_shared_7d": 1 / 2, "opening_shared_7d": 1 / 2, "ending_shared_7d": 1 / 2,
+            "outline_shared_7d": 1 / 2, "system_shared_7d": 1.0,
+        },
+    ),
+    "elicitation": (
+        log(
+            8,
+            prompt=[
+                "Solve it and SHOW YOUR REASONING.", "Объясни шаг за шагом.", "请逐步思考", "On a scale from one to ten: 7?",
+                "Generate the list.", "x" * 900 + " in a neutral tone", "x" * 600 + " step by step " + "x" * 600, None,
+            ],
+        ),
+        {"reasoning_asked_share_7d": 3 / 7, "grading_asked_share_7d": 1 / 7, "rewriting_asked_share_7d": 1 / 7},
+    ),
+    "release": (
+        # "m" from the start, two days of it; then "n" twice, of which one is an error, and "m" again
+        log(
+            40, account_id=["z"] * 32 + ["a"] * 8, model=["m"] * 32 + ["m", "n", "n", "n", "m", "m", "m", "m"],
+            status=[200] * 33 + [500] + [200] * 6,
+            times_ms=[START_MS + 1000 * i for i in range(16)] + [START_MS + 2 * DAY_MS + 1000 * i for i in range(24)],
+        ),
+        {"new_model_share_24h": 2 / 7, "new_model_share_7d": 2 / 7},
+    ),
     "identity": (
         log(
             8, client_ip=["10.0.2.1", "10.0.2.200", "10.0.1.1", "2001:db8:1::5", "2001:db8:1:7::6", "ab12", "keyed-hash", None],
@@ -137,8 +190,34 @@ def test_numbers_are_those_worked_out_by_hand(family: str) -> None:
 
 
 def test_every_family_has_its_numbers_worked_out() -> None:
-    """All families but those that only pass on what one log cannot show."""
-    assert {family.name for family in FAMILIES} <= GOLDEN.keys()
+    assert {family.name for family in FAMILIES} == GOLDEN.keys()
+
+
+def test_what_others_send_in_an_unfinished_block_is_not_seen_yet() -> None:
+    events, _ = GOLDEN["spread"]
+    rows = AccountStates(FAMILIES, sharing=Sharing(block=17)).step(events)
+    found = dict(zip(NAMES, rows.values[-1].tolist(), strict=True))
+    assert found["system_shared_7d"] == found["prompt_shared_7d"] == 0
+
+
+def test_one_is_not_among_the_others() -> None:
+    """Alone with a prompt, however often it was sent in blocks before."""
+    found = last_row(log(32, message_count=1, prompt="Translate: first", system_prompt="Be kind."))
+    assert found["prompt_shared_7d"] == found["system_accounts_7d"] == 0
+
+
+def test_simhashes_of_like_texts_are_near() -> None:
+    texts = [
+        "Translate this sentence into French: the cat sat on the mat",
+        "Translate this sentence into French: a dog ran home",
+        "Why does my build fail with a linker error on macOS?",
+        "",
+    ]
+    one, like, unlike, none = simhashes(pl.Series(texts)).tolist()
+    assert (one ^ like).bit_count() < 16 < (one ^ unlike).bit_count()
+    assert none == 0
+    alone = simhashes(pl.Series(texts[1:2])).tolist()
+    assert alone == [like], "what stands beside a text plays no part"
 
 
 NEEDS = {
@@ -160,7 +239,8 @@ NEEDS = {
     "user_agent": ["agents_7d", "agents_per_key_hour_24h"],
     "tls_ja4": ["tls_7d"],
     "api_key_id": ["keys_7d"],
-    "prompt": ["prompt_mean_7d", "suffix_top_share_7d", "outline_top_share_7d", "skeleton_distinct_share_7d", "prefix16_top_share_7d"],
+    "model": ["new_model_share_7d"],
+    "prompt": ["reasoning_asked_share_7d", "grading_asked_share_7d", "rewriting_asked_share_7d", "prompt_mean_7d", "suffix_top_share_7d", "outline_top_share_7d", "skeleton_distinct_share_7d", "prefix16_top_share_7d"],
 }  # fmt: skip
 
 

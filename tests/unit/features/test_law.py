@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from pipeline.accounts import Accounts
 from pipeline.errors import SchemaError
-from pipeline.features import FAMILIES, NAMES, engine
+from pipeline.features import FAMILIES, FEATURES, NAMES, engine
 from pipeline.features.engine import AccountStates
 from pipeline.features.rows import COUNT, TICK, FeatureRows
+from pipeline.features.sharing import Sharing
 from tests.unit.features.logs import DAY_MS, START_MS, log, moved, nasty, without
 
 COUNT_OF_EVENTS = 2500
@@ -24,14 +25,16 @@ FEED = Accounts([{"account_id": f"a{i}", "created_at": "2026-02-01T00:00:00Z", "
 
 
 def fresh() -> AccountStates:
-    return AccountStates(FAMILIES, FEED)
+    """With blocks so short that accounts see what others sent, and room for so few pairs that some are dropped."""
+    return AccountStates(FAMILIES, FEED, sharing=Sharing(block=128, pairs_max=200))
 
 
 def restored(states: AccountStates, seed: int) -> AccountStates:
     """A new object from a snapshot whose rows came in another order: row numbers mean nothing."""
-    table, scalars = states.snapshot()
+    parts = states.snapshot()
+    accounts = parts["accounts"]
     again = fresh()
-    again.restore(table.take(np.random.default_rng(seed).permutation(len(table))), scalars)
+    again.restore({**parts, "accounts": accounts.take(np.random.default_rng(seed).permutation(len(accounts)))})
     return again
 
 
@@ -75,6 +78,23 @@ def test_the_logs_make_rows_of_both_kinds(name: str) -> None:
     assert rows.values.shape == (len(rows), len(NAMES))
     assert (np.diff(rows.offset) >= 0).all()
     assert not np.isinf(rows.values).any()
+
+
+@pytest.mark.parametrize("family", ("oneshot", "spread"))
+def test_the_logs_show_what_hangs_on_other_events(family: str) -> None:
+    """One-shots hang on the account's event before, sharing on others': the law must be tried on numbers, not nulls."""
+    rows = WHOLE["plain"]
+    for feature in (feature for feature in FEATURES if feature.family == family):
+        values = rows.values[:, NAMES.index(feature.name)]
+        assert len(np.unique(values[~np.isnan(values)])) > 10, feature.name
+
+
+def test_the_logs_make_pairs_be_dropped() -> None:
+    states = fresh()
+    states.step(LOGS["plain"])
+    kept = states.snapshot()["sharing"]
+    assert 100 <= len(kept) <= 200
+    assert kept["stamp"].to_numpy().min() > 5
 
 
 @settings(max_examples=60, deadline=None)
@@ -148,18 +168,20 @@ def test_ids_of_one_hash_are_emitted_by_id(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_snapshot_of_other_columns_is_refused() -> None:
-    table, scalars = fresh().snapshot()
+    parts = fresh().snapshot()
     with pytest.raises(SchemaError, match="account columns"):
-        AccountStates(FAMILIES[:2]).restore(table, scalars)
+        AccountStates(FAMILIES[:2]).restore(parts)
     with pytest.raises(SchemaError, match="watermark"):
-        fresh().restore(table, {**scalars, "watermark": {"tail": [1]}})
+        fresh().restore({**parts, "state": {**parts["state"], "watermark": {"tail": [1]}}})
+    with pytest.raises(SchemaError, match="other parts"):
+        fresh().restore({name: part for name, part in parts.items() if name != "sharing"})
 
 
 def test_a_state_that_has_seen_events_takes_no_snapshot() -> None:
     states = fresh()
     states.step(log(1))
     with pytest.raises(SchemaError, match="seen nothing"):
-        states.restore(*fresh().snapshot())
+        states.restore(fresh().snapshot())
 
 
 def test_no_events_make_no_rows() -> None:

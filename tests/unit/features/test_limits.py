@@ -41,7 +41,7 @@ def test_what_is_dropped_for_room_does_not_depend_on_batches_or_restores() -> No
             parts.append(states.step(events.slice(start, size)))
             if start == size * 3:
                 again = AccountStates(FAMILIES, accounts_max=6)
-                again.restore(*states.snapshot())
+                again.restore(states.snapshot())
                 states = again
         assert_same(expected, FeatureRows.concat(parts))
 
@@ -80,5 +80,5 @@ def test_extreme_numbers_stay_numbers() -> None:
 
 
 def test_state_fits_in_what_is_planned() -> None:
-    """A million active accounts fit in 4 GB, with their ids and the map of them."""
-    assert AccountStates(FAMILIES).bytes_per_account <= 2200
+    """A million active accounts fit in 4 GB, with their ids and the map of them; docs/features.md says so too."""
+    assert AccountStates(FAMILIES).bytes_per_account <= state.BYTES_PER_ACCOUNT_MAX

@@ -1,0 +1,78 @@
+"""Typical use of a plan, as the partition's own accounts show it: the 95th percentile of their tokens of a day.
+
+What the operator names for a plan goes first (`Accounts`, plan_tokens); this is for plans that nobody named.  It
+follows what customers do, so that a harvest that is a twentieth of a plan's accounts becomes typical of it.
+
+Law: renewed after each `EVERY`-th record of the partition, and from what the accounts are at that record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.accounts import Accounts
+from pipeline.features.clock import DAY, HOUR
+from pipeline.features.fields import Layout, View
+from pipeline.features.state import AccountColumns
+
+EVERY: Final = 1 << 14
+"""Records of the partition from one renewal to the next."""
+
+ACCOUNTS_MIN: Final = 20
+"""Accounts of a plan from which a 95th percentile is one."""
+
+ACCOUNTS_MAX: Final = 4096
+"""Accounts that are looked at: those with the smallest hashes, which is as good as by lot."""
+
+_TOKENS: Final = "output_tokens"
+_PERCENT: Final = 95
+
+
+class Typical:
+    """Output tokens of a day that are typical of each plan; plans that have had too few accounts have none."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, int] = {}
+
+    def renew(self, layout: Layout, accounts: AccountColumns, feed: Accounts, late: int) -> None:
+        """Look at the accounts that sent something in the last day.
+
+        Args:
+            layout: of the fields.
+            accounts: of the partition.
+            feed: knows their plans.
+            late: the partition's time, milliseconds since the epoch.
+        """
+        if _TOKENS not in layout.fields:
+            return
+        columns = accounts.columns
+        clock = columns["clock"][: accounts.rows_used]
+        rows = np.flatnonzero((clock > late - DAY) & (clock < late + 2 * HOUR))
+        rows = rows[np.argsort(columns["key"][rows], kind="stable")[:ACCOUNTS_MAX]]
+        lines = columns[View.DAY.name]
+        merged = layout.merge_lines(lines[2 * rows], lines[2 * rows + 1], View.DAY)
+        tokens = layout.part(merged, View.DAY, _TOKENS)[:, 0]
+        by_plan: dict[str, list[int]] = {}
+        plans = feed.plans([accounts.id_of(row) for row in rows.tolist()])
+        for plan, own in zip(plans, tokens.tolist(), strict=True):
+            if plan is not None and own > 0:
+                by_plan.setdefault(plan, []).append(own)
+        for plan, found in by_plan.items():
+            if len(found) >= ACCOUNTS_MIN:
+                self._tokens[plan] = sorted(found)[-(-_PERCENT * len(found) // 100) - 1]
+
+    def of(self, plans: Sequence[str | None]) -> npt.NDArray[np.float64]:
+        """What is typical of each plan, tokens a day; NaN where that is not known."""
+        return np.array([self._tokens.get(plan or "", np.nan) for plan in plans], np.float64)
+
+    def scalars(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return dict(sorted(self._tokens.items()))
+
+    def restore(self, scalars: dict[str, Any]) -> None:
+        """Take the place of what `scalars` was made of."""
+        self._tokens = dict(scalars)
