@@ -18,7 +18,7 @@ from pipeline.events import LINEAGE, TIME
 from pipeline.features import FEATURES, NAMES
 from pipeline.features.rows import FeatureRows
 
-PARTS: Final = ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression")
+PARTS: Final = ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression", "extra_trees")
 """What a risk is combined of, each in a column of its own."""
 
 KINDS: Final = ("tick", "count")

@@ -100,7 +100,8 @@ class Ensemble:
             "logistic_regression": linear.sum(axis=1) + self.logistic_regression.learned.intercept,
         }
         forest = self.mondrian_forest.predict_proba(ranks)
-        trees = self.models.trees.predict_proba(ranks)
+        filled = self.models.forest.scaling.filled(values)
+        trees = self.models.trees.predict_proba(filled)
         parts, kind = self.models.evidence.parts(
             channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest, trees), stage
         )
@@ -116,7 +117,7 @@ class Ensemble:
         if len(risky):
             moved = self.mondrian_forest.contributions(ranks[risky], kind[risky, 0])
             added[risky] += _shared_out(moved, parts[risky, 2] * combination.weights[2])
-            moved = self.models.trees.contributions(ranks[risky], kind[risky, 1])
+            moved = self.models.trees.contributions(filled[risky], kind[risky, 1])
             added[risky] += _shared_out(moved, parts[risky, 4] * combination.weights[4])
         scores.top[at], scores.contribution[at] = top_contributions(added)
 

@@ -61,7 +61,7 @@ class TrainingSettings:
     stretch: float = 20.0
     prior: float = 0.02
     folds: int = 4
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = ("extra_trees",)
     unused: tuple[int, ...] = ()
     withheld: tuple[tuple[int, ...], ...] = ()
     withheld_share: float = 0.1
@@ -77,7 +77,7 @@ class Parts:
     Attributes:
         used: bool[F]: the features that models look at.
         forest: the labelled model's start.
-        trees: the extremely randomised trees, on the same ranks.
+        trees: the extremely randomised trees, on the values themselves.
         linear: weights of the linear reference.
         directions: float64[F], see `Models`.
         population: float32[R, F]: rows of honest accounts.
@@ -102,7 +102,7 @@ class Parts:
             trees.score(population.ranks(values)),
             LogisticRegression(self.linear).log_odds(ranks),
             MondrianForest(self.forest).predict_proba(ranks),
-            self.trees.predict_proba(ranks),
+            self.trees.predict_proba(self.forest.scaling.filled(values)),
         )
 
 
@@ -172,10 +172,9 @@ def grow_trees(rows: LabelledRows, scaling: Scaling, settings: TrainingSettings)
         without[:, list(columns)] = np.nan
         copies.append(without)
     share = np.repeat([1.0, *(settings.withheld_weight for _ in settings.withheld)], len(rows))
-    ranks = np.concatenate([scaling.ranks(values) for values in copies])
-    return extra_trees.grow(
-        ranks, np.tile(rows.kind, len(copies)), np.tile(weights, len(copies)) * share, settings.seed
-    )
+    filled = np.concatenate([scaling.filled(values) for values in copies])
+    weights = np.tile(weights, len(copies)) * share
+    return extra_trees.grow(filled, np.tile(rows.kind, len(copies)), weights, settings.seed)
 
 
 def starting_rows(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
