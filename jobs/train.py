@@ -60,6 +60,8 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")
     weights = zip(PARTS, models.combination.weights, strict=True)
     typer.echo(f"parts: {', '.join(f'{part} {weight:.3g}' for part, weight in weights)}")
+    for share, risk in models.combination.exceeded.items():
+        typer.echo(f"{share:.1%} of honest accounts exceed a risk of {risk:.3f}, out of family")
 
 
 def _labelled_rows(runs: list[Path], events: list[Path], labels: list[Path], accounts: list[Path]) -> LabelledRows:
