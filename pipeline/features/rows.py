@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ class FeatureRows:
         """One of several, in their order; at least one must be given."""
         if len(parts) == 1:
             return parts[0]
-        columns = []
+        columns: list[Any] = []
         for field in fields(cls):
             pieces = [getattr(part, field.name) for part in parts]
             joined = [name for piece in pieces for name in piece] if field.name == "account_id" else None

@@ -1,0 +1,192 @@
+"""Time: the partition's watermark, the account's own clock, its sequence numbers, and the panes they are cut into.
+
+All of it is a function of an event's place in the partition, never of where a batch ends.  Times are in milliseconds.
+
+* The *watermark* is the running maximum of the least of the last `CONFIRM` event times: a time that as many records in
+  a row have reached.  One event that is dated years ahead does not move it.
+* Event time is clipped to [watermark - `LATENESS`, watermark + `AHEAD`].  No event is dropped for being late.
+* The account's clock is the running maximum of its clipped times.
+* An account that was silent for `HORIZON` begins a new life: so whoever has been silent for that long can be forgotten
+  at any time, and nobody will know.
+* A *pane* is one account, life, half hour of its own clock plus phase, and stretch between two counts that emit.  The
+  phase is its key modulo a day, so that the hours and days of a million accounts do not end together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.features import emission
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+CONFIRM: Final = 16
+SECOND: Final = 1000
+LATENESS: Final = 120 * SECOND
+HOUR: Final = 3600 * SECOND
+AHEAD: Final = HOUR
+HALF: Final = HOUR // 2
+DAY: Final = 24 * HOUR
+HORIZON: Final = 7 * DAY
+
+NEVER: Final = 1 << 62
+_LATEST: Final = (1 << 43) - 1  # the year 2248: `lift` below needs 43 bits
+
+
+@dataclass(slots=True)
+class Watermark:
+    """What a partition's time is known from.
+
+    Attributes:
+        mark: the watermark; `-NEVER` before the first `CONFIRM` events.
+        tail: the last `CONFIRM - 1` event times.
+        seen: events so far.
+    """
+
+    mark: int
+    tail: Ints
+    seen: int
+
+    @classmethod
+    def start(cls) -> Watermark:
+        """That of a partition nothing was read of."""
+        return cls(-NEVER, np.full(CONFIRM - 1, NEVER, np.int64), 0)
+
+    @property
+    def late(self) -> int:
+        """No later event can be older than this: where the time of accounts without events is."""
+        return self.mark - LATENESS
+
+    def advance(self, times: Ints) -> tuple[Ints, Ints]:
+        """Take the next events' times.
+
+        Args:
+            times: int64[n], n > 0, milliseconds since the epoch, as logged.
+
+        Returns:
+            Per event, `late` as of it, and its clipped time.
+        """
+        known_times = np.concatenate([self.tail, np.clip(times, 0, _LATEST)])
+        least, width = known_times, 1
+        while width < CONFIRM:  # the least of 2, 4, 8, 16: CONFIRM is a power of two
+            least, width = np.minimum(least[width:], least[:-width]), 2 * width
+        known = np.arange(self.seen, self.seen + len(times)) >= CONFIRM - 1
+        marks = np.maximum(np.maximum.accumulate(np.where(known, least, -NEVER)), self.mark)
+        near = np.where(known, marks, least)
+        self.tail, self.mark = known_times[len(times) :], int(marks[-1])
+        self.seen += len(times)
+        clipped = np.clip(known_times[CONFIRM - 1 :], np.maximum(near - LATENESS, 0), near + AHEAD)
+        return marks - LATENESS, clipped
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The events of a slice by account, and within an account in stream order.
+
+    Attributes:
+        order: int64[n], each event's position in the slice.
+        row: int64[n], its account's row in the state.
+        first: whether it is its account's first in the slice.
+        clock: its account's clock at it, milliseconds.
+        gap: milliseconds since the account's clock before; -1 at the first event of a life.
+        reborn: whether a life begins with it.
+        seq: its number in that life, from 0.
+    """
+
+    order: Ints
+    row: Ints
+    first: Mask
+    clock: Ints
+    gap: Ints
+    reborn: Mask
+    seq: Ints
+
+
+def by_account(code: npt.NDArray[np.int64], row_of_code: Ints, times: Ints, clocks: Ints, seqs: Ints) -> Ordered:
+    """Order a slice's events by account and give each its account's clock and its number.
+
+    Args:
+        code: number of each event's account in the slice, below 65,536.
+        row_of_code: the state's row of each such account.
+        times: clipped event times.
+        clocks: the state's column of clocks; `-NEVER` where a row is new.
+        seqs: the state's column of numbers of events.
+    """
+    count = len(code)
+    order = np.argsort(code.astype(np.uint16), kind="stable")
+    code = code[order]
+    row = row_of_code[code]
+    first = np.ones(count, np.bool_)
+    np.not_equal(code[1:], code[:-1], out=first[1:])
+    heads = np.flatnonzero(first)
+    prior = clocks[row[heads]]
+    own = times[order]
+    own[heads] = np.maximum(own[heads], prior)
+    lift = code << 43  # makes one running maximum restart at each account
+    clock = np.maximum.accumulate(own + lift) - lift
+    gap = np.empty(count, np.int64)
+    gap[1:] = clock[1:] - clock[:-1]
+    gap[heads] = clock[heads] - prior
+    reborn = gap >= HORIZON
+    gap[reborn] = -1
+    base = np.zeros(count, np.int64)
+    base[heads] = seqs[row[heads]]
+    base[reborn] = 0
+    start = np.maximum.accumulate(np.where(first | reborn, np.arange(count), 0))
+    seq = np.arange(count) - start + base[start]
+    return Ordered(order, row, first, clock, gap, reborn, seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The panes of a slice, every account's first ones first, then every account's second ones, and so on.
+
+    Attributes:
+        heads: int64[events in order of panes by account], where each pane begins among the ordered events.
+        by_rank: int64[panes], the order of panes described above, as indices into `heads`.
+        of_event: int64[n], each ordered event's pane, in the order described above.
+        begin: int64[panes], first ordered event of each pane.
+        last: int64[panes], last ordered event of each pane.
+        half: int64[panes], its half hour, of the account's clock plus phase.
+        rounds: slices of panes of which no two are of one account.
+    """
+
+    heads: Ints
+    by_rank: Ints
+    of_event: Ints
+    begin: Ints
+    last: Ints
+    half: Ints
+    rounds: list[slice]
+
+
+def panes(events: Ordered, phases: Ints) -> Cut:
+    """Cut ordered events into panes.
+
+    Args:
+        events: of a slice.
+        phases: the state's column of phases.
+    """
+    count = len(events.row)
+    half = (events.clock + phases[events.row]) // HALF
+    stretch = emission.bucket(events.seq)
+    edge = events.first | events.reborn
+    edge[1:] |= (half[1:] != half[:-1]) | (stretch[1:] != stretch[:-1])
+    heads = np.flatnonzero(edge)
+    size = np.diff(heads, append=count)
+    numbers = np.arange(len(heads))
+    rank = numbers - np.maximum.accumulate(np.where(events.first[heads], numbers, 0))
+    by_rank = np.argsort(rank.astype(np.uint16), kind="stable")
+    place = np.empty(len(heads), np.int64)
+    place[by_rank] = numbers
+    ends = [0, *(np.flatnonzero(np.diff(rank[by_rank])) + 1).tolist(), len(heads)]
+    begin = heads[by_rank]
+    last = begin + size[by_rank] - 1
+    rounds = [slice(a, b) for a, b in pairwise(ends)]
+    return Cut(heads, by_rank, np.repeat(place, size), begin, last, half[last], rounds)

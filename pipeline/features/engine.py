@@ -1,0 +1,275 @@
+"""The account states of one partition: events in, feature rows out.
+
+The law: a row (its values, the record that triggered it, its place among rows) is a function of the partition's events
+and not of how they were cut, replayed or restored.  What upholds it:
+
+* state is integers under associative operations only (`fields.py`); floats appear once, when a row is made, by IEEE
+  `+ - * / sqrt` and tables (`integers.py`), and are rounded to float32 at the very end;
+* every decision is a function of an event's place in the partition (`clock.py`, `emission.py`);
+* text enters as a published hash (`hashing.py`), and as a sample by the account's own sequence number (`events.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.accounts import Accounts
+from pipeline.errors import SchemaError
+from pipeline.features import emission
+from pipeline.features.clock import DAY, HOUR, NEVER, Cut, Ordered, Watermark, by_account, panes
+from pipeline.features.events import Events
+from pipeline.features.family import Family
+from pipeline.features.fields import Layout
+from pipeline.features.folding import Views, fold, views
+from pipeline.features.panes import Panes
+from pipeline.features.rows import COUNT, TICK, FeatureRows
+from pipeline.features.state import AccountColumns, watermark_of, watermark_scalars
+from pipeline.text_views import one_chunk
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+ACCOUNTS_MAX: Final = 2_000_000
+"""Default of the most accounts that a partition keeps."""
+
+CHECK_EVERY: Final = 1 << 16
+"""Events of the partition from one check of the number of accounts to the next."""
+
+SLICE_MAX: Final = 50_000
+"""Events worked on at a time: sort keys are 16 bits wide, and memory is bounded."""
+
+_US: Final = 1000
+
+
+class AccountStates:
+    """The states of one partition's accounts.
+
+    Args:
+        families: what is computed, in the order of the columns of `FeatureRows.values`.
+        feed: what the sign-up system knows of accounts; looked up when a row is emitted.
+        accounts_max: the most accounts that are kept.  After each `CHECK_EVERY`-th event of the partition, those silent
+            past the horizon are dropped, which nobody can notice; if more than this are left, those whose last event is
+            oldest (then by key) are dropped until so many are left.  Such an account begins a new life if it comes
+            back.  Between two checks there can be `CHECK_EVERY` more.  The length of all ids is bounded likewise.
+    """
+
+    def __init__(
+        self, families: Sequence[Family], feed: Accounts | None = None, accounts_max: int = ACCOUNTS_MAX
+    ) -> None:
+        self._families = tuple(families)
+        self._layout = Layout([field for family in families for field in family.fields])
+        self._width = sum(len(family.features) for family in families)
+        self._accounts = AccountColumns(self._layout)
+        self._accounts_max = accounts_max
+        self._feed = feed
+        self._watermark = Watermark.start()
+        self._filled: set[str] = set()
+        self.dropped_for_room = 0
+        """Accounts dropped because there were more than `accounts_max`, since this object was made."""
+
+    def __len__(self) -> int:
+        """Accounts that are kept."""
+        return len(self._accounts)
+
+    @property
+    def bytes_per_account(self) -> int:
+        """Bytes of state that each account takes; its id and its place in the map come to about 140 more."""
+        return self._accounts.bytes_per_account
+
+    def step(self, events: pa.Table) -> FeatureRows:
+        """Take the next events of the partition.
+
+        Args:
+            events: `pipeline.events.DECODED_SCHEMA`, in offset order; any number.
+
+        Returns:
+            The rows that they trigger.
+        """
+        parts = [FeatureRows.empty(self._width)]
+        start = 0
+        while start < len(events):
+            to_check = CHECK_EVERY - self._watermark.seen % CHECK_EVERY
+            size = min(SLICE_MAX, to_check, len(events) - start)
+            rows = self._step(events.slice(start, size))
+            if len(rows):
+                parts.append(rows)
+            start += size
+            if size == to_check:
+                self.dropped_for_room += self._accounts.check(self._watermark.late, self._accounts_max)
+        return FeatureRows.concat(parts)
+
+    def snapshot(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The state as a plain table and plain values; `restore` makes a state of them that continues the same."""
+        scalars = {"watermark": watermark_scalars(self._watermark), "filled": sorted(self._filled)}
+        return self._accounts.table(), scalars
+
+    def restore(self, table: pa.Table, scalars: dict[str, Any]) -> None:
+        """Take the place of the state that a snapshot was made of; this object must not have seen an event.
+
+        Raises:
+            SchemaError: the snapshot is not of this version, or this object is not new.
+        """
+        if self._watermark.seen or len(self._accounts):
+            raise SchemaError("a snapshot can be restored only into a state that has seen nothing")
+        self._watermark = watermark_of(scalars["watermark"])
+        self._filled = set(scalars["filled"])
+        self._accounts.fill(table)
+
+    def _step(self, table: pa.Table) -> FeatureRows:
+        code, ids = _codes(table["account_id"])
+        row_of_code = self._accounts.rows(ids)
+        columns = self._accounts.columns
+        times = one_chunk(table["event_time"]).cast(pa.int64()).to_numpy() // _US
+        late, clipped = self._watermark.advance(times)
+        ordered = by_account(code, row_of_code, clipped, columns["clock"], columns["seq"])
+        cut = panes(ordered, columns["phase"])
+        records = Panes(self._layout, cut)
+        events = Events(table, ordered, lambda name: self._known(table, name))
+        for family in self._families:
+            family.contribute(events, records)
+        tokens = np.maximum(events.integers("output_tokens"), 0)
+        emitted = _Fold(self._layout, self._accounts, ordered, cut, late).run(records, tokens)
+        return self._rows(emitted, one_chunk(table["offset"]).to_numpy())
+
+    def _known(self, table: pa.Table, name: str) -> Mask:
+        """Whether the partition had a value in a column by each event of a slice."""
+        if name in self._filled:
+            return np.ones(len(table), np.bool_)
+        column = table[name]
+        if column.null_count == len(table):
+            return np.zeros(len(table), np.bool_)
+        self._filled.add(name)
+        return np.asarray(np.maximum.accumulate(column.is_valid().to_numpy()))
+
+    def _rows(self, emitted: list[tuple[Ints, int, Views]], offsets: Ints) -> FeatureRows:
+        if not emitted:
+            return FeatureRows.empty(self._width)
+        position = np.concatenate([part[0] for part in emitted])
+        kind = np.concatenate([np.full(len(part[0]), part[1], np.uint8) for part in emitted])
+        seen = Views.concat([part[2] for part in emitted])
+        order = self._emission_order(position, kind, seen)
+        position, kind, seen = position[order], kind[order], seen.taken(order)
+        ids = [self._accounts.id_of(row) for row in seen.row.tolist()]
+        seen = seen.with_facts(None if self._feed is None else self._feed.facts(ids))
+        values = np.empty((len(order), self._width), np.float32)
+        column = 0
+        for family in self._families:
+            numbers = family.compute(seen)
+            for feature in family.features:
+                values[:, column] = numbers[feature.name]
+                column += 1
+        return FeatureRows(
+            offset=offsets[position],
+            kind=kind,
+            account_id=ids,
+            key=seen.key,
+            scored_at=seen.clock * _US,
+            first_seen=seen.born * _US,
+            exchanges=seen.seq,
+            output_tokens=seen.tokens,
+            values=values,
+        )
+
+    def _emission_order(self, position: Ints, kind: npt.NDArray[np.uint8], seen: Views) -> Ints:
+        """By the record that triggered them; at one record ticks first, by key, and by id where two keys are alike."""
+        order = np.lexsort((seen.key, kind, position))
+        near = np.flatnonzero(
+            (np.diff(position[order]) == 0)
+            & (np.diff(kind[order]) == 0)
+            & (seen.key[order][1:] == seen.key[order][:-1])
+        )
+        if len(near):  # two ids of one hash: somebody looked for them
+            row = seen.row.tolist()
+            by = [(position[i], kind[i], seen.key[i], self._accounts.id_of(row[i])) for i in range(len(row))]
+            order = np.array(sorted(range(len(row)), key=by.__getitem__), np.int64)
+        return order
+
+
+class _Fold:
+    """Panes of one slice folded into the rows, and what is emitted on the way."""
+
+    def __init__(self, layout: Layout, accounts: AccountColumns, events: Ordered, cut: Cut, late: Ints) -> None:
+        self._layout = layout
+        self._columns = accounts.columns
+        self._rows_used = accounts.rows_used
+        self._events = events
+        self._cut = cut
+        self._late = late
+        self._emitted: list[tuple[Ints, int, Views]] = []
+
+    def run(self, records: Panes, tokens: Ints) -> list[tuple[Ints, int, Views]]:
+        """Fold all panes.
+
+        Returns:
+            For each part of what is emitted: positions in the slice, kind, views.
+        """
+        events, cut, count = self._events, self._cut, len(self._late)
+        row, last = events.row[cut.begin], cut.last
+        pane_tokens = np.add.reduceat(tokens, cut.heads)[cut.by_rank]
+        full = emission.is_full(events.seq[last])
+        after = np.minimum(last + 1, count - 1)
+        more = (last + 1 < count) & ~events.first[after]  # the account has a later event in this slice
+        next_clock = np.where(more, events.clock[after], self._late[-1])
+        next_position = np.where(more, events.order[after], count)
+        heads = np.flatnonzero(events.first)
+        self._tick(events.row[heads], events.clock[heads], events.order[heads])
+        for pane in cut.rounds:
+            fold(self._layout, self._columns, row[pane], cut.half[pane], (records.records, pane))
+            self._count(pane, pane_tokens[pane])
+            done = full[pane]
+            self._emit(COUNT, row[pane][done], events.order[last[pane][done]])
+            self._set_due(row[pane])
+            self._tick(row[pane], next_clock[pane], next_position[pane])
+        idle = np.flatnonzero(self._columns["due"][: self._rows_used] <= self._late[-1])
+        self._tick(idle, np.full(len(idle), self._late[-1]), np.full(len(idle), count))
+        return self._emitted
+
+    def _count(self, pane: slice, tokens: Ints) -> None:
+        """Set the rows' own columns as of the last events of panes."""
+        events, columns = self._events, self._columns
+        begin, last = self._cut.begin[pane], self._cut.last[pane]
+        row, reborn = events.row[begin], events.reborn[begin]
+        columns["born"][row] = np.where(reborn, events.clock[begin], columns["born"][row])
+        columns["tokens"][row] = np.where(reborn, 0, columns["tokens"][row]) + tokens
+        columns["fresh"][row] = np.where(reborn, 0, columns["fresh"][row]) + last - begin + 1
+        columns["clock"][row] = events.clock[last]
+        columns["seq"][row] = events.seq[last] + 1
+
+    def _set_due(self, row: Ints) -> None:
+        columns = self._columns
+        fresh, phase = columns["fresh"][row], columns["phase"][row]
+        unit = np.where(fresh >= emission.HOUR_EVENTS_MIN, HOUR, DAY)
+        shifted = columns["clock"][row] + phase
+        due = shifted - shifted % unit + unit - phase
+        columns["due"][row] = np.where(fresh >= emission.DAY_EVENTS_MIN, due, NEVER)
+
+    def _tick(self, row: Ints, clock: Ints, position: Ints) -> None:
+        """Emit rows that are due before their next event, or before the watermark.
+
+        Args:
+            row: no two alike.
+            clock: of each row's next event, or the watermark.
+            position: of that event in the slice, or the slice's length.
+        """
+        due = self._columns["due"][row]
+        passed = due <= clock
+        if passed.any():
+            row, due = row[passed], due[passed]
+            self._emit(TICK, row, np.minimum(position[passed], np.searchsorted(self._late, due)))
+            self._columns["due"][row] = NEVER
+
+    def _emit(self, kind: int, row: Ints, position: Ints) -> None:
+        if len(row):
+            self._emitted.append((position, kind, views(self._layout, self._columns, row)))
+            self._columns["fresh"][row] = 0
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
+    """Number the accounts of a slice: each event's number, and the account of each number."""
+    coded = one_chunk(column).cast(pa.large_string()).dictionary_encode()
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()

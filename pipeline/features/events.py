@@ -1,0 +1,162 @@
+"""What families see of a slice: its events by account, column by column, each made only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline.features.clock import Ordered
+from pipeline.features.hashing import Hashes, hashes, mixed
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+SAMPLE_WHOLE: Final = 8
+"""Of an account's life, this many first events are in the sample of texts,"""
+SAMPLE_EVERY: Final = 4
+"""and every so many after them."""
+
+_THIN_BITS: Final = 12
+
+
+def is_sampled(seq: Ints) -> Mask:
+    """Whether an event's text is looked at closely, by its number in its account's life: no batch plays a part."""
+    return np.asarray((seq < SAMPLE_WHOLE) | (seq % SAMPLE_EVERY == 0))
+
+
+def is_thinned(seq: Ints) -> Mask:
+    """Whether an event counts in a mix: all of the first 4,096 of a life, then every 2nd, from 8,192 on every 4th, ...
+
+    So that 16-bit cells do not fill up, and shares stay right, however loud an account is.
+    """
+    if not len(seq) or int(seq.max()) < 1 << _THIN_BITS:
+        return np.ones(len(seq), np.bool_)
+    doublings = np.maximum((np.maximum(seq, 1).astype(np.float64).view(np.int64) >> 52) - 1023 - (_THIN_BITS - 1), 0)
+    return np.asarray((seq & ((np.int64(1) << doublings) - 1)) == 0)
+
+
+class Events:
+    """The events of one slice in the order of `Ordered`: by account, and within an account in stream order.
+
+    Args:
+        table: the slice, `pipeline.events.DECODED_SCHEMA`, in stream order.
+        ordered: its order, clocks and numbers.
+        known: whether a column had a value by each event (see `filled`); in stream order.
+    """
+
+    def __init__(self, table: pa.Table, ordered: Ordered, known: Callable[[str], Mask]) -> None:
+        self._table = table
+        self._ordered = ordered
+        self._known = known
+        self._made: dict[object, Any] = {}
+        self.clock: Final = ordered.clock
+        """Milliseconds since the epoch."""
+        self.gap: Final = ordered.gap
+        """Milliseconds since the account's event before; -1 at the first of a life."""
+        self.seq: Final = ordered.seq
+        """Number in the account's present life, from 0."""
+        self.thinned: Final = is_thinned(ordered.seq)
+        """Whether the event counts in mixes."""
+        self.sampled: Final = np.flatnonzero(is_sampled(ordered.seq))
+        """Which events (indices into the arrays given here) are in the sample of texts."""
+
+    def __len__(self) -> int:
+        return len(self.clock)
+
+    def is_absent(self, name: str) -> bool:
+        """Whether no event of the slice has this column: then nothing need be counted of it."""
+        return bool(self._table[name].null_count == len(self._table))
+
+    def _once(self, key: object, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def _stream(self, name: str) -> pl.Series:
+        """A column in stream order; Arrow's memory, not a copy."""
+        series = self._once(("series", name), lambda: pl.Series(pl.from_arrow(self._table[name])))
+        return pl.Series(series)
+
+    def integers(self, name: str) -> Ints:
+        """A column of integers or flags; -1 where there is none."""
+
+        def make() -> Ints:
+            if self.is_absent(name):
+                return np.full(len(self), -1, np.int64)
+            return np.asarray(self._stream(name).cast(pl.Int64).fill_null(-1).to_numpy())[self._ordered.order]
+
+        return np.asarray(self._once(("integers", name), make))
+
+    def hashed(self, name: str) -> Hashes:
+        """XXH3-64 of a column of text, or a mixed number of a column of numbers; 0 where there is none."""
+
+        def make() -> Hashes:
+            if self.is_absent(name):
+                return np.zeros(len(self), np.uint64)
+            column = self._stream(name)
+            found = hashes(column) if column.dtype == pl.String else _of_numbers(column)
+            return found[self._ordered.order]
+
+        return np.asarray(self._once(("hashed", name), make))
+
+    def hashed_either(self, name: str, fingerprint: str) -> Hashes:
+        """Hash of a text, or of the fingerprint that the gateway sent in its place."""
+        if self.is_absent(fingerprint):
+            return self.hashed(name)
+        own = self.hashed(name)
+        return np.where(own != 0, own, self.hashed(fingerprint))
+
+    def hashed_as(self, name: str, what: str, cut: Callable[[pl.Series], pl.Series]) -> Hashes:
+        """XXH3-64 of what is made of a column of text.
+
+        Args:
+            name: column.
+            what: a name for what is made, unique for the column: it is made once a slice.
+            cut: makes it, row by row: String or Binary; null where there is none.
+        """
+
+        def make() -> Hashes:
+            if self.is_absent(name):
+                return np.zeros(len(self), np.uint64)
+            return hashes(cut(self._stream(name)))[self._ordered.order]
+
+        return np.asarray(self._once((name, what), make))
+
+    def sampled_texts(self, name: str) -> pl.Series:
+        """The texts of a column at the events `sampled`."""
+        return self._stream(name).gather(self._ordered.order[self.sampled])
+
+    def lengths(self, name: str) -> Ints:
+        """Bytes of a column of text; -1 where there is none."""
+
+        def make() -> Ints:
+            if self.is_absent(name):
+                return np.full(len(self), -1, np.int64)
+            length = self._stream(name).str.len_bytes().cast(pl.Int64).fill_null(-1)
+            return np.asarray(length.to_numpy())[self._ordered.order]
+
+        return np.asarray(self._once(("lengths", name), make))
+
+    def has(self, name: str) -> Mask:
+        """Whether the column has a value, whatever it is."""
+        return np.asarray(self._table[name].is_valid().to_numpy())[self._ordered.order]
+
+    def filled(self, name: str) -> Mask:
+        """Whether the partition had any value in this column by then: if so, a null means "none", not "not logged"."""
+        return np.asarray(self._once(("filled", name), lambda: self._known(name)[self._ordered.order]))
+
+
+def _of_numbers(column: pl.Series) -> Hashes:
+    absent = column.is_null().to_numpy()
+    if column.dtype.is_float():
+        numbers = column.fill_null(0.0).to_numpy() + 0.0  # minus zero is zero
+        words = np.asarray(numbers, np.float64).view(np.uint64)
+    else:
+        words = column.cast(pl.Int64).fill_null(0).to_numpy().astype(np.int64).view(np.uint64)
+    found = mixed(words)
+    return np.where(absent, np.uint64(0), np.where(found == 0, np.uint64(1), found))

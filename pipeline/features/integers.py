@@ -1,0 +1,135 @@
+"""Numbers from integers, the same on every machine: tables and IEEE `+ - * / sqrt` only.
+
+A mathematics library may round the last bit of a logarithm either way, and a vectorised one may round it otherwise at
+the end of an array than in its middle.  Table entries are rounded coarser than that.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+Q: Final = 64
+"""Steps of `log2_q` to a doubling."""
+
+_MANTISSA: Final = 52
+_BIAS: Final = 1023
+_TABLE_BITS: Final = 16
+_TABLE: Final = 1 << _TABLE_BITS
+_LOG2: Final = np.array([round(math.log2(1 + i / _TABLE) * 2**40) / 2**40 for i in range(_TABLE)])
+_X_LOG2_X: Final = np.array([0, *(round(i * math.log2(i) * 1024) for i in range(1, 1 << 16))], np.int64)
+_ALPHA: Final = {16: 0.673, 32: 0.697, 64: 0.709}
+_RANK_MAX: Final = 40
+
+
+def log2_q(x: Ints) -> Ints:
+    """About `Q * log2(x)`: Mitchell's line between powers of two, from a float's own bits; exact and monotone.
+
+    Args:
+        x: at least 1.
+
+    Source: J. N. Mitchell, Computer multiplication and division using binary logarithms, 1962.
+    """
+    return (x.astype(np.float64).view(np.int64) >> (_MANTISSA - 6)) - (_BIAS << 6)
+
+
+def log2(x: npt.NDArray[Any]) -> Floats:
+    """log2 of positive numbers to four digits, from the exponent and a table; NaN where `x` is not positive."""
+    bits = np.asarray(x).astype(np.float64).view(np.int64)
+    found = (bits >> _MANTISSA) - _BIAS + _LOG2[(bits >> (_MANTISSA - _TABLE_BITS)) & (_TABLE - 1)]
+    return np.where(np.asarray(x) > 0, found, np.nan)
+
+
+def ratio(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:
+    """`a / b`; NaN where `b` is not positive."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    found = np.full(np.broadcast_shapes(a.shape, b.shape), np.nan)
+    np.divide(a, b, out=found, where=b > 0)
+    return found
+
+
+def mean_spread(count: npt.NDArray[Any], total: npt.NDArray[Any], squares: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation from sums; NaN where nothing was counted."""
+    mean = ratio(total, count)
+    return mean, np.sqrt(np.maximum(ratio(squares, count) - mean * mean, 0))
+
+
+def entropy(counts: npt.NDArray[Any]) -> Floats:
+    """Shannon entropy of counts up to 65,535, in bits.
+
+    Args:
+        counts: [n, cells].
+
+    Returns:
+        float64[n]; NaN where all are zero.
+    """
+    counts = counts.astype(np.int64)
+    total = counts.sum(1)
+    return np.maximum(log2(total) - ratio(_X_LOG2_X[counts].sum(1), total * 1024), 0)
+
+
+def top_share(counts: npt.NDArray[Any]) -> Floats:
+    """The largest of the counts in the sum of them, [n, cells] → float64[n]; NaN where all are zero."""
+    counts = counts.astype(np.int64)
+    return ratio(counts.max(1), counts.sum(1))
+
+
+def _linear_table(cells: int) -> Floats:
+    return np.array([float(round(-cells * math.log(max(empty, 0.5) / cells))) for empty in range(cells + 1)])
+
+
+_LINEAR: Final = {cells: _linear_table(cells) for cells in (8, 16, 32, 64, 128, 192, 256)}
+
+
+def cells_taken(taken: npt.NDArray[Any], cells: int) -> Floats:
+    """Whole number of distinct values by how many of the cells they hashed to are taken; NaN where none is.
+
+    Source: Whang, Vander-Zanden, Taylor, A linear-time probabilistic counting algorithm, 1990.
+    """
+    return np.where(taken > 0, _LINEAR[cells][cells - taken.astype(np.int64)], np.nan)
+
+
+def bits_set(words: Hashes) -> Ints:
+    """How many bits are set in each row of words, [n, words] → int64[n]."""
+    return np.asarray(np.bitwise_count(words).sum(1, dtype=np.int64))
+
+
+def distinct_bits(words: Hashes) -> Floats:
+    """Distinct values of a bitmap [n, words] by linear counting; NaN where it is empty."""
+    return cells_taken(bits_set(words), 64 * words.shape[1])
+
+
+def distinct_registers(registers: npt.NDArray[np.uint8]) -> Floats:
+    """Distinct values by HyperLogLog, [n, 16, 32 or 64] → float64[n]; linear counting while they are few.
+
+    The standard error is 1.04 / sqrt(registers): 13 % of 64.  Empty registers give NaN.
+
+    Source: Flajolet, Fusy, Gandouet, Meunier, HyperLogLog, 2007.
+    """
+    count = registers.shape[1]
+    ranks = np.minimum(registers, _RANK_MAX).astype(np.int64)
+    total = (np.int64(1) << (_RANK_MAX - ranks)).sum(1)
+    raw = _ALPHA[count] * count * count * float(1 << _RANK_MAX) / total
+    empty = (registers == 0).sum(1)
+    few = (raw <= 2.5 * count) & (empty > 0)
+    return np.where(empty == count, np.nan, np.where(few, _LINEAR[count][empty], raw))
+
+
+def register_of(hashes: Hashes, count: int) -> tuple[Ints, npt.NDArray[np.uint8]]:
+    """HyperLogLog register and rank of each hash; rank 0, which changes nothing, where the hash is 0 (absent).
+
+    Args:
+        hashes: uint64[n].
+        count: registers, a power of two up to 64.
+    """
+    above = (hashes >> np.uint64(6)) | np.uint64(1 << 57)
+    lowest = (above & (~above + np.uint64(1))).astype(np.float64).view(np.int64)
+    rank = np.where(hashes != 0, (lowest >> _MANTISSA) - _BIAS + 1, 0).astype(np.uint8)
+    return (hashes & np.uint64(count - 1)).astype(np.int64), rank

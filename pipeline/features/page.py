@@ -1,0 +1,85 @@
+"""The page docs/features.md, made of what the families say of themselves; a test keeps it as made here.
+
+Renew it with `python -m pipeline.features.page > docs/features.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from pipeline.features import FAMILIES, emission
+from pipeline.features.clock import AHEAD, CONFIRM, DAY, HORIZON, HOUR, LATENESS, SECOND
+from pipeline.features.engine import CHECK_EVERY
+from pipeline.features.events import SAMPLE_EVERY, SAMPLE_WHOLE
+from pipeline.features.state import ID_CHARS
+
+_SIGNALS: Final = {
+    2: "reasoning elicitation",
+    3: "entity graph: shared payment, e-mail domain, organisation",
+    4: "no ramp: near the limit soon after creation",
+    5: "tokens a day against the plan's usual",
+    10: "probing then scaling: errors and refusals",
+    12: "no human rhythm",
+    13: "release pivot: a model used as soon as it is out",
+    14: "relay: many clients, settings and sessions in one account",
+    15: "credential dispersion: many networks and clients per key and hour",
+    16: "narrowness × volume",
+    17: "template and slot: a constant frame, near-unique filling",
+    18: "grader use",
+    19: "one-shotness: single-turn, short in, long out, no cached context",
+    20: "sensitive rewriting",
+}
+
+
+def markdown() -> str:
+    """The whole page."""
+    lines = [*_head(), *_signals()]
+    for family in FAMILIES:
+        lines += ["", f"## {family.name}", "", "| feature | unit | definition | in words | signals | source |"]
+        lines.append("| --- | --- | --- | --- | --- | --- |")
+        for feature in family.features:
+            signals = ", ".join(map(str, feature.signals)) or "–"
+            texts = (feature.unit, feature.definition, feature.words, signals, feature.source)
+            lines.append(f"| `{feature.name}` | " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _head() -> list[str]:
+    text = f"""\
+# Features
+
+Made by `python -m pipeline.features.page` from the families in `pipeline/features/`.
+
+A row of features is what is known of one account at one record. Numbers are float32; where a feature's inputs are
+absent from the log it is null, not zero. A row depends on the partition's records before it and on nothing else: not on
+how they were batched, replayed or restored.
+
+- **When**: at an account's event {", ".join(map(str, emission.FIRST))}, then every {emission.EVERY};
+  and as event time passes the end of the account's hour, with {emission.HOUR_EVENTS_MIN} or more new events since its last
+  row, or of its day, with {emission.DAY_EVENTS_MIN} or more. Hours and days of accounts are shifted against each other by
+  a hash of the account, so that they do not all end together.
+- **Views**: `1h`, `24h` and `7d` are the last 30 to 60 minutes, 12 to 24 hours, 3½ to 7 days of the account's own clock:
+  two generations each, of which the older is dropped as a whole.
+- **Time**: event time, clipped to [watermark - {LATENESS // SECOND} s, watermark + {AHEAD // HOUR} h]. The watermark is what
+  {CONFIRM} records in a row have reached, so one event that is dated years ahead moves nothing. Late events count, at the
+  account's clock. After a silence of the whole partition, its first {CONFIRM - 1} records count as an hour after the last.
+- **Lives**: an account that was silent for {HORIZON // DAY} days begins anew.
+- **Sample of texts**: an account's first {SAMPLE_WHOLE} events and every {SAMPLE_EVERY}th after that.
+- **Counts by hash**: a *distinct* is an estimate; two values may share a cell. A cell of a mix stops at 65,535; from its
+  4,096th event on, an account's mixes take every 2nd event, from the 8,192nd every 4th, and so on.
+- **None given**: where the partition has had any value of a setting or a conversation id, a request without one has
+  "none"; before that it is not logged.
+- **Memory**: at most `accounts_max` accounts at every {CHECK_EVERY:,}th record; those idle longest are dropped, and begin
+  anew if they come back. The characters of all ids together are bounded to {ID_CHARS} for each account allowed.
+"""
+    return [*text.splitlines(), ""]
+
+
+def _signals() -> list[str]:
+    used = sorted({signal for family in FAMILIES for feature in family.features for signal in feature.signals})
+    return ["| signal | what it is |", "| --- | --- |", *(f"| {number} | {_SIGNALS[number]} |" for number in used)]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

@@ -1,0 +1,101 @@
+"""Records of panes: where families put what a slice's events contribute."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.features.clock import Cut
+from pipeline.features.fields import Layout, Matrix, Merge
+from pipeline.features.integers import Hashes, Ints, register_of
+
+_U4_MAX: Final = (1 << 32) - 1
+_WORD: Final = np.uint64(63)
+_ONE: Final = np.uint64(1)
+
+
+class Panes:
+    """One record a pane, all fields zero until a family contributes.
+
+    Every method takes values of a slice's events in the order of `Events`.  Absent inputs must contribute nothing.
+
+    Args:
+        layout: of all families' fields.
+        cut: the slice's panes.
+    """
+
+    def __init__(self, layout: Layout, cut: Cut) -> None:
+        self._layout = layout
+        self._cut = cut
+        count = len(cut.heads)
+        self.records: Final[list[Matrix]] = [np.zeros((count, group.width), group.dtype) for group in layout.groups]
+        """One array a group of the layout, [panes, columns of the group], in the order of `Cut`."""
+
+    def _column(self, name: str, merge: Merge) -> tuple[Matrix, int]:
+        number, column = self._layout.place[name]
+        if self._layout.groups[number].merge is not merge:
+            raise TypeError(f"the field {name} is not merged by {merge.value}")
+        return self.records[number], column
+
+    def add(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Sum integers into a `total`."""
+        record, column = self._column(name, Merge.ADD)
+        record[:, column] = np.add.reduceat(values, self._cut.heads, dtype=np.int64)[self._cut.by_rank]
+
+    def tally(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Count events in a `counter`: flags, or integers of at least 0."""
+        record, column = self._column(name, Merge.SATURATE)
+        sums = np.add.reduceat(values.astype(np.int64), self._cut.heads)
+        record[:, column] = np.minimum(sums, _U4_MAX)[self._cut.by_rank]
+
+    def largest(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Keep the largest of unsigned integers; 0 is "none"."""
+        record, column = self._column(name, Merge.MAX)
+        record[:, column] = np.maximum.reduceat(values, self._cut.heads)[self._cut.by_rank]
+
+    def bits(self, name: str, words: Hashes, column: int = 0) -> None:
+        """Or words into one word of a `bitmap`."""
+        record, start = self._column(name, Merge.OR)
+        record[:, start + column] = np.bitwise_or.reduceat(words, self._cut.heads)[self._cut.by_rank]
+
+    def members(self, name: str, numbers: Hashes, present: npt.NDArray[np.bool_]) -> None:
+        """Set the bit of each number, modulo the bits of the `bitmap`, where it is present."""
+        words = self._layout.fields[name].width
+        bit = np.where(present, _ONE << (numbers & _WORD), np.uint64(0))
+        if words == 1:
+            self.bits(name, bit)
+            return
+        word = (numbers >> np.uint64(6)) % np.uint64(words)
+        for column in range(words):
+            self.bits(name, np.where(word == column, bit, np.uint64(0)), column)
+
+    def values(self, name: str, hashes: Hashes) -> None:
+        """Note distinct values in a `bitmap` by their hashes; 0 is absent."""
+        self.members(name, hashes, hashes != 0)
+
+    def ranks(self, name: str, hashes: Hashes) -> None:
+        """Note distinct values in `registers` by their hashes; 0 is absent."""
+        record, column = self._column(name, Merge.MAX)
+        register, rank = register_of(hashes, self._layout.fields[name].width)
+        np.maximum.at(record.reshape(-1), self._cut.of_event * record.shape[1] + column + register, rank)
+
+    def count(self, name: str, cells: Ints, counted: npt.NDArray[np.bool_], events: Ints | None = None) -> None:
+        """Count events in the cells of a `mix`.
+
+        Args:
+            name: field.
+            cells: int64[n], from 0 to its width.
+            counted: which of them count.
+            events: the events that they are of, if not all: indices into the slice's arrays; may repeat.
+        """
+        record, column = self._column(name, Merge.SATURATE)
+        pane = self._cut.of_event if events is None else self._cut.of_event[events]
+        np.add.at(record.reshape(-1), pane * record.shape[1] + column + cells, counted.astype(record.dtype))
+
+    def mix(self, name: str, hashes: Hashes, counted: npt.NDArray[np.bool_]) -> None:
+        """Count events in a `mix` by the first bits of their hashes; a hash of 0 is absent."""
+        bits = self._layout.fields[name].width.bit_length() - 1
+        cells = (hashes >> np.uint64(64 - bits)).astype(np.int64)
+        self.count(name, cells, counted & (hashes != 0))

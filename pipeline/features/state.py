@@ -1,0 +1,222 @@
+"""What is kept of the accounts of one partition: columns by row number, and which account has which row.
+
+Memory is bounded by accounts, whatever their events say: a row has `bytes_per_account` bytes, an id is kept once, and
+`check` holds the number of rows, and the length of all ids, below limits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import SchemaError
+from pipeline.features.clock import CONFIRM, DAY, HORIZON, NEVER, Watermark
+from pipeline.features.fields import Layout, View
+from pipeline.features.folding import Columns
+from pipeline.features.hashing import keys
+
+Ints = npt.NDArray[np.int64]
+
+ID_CHARS: Final = 128
+"""Characters of account ids that are kept, per account allowed: ids may be of any length, but not all of them long."""
+
+_ROWS_MIN: Final = 1024
+_OWN: Final = {
+    "key": "u8",  # XXH3-64 of the id
+    "phase": "i8",  # what shifts its hours and days, milliseconds
+    "clock": "i8",  # milliseconds since the epoch; -NEVER: no event yet
+    "born": "i8",  # when its present life began
+    "due": "i8",  # when its next row is due by time; NEVER: not
+    "seq": "i8",  # events of its present life
+    "tokens": "i8",  # output tokens of its present life
+    "fresh": "i8",  # events since its last row
+}
+
+
+class AccountColumns:
+    """The rows of one partition's accounts.
+
+    Args:
+        layout: of all families' fields.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._spec = {name: (1, 0, kind) for name, kind in _OWN.items()}
+        """Column → (lines a row, values a line or 0 for one, type)."""
+        self._spec |= {view.name: (2, layout.line_bytes[view], "u1") for view in View}
+        self._row_of: dict[str, int] = {}
+        self._ids: list[str | None] = []
+        self._free: list[int] = []
+        self._id_chars = 0
+        self.columns: Final[Columns] = {}
+        for name, (lines, width, kind) in self._spec.items():
+            shape = (_ROWS_MIN * lines, width) if width else _ROWS_MIN * lines
+            self.columns[name] = np.zeros(shape, kind)
+        self._forget(np.arange(_ROWS_MIN))
+
+    def __len__(self) -> int:
+        """Accounts that have a row."""
+        return len(self._row_of)
+
+    @property
+    def rows_used(self) -> int:
+        """Rows below this number may be an account's."""
+        return len(self._ids)
+
+    @property
+    def bytes_per_account(self) -> int:
+        """Bytes of columns that each account takes; its id and its place in the map come to about 140 more."""
+        return sum(lines * max(width, 1) * np.dtype(kind).itemsize for lines, width, kind in self._spec.values())
+
+    def id_of(self, row: int) -> str:
+        """The account of a row.
+
+        Raises:
+            KeyError: nobody's.
+        """
+        name = self._ids[row]
+        if name is None:
+            raise KeyError(row)
+        return name
+
+    def rows(self, ids: Sequence[str]) -> Ints:
+        """Rows of accounts, made where they are new.
+
+        Args:
+            ids: no two alike.
+        """
+        found = np.fromiter(map(self._row_of.get, ids, itertools.repeat(-1)), np.int64, len(ids))
+        new = np.flatnonzero(found < 0)
+        if len(new):
+            names = [ids[position] for position in new.tolist()]
+            found[new] = self._settle(names)
+        return found
+
+    def _settle(self, names: list[str]) -> Ints:
+        reused = [self._free.pop() for _ in range(min(len(names), len(self._free)))]
+        start = len(self._ids)
+        rows = [*reused, *range(start, start + len(names) - len(reused))]
+        self._ids.extend([None] * (len(names) - len(reused)))
+        self._grow(len(self._ids))
+        for row, name in zip(rows, names, strict=True):
+            self._ids[row] = name
+            self._row_of[name] = row
+            self._id_chars += len(name)
+        key = keys(names)
+        self.columns["key"][rows] = key
+        self.columns["phase"][rows] = (key % np.uint64(DAY)).astype(np.int64)
+        return np.array(rows, np.int64)
+
+    def _grow(self, rows: int) -> None:
+        have = len(self.columns["key"])
+        if rows <= have:
+            return
+        size = max(rows, have * 5 // 4)
+        for name, (lines, width, _) in self._spec.items():
+            # In place, so that there is never a second copy of a large array; new memory is zero.
+            self.columns[name].resize((size * lines, width) if width else size * lines, refcheck=False)
+        self._forget(np.arange(have, size))
+
+    def _forget(self, rows: Ints) -> None:
+        self.columns["clock"][rows] = -NEVER
+        self.columns["due"][rows] = NEVER
+
+    def check(self, late: int, accounts_max: int) -> int:
+        """Drop whoever has been silent past the horizon, and if need be whoever has been silent for longest.
+
+        To be called at fixed places of the partition only, for the second kind of dropping can be noticed: an account
+        that was dropped for room begins a new life with its next event, and what it was due to emit is not emitted.
+
+        Args:
+            late: the time that no later event can be older than, milliseconds.
+            accounts_max: accounts to keep.
+
+        Returns:
+            How many were dropped for room.
+        """
+        clock = self.columns["clock"][: len(self._ids)]
+        live = clock > -NEVER
+        self._drop(np.flatnonzero(live & (clock + HORIZON <= late)))
+        over = len(self) - accounts_max
+        chars_over = self._id_chars - accounts_max * ID_CHARS
+        if over <= 0 and chars_over <= 0:
+            return 0
+        rows = np.flatnonzero(self.columns["clock"][: len(self._ids)] > -NEVER)
+        by_age = rows[np.lexsort((self.columns["key"][rows], self.columns["clock"][rows]))]
+        if chars_over > 0:
+            sizes = np.cumsum([len(self.id_of(row)) for row in by_age.tolist()])
+            over = max(over, int(np.searchsorted(sizes, chars_over)) + 1)
+        self._drop(by_age[:over])
+        return over
+
+    def _drop(self, rows: Ints) -> None:
+        for row in rows.tolist():
+            name = self.id_of(row)
+            del self._row_of[name]
+            self._id_chars -= len(name)
+            self._ids[row] = None
+        self._free.extend(rows.tolist())
+        for name, (lines, _, _) in self._spec.items():
+            for line in range(lines):
+                self.columns[name][rows * lines + line] = 0
+        self._forget(rows)
+
+    def table(self) -> pa.Table:
+        """All accounts as a plain table: `account_id`, and a column of bytes for each column of the state."""
+        rows = np.array(sorted(self._row_of.values()), np.int64)
+        columns = {"account_id": pa.array([self._ids[row] for row in rows.tolist()], pa.large_string())}
+        for name, (lines, width, kind) in self._spec.items():
+            values = self.columns[name].reshape(-1, lines * max(width, 1))[rows]
+            size = values.shape[1] * np.dtype(kind).itemsize
+            data = pa.py_buffer(np.ascontiguousarray(values))
+            columns[name] = pa.Array.from_buffers(pa.binary(size), len(rows), [None, data])
+        return pa.table(columns)
+
+    def fill(self, table: pa.Table) -> None:
+        """Take accounts from a table that `table` made; what was here before is kept beside them.
+
+        Raises:
+            SchemaError: it has other columns, or of other sizes.
+        """
+        want = {
+            name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()
+        }
+        have = {
+            field.name: getattr(field.type, "byte_width", None) for field in table.schema if field.name != "account_id"
+        }
+        if have != want or table.schema.field("account_id").type != pa.large_string():
+            raise SchemaError(
+                "the snapshot's account columns are not those of this version: replay from an older offset"
+            )
+        table = table.combine_chunks()
+        rows = self.rows(table["account_id"].to_pylist())
+        if not len(rows):
+            return
+        for name, (lines, width, kind) in self._spec.items():
+            column = table[name].chunk(0)
+            size = lines * max(width, 1)
+            data = np.frombuffer(column.buffers()[1], kind)[column.offset * size :][: len(rows) * size]
+            self.columns[name].reshape(-1, size)[rows] = data.reshape(len(rows), size)
+
+
+def watermark_scalars(mark: Watermark) -> dict[str, Any]:
+    """A watermark as plain values."""
+    return {"mark": mark.mark, "tail": mark.tail.tolist(), "seen": mark.seen}
+
+
+def watermark_of(scalars: dict[str, Any]) -> Watermark:
+    """The watermark of such values.
+
+    Raises:
+        SchemaError: they are not of this version.
+    """
+    tail = np.array(scalars.get("tail", ()), np.int64)
+    if len(tail) != CONFIRM - 1 or not {"mark", "seen"} <= scalars.keys():
+        raise SchemaError("the snapshot's watermark is not of this version: replay from an older offset")
+    return Watermark(int(scalars["mark"]), tail, int(scalars["seen"]))

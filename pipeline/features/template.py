@@ -1,0 +1,131 @@
+"""Template: whether an account's prompts are one frame with a slot, in any language.
+
+Prompts are compared by hashes: of the whole, of the first and last bytes, and, on the sample of texts, of what is left
+when their variable parts are masked.  For gateways that ship no text, `prompt_hash`, `prompt_prefix_hash` and
+`prompt_skeleton_hash` take the places of the whole, both prefixes and the skeleton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.features.events import Events
+from pipeline.features.family import Family
+from pipeline.features.feature import Feature
+from pipeline.features.fields import View, counter, mix, registers
+from pipeline.features.folding import Views
+from pipeline.features.hashing import Hashes, hashes
+from pipeline.features.integers import Floats, distinct_registers, log2, ratio, top_share
+from pipeline.features.panes import Panes
+
+HEAD_CHARS: Final = 128
+"""How much of a prompt the skeleton looks at: time is bounded, however long a prompt is."""
+
+OUTLINE_CHARS: Final = 64
+"""How much of it the outline looks at."""
+
+_VARIABLE: Final = r""""[^"\n]*"|[0-9]+|[:\uff1a][^\n]+"""
+_PLAIN: Final = r"[^\p{P}\n]+"
+_SEAT: Final = "signal 17; PRADA (Juuti et al., 2019) and SEAT (Zhang et al., 2021) compare queries within an account"
+
+_KINDS: Final = (
+    # name, registers (0: no distinct share), cells (0: no top share), what, words
+    ("prompt", 64, 0, "the last user message", "prompts"),
+    ("prefix16", 0, 16, "its first 16 bytes", "openings of prompts"),
+    ("prefix32", 32, 0, "its first 32 bytes", "longer openings of prompts"),
+    ("suffix", 32, 16, "its last 16 bytes", "endings of prompts"),
+    ("skeleton", 32, 16, f"its first {HEAD_CHARS} characters with quotes, numbers and what follows a colon masked; on the sample", "skeletons of prompts"),
+    ("outline", 16, 16, f"the punctuation and line ends of its first {OUTLINE_CHARS} characters; on the sample", "outlines of prompts"),
+)  # fmt: skip
+
+
+def _features() -> tuple[Feature, ...]:
+    made = []
+    for name, size, cells, what, words in _KINDS:
+        if size:
+            made.append(
+                Feature(
+                    f"{name}_distinct_share_7d", "template", "share",
+                    f"distinct values of {what}, by HyperLogLog with {size} registers / how many there were, at most 1, 7 d view",
+                    (17, 19), _SEAT, f"share of {words} that are distinct",
+                )
+            )  # fmt: skip
+        if cells:
+            made.append(
+                Feature(
+                    f"{name}_top_share_7d", "template", "share",
+                    f"largest of {cells} hashed counts of {what} / their sum, 7 d view", (17,), _SEAT,
+                    f"share of requests with the commonest of all {words}",
+                )
+            )  # fmt: skip
+    made.append(
+        Feature(
+            "prompts_per_frame_7d", "template", "log2", "log2 of distinct prompts / distinct first 32 bytes, both by HyperLogLog, 7 d view",
+            (17,), _SEAT, "distinct prompts per distinct opening",
+        )
+    )  # fmt: skip
+    return tuple(made)
+
+
+_FIELDS: Final = (
+    *(counter(f"{name}_count") for name, size, *_ in _KINDS if size),
+    *(registers(f"{name}_registers", size) for name, size, *_ in _KINDS if size),
+    *(mix(f"{name}_mix", cells) for name, _, cells, *_ in _KINDS if cells),
+)
+
+
+def _head(size: int) -> Callable[[pl.Series], pl.Series]:
+    return lambda texts: texts.cast(pl.Binary).bin.slice(0, size)  # bytes: nobody walks through characters
+
+
+def _tail(texts: pl.Series) -> pl.Series:
+    return texts.cast(pl.Binary).bin.slice(-16)
+
+
+def _sampled(events: Events, chars: int, pattern: str, mask: str) -> Hashes:
+    found = np.zeros(len(events), np.uint64)
+    if not events.is_absent("prompt"):
+        texts = events.sampled_texts("prompt").str.slice(0, chars)
+        found[events.sampled] = hashes(texts.str.replace_all(pattern, mask))
+    return found
+
+
+def _either(events: Events, own: Hashes, fingerprint: str) -> Hashes:
+    return own if events.is_absent(fingerprint) else np.where(own != 0, own, events.hashed(fingerprint))
+
+
+def _contribute(events: Events, panes: Panes) -> None:
+    found = {
+        "prompt": events.hashed_either("prompt", "prompt_hash"),
+        "suffix": events.hashed_as("prompt", "suffix", _tail),
+        "skeleton": _either(events, _sampled(events, HEAD_CHARS, _VARIABLE, "_"), "prompt_skeleton_hash"),
+        "outline": _sampled(events, OUTLINE_CHARS, _PLAIN, ""),
+    }
+    for size in (16, 32):
+        own = events.hashed_as("prompt", f"prefix{size}", _head(size))
+        found[f"prefix{size}"] = _either(events, own, "prompt_prefix_hash")
+    for name, registers_kept, cells, *_ in _KINDS:
+        if registers_kept:
+            panes.tally(f"{name}_count", found[name] != 0)
+            panes.ranks(f"{name}_registers", found[name])
+        if cells:
+            panes.mix(f"{name}_mix", found[name], events.thinned)
+
+
+def _compute(views: Views) -> dict[str, Floats]:
+    found, number = {}, {}
+    for name, registers_kept, cells, *_ in _KINDS:
+        if registers_kept:
+            number[name] = distinct_registers(views.cells(View.WEEK, f"{name}_registers"))
+            found[f"{name}_distinct_share_7d"] = np.minimum(ratio(number[name], views.week(f"{name}_count")), 1)
+        if cells:
+            found[f"{name}_top_share_7d"] = top_share(views.cells(View.WEEK, f"{name}_mix"))
+    found["prompts_per_frame_7d"] = log2(ratio(number["prompt"], number["prefix32"]))
+    return found
+
+
+FAMILY: Final = Family("template", _features(), _FIELDS, _contribute, _compute)
