@@ -1,0 +1,72 @@
+"""`stillwatch train`: models from labelled traffic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from pipeline.errors import ConfigError
+from pipeline.features import FEATURES, FEATURES_HASH, NAMES
+from pipeline.io.labelled_runs import rows_of_events, rows_of_run
+from pipeline.scoring.combination import PARTS
+from pipeline.scoring.labelled import LabelledRows
+from pipeline.scoring.training import TrainingSettings
+from pipeline.scoring.training import train as train_models
+from pipeline.scoring.views import views_of
+
+PRIOR_DEFAULT = TrainingSettings().prior
+
+
+def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads a command
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the models to.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A backtest's folder with scores.parquet and labels.csv; repeatable."),
+    ] = None,
+    events: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="An access log (.ndjson, .gz, .zst); repeatable.")
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="labels.csv of each --events, in the same order.")
+    ] = None,
+    accounts: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="accounts.ndjson of each --events, in the same order; none for none."),
+    ] = None,
+    prior: Annotated[
+        float, typer.Option(help="Share of accounts that harvest, for which the risk is a probability.")
+    ] = PRIOR_DEFAULT,
+    seed: Annotated[int, typer.Option(min=0, help="The same rows and seed give the same models.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace models that exist.")] = False,
+) -> None:
+    """Learn the models from labelled traffic and write them as plain data: numbers and no text.
+
+    The more kinds of harvesting there are in it, the better the models tell one that they have never seen.  The
+    calibration needs at least two families.
+    """
+    if not 0 < prior < 1:
+        raise ConfigError("--prior must lie between 0 and 1")
+    if (out / "manifest.json").exists() and not force:
+        raise ConfigError(f"{out} holds models already: choose another folder, or replace them with --force")
+    rows = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
+    lacking = [np.flatnonzero(~view) for view in views_of(FEATURES).values() if not view.all()]
+    settings = TrainingSettings(prior=prior, seed=seed, withheld=tuple(tuple(view.tolist()) for view in lacking))
+    models = train_models(rows, NAMES, FEATURES_HASH, settings)
+    models.save(out)
+    typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")
+    weights = zip(PARTS, models.combination.weights, strict=True)
+    typer.echo(f"parts: {', '.join(f'{part} {weight:.3g}' for part, weight in weights)}")
+
+
+def _labelled_rows(runs: list[Path], events: list[Path], labels: list[Path], accounts: list[Path]) -> LabelledRows:
+    if len(labels) != len(events) or len(accounts) not in {0, len(events)}:
+        raise ConfigError("give --labels once for each --events, and --accounts for each of them or for none")
+    feeds: list[Path | None] = [*accounts] or [None] * len(events)
+    parts = [rows_of_run(folder) for folder in runs]
+    parts += [rows_of_events(*files) for files in zip(events, feeds, labels, strict=True)]
+    if not parts:
+        raise ConfigError("say what to learn from: --runs DIR, or --events FILE with --labels FILE")
+    return LabelledRows.concat(parts)

@@ -1,0 +1,138 @@
+"""Labelled feature rows from files: from a backtest's folder, or from an access log run through the same stages."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.accounts import Accounts
+from pipeline.batch import Partition, Records
+from pipeline.decode import Decoder
+from pipeline.errors import ConfigError
+from pipeline.features import FAMILIES, NAMES
+from pipeline.features.engine import AccountStates
+from pipeline.features.rows import FeatureRows
+from pipeline.io.replay import open_lines
+from pipeline.scoring.labelled import LabelledRows
+from pipeline.scoring.scaling import Values
+
+LINES_AT_ONCE: Final = 20_000
+
+_LABEL_COLUMNS: Final = ("account_id", "label", "population", "family", "variant")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What is known of an account: `label` is "benign" or "attack"."""
+
+    label: str
+    population: str
+    family: str
+    variant: str
+
+
+def read_labels(path: Path) -> dict[str, Label]:
+    """Labels by account, from a CSV file such as `stillwatch simulate` writes.
+
+    Raises:
+        ConfigError: the file is missing, lacks a column, or says something other than benign and attack.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            lacks = [name for name in _LABEL_COLUMNS if name not in (table.fieldnames or ())]
+            if lacks:
+                raise ConfigError(f"{path} lacks the column {lacks[0]}: labels need {', '.join(_LABEL_COLUMNS)}")
+            labels = {row["account_id"]: Label(*(row[name] or "" for name in _LABEL_COLUMNS[1:])) for row in table}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the labels: {error}") from None
+    for account, label in labels.items():
+        if label.label not in {"benign", "attack"}:
+            raise ConfigError(f"{path}: {account} is labelled {label.label!r}, not benign or attack")
+    return labels
+
+
+def rows_of_run(folder: Path) -> LabelledRows:
+    """The rows of a backtest: `scores.parquet` (account_id, exchanges, features) and `labels.csv` in its folder.
+
+    Raises:
+        ConfigError: a file is missing, or its features are others than this Stillwatch's.
+    """
+    path = folder / "scores.parquet"
+    try:
+        table = pq.read_table(path, columns=["account_id", "exchanges", "features"])
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    features = table["features"].combine_chunks()
+    if tuple(field.name for field in features.type) != NAMES:
+        raise ConfigError(f"{path} holds other features than this Stillwatch computes: run the backtest again")
+    columns = [features.field(name).to_numpy(zero_copy_only=False) for name in NAMES]
+    values = np.column_stack(columns).astype(np.float32, copy=False)
+    accounts = table["account_id"].to_pylist()
+    exchanges = table["exchanges"].to_numpy().astype(np.int64)
+    return _labelled(values, accounts, exchanges, read_labels(folder / "labels.csv"), folder.name)
+
+
+def rows_of_events(events: Path, accounts: Path | None, labels: Path) -> LabelledRows:
+    """The rows that an access log gives when it is read as one partition.
+
+    Args:
+        events: one canonical event a line (.ndjson, .gz, .zst), in the order of a topic.
+        accounts: the accounts feed; None for none.
+        labels: who is who.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    known = read_labels(labels)
+    rows = feature_rows(events, Accounts.load(accounts) if accounts else None)
+    return _labelled(rows.values, rows.account_id, rows.exchanges, known, events.name.partition(".")[0])
+
+
+def feature_rows(events: Path, accounts: Accounts | None) -> FeatureRows:
+    """Decode a file of events and compute its features; what is no event is passed over."""
+    states, decoder = AccountStates(FAMILIES, accounts), Decoder()
+    parts = [FeatureRows.empty(len(NAMES))]
+    with open_lines(events) as lines:
+        parts.extend(states.step(decoder.decode(records).events) for records in _records(lines))
+    return FeatureRows.concat(parts)
+
+
+def _records(lines: Iterator[Any]) -> Iterator[Records]:
+    partition, first = Partition("file", 0), 0
+    while batch := list(islice(lines, LINES_AT_ONCE)):
+        offsets = np.arange(first, first + len(batch))
+        first += len(batch)
+        values = pa.array(batch, type=pa.binary_view())
+        yield Records(partition, values, offsets, np.full(len(batch), -1, dtype=np.int64), first)
+
+
+def _labelled(
+    values: Values, accounts: list[str], exchanges: np.ndarray[Any, Any], labels: dict[str, Label], source: str
+) -> LabelledRows:
+    """Rows in emission order, sorted by account and joined with labels; accounts without one are left out."""
+    ids = np.array(accounts, dtype=np.str_)
+    order = np.argsort(ids, kind="stable")
+    order = order[[account in labels for account in ids[order].tolist()]]
+    if not len(order):
+        raise ConfigError(f"{source} has no row of a labelled account: are these its labels?")
+    of_row = [labels[account] for account in ids[order].tolist()]
+    harvesting = np.array([label.label == "attack" for label in of_row])
+    return LabelledRows(
+        values[order],
+        np.char.add(f"{source}/", ids[order]),
+        exchanges[order].astype(np.int64),
+        harvesting,
+        np.where(harvesting, "", [label.population for label in of_row]),
+        np.where(harvesting, [label.family or "unnamed" for label in of_row], ""),
+        np.where(harvesting, [label.variant for label in of_row], ""),
+        np.full(len(order), source),
+    )

@@ -1,0 +1,212 @@
+"""The models as they ship: plain data with hashes, checked when they are loaded.
+
+A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (the starting rows: features and label),
+`features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
+`population` (rows of honest accounts, from which "normal" starts) and `forest` (the trees that the starting rows give).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ConfigError
+from pipeline.features import FEATURES_HASH, NAMES
+from pipeline.scoring.combination import PARTS, Combination
+from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
+from pipeline.scoring.logistic_regression import LinearWeights
+from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues
+from pipeline.scoring.mondrian_trees import MondrianTrees
+from pipeline.scoring.scaling import Floats, Scaling, Values
+
+FORMAT: Final = 1
+SHIPPED: Final = Path(__file__).parent / "shipped"
+
+_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest")
+_LABEL: Final = "harvesting"
+_NAME: Final = "name"
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """Everything that a partition's ensemble starts from; shared by all of them and never changed.
+
+    Attributes:
+        names: of the features, in the order of the columns.
+        features_hash: of the definitions that the values were made by.
+        forest: the labelled model's start.
+        linear: weights of the linear reference.
+        directions: float64[F]: +1 where harvesters have more of a feature, -1 where less, 0 where it does not count.
+        population: float32[R, F]: rows of honest accounts.
+        combination: from parts to risk.
+        sources: what they were trained on, in numbers.
+    """
+
+    names: tuple[str, ...]
+    features_hash: str
+    forest: ForestStart
+    linear: LinearWeights
+    directions: Floats
+    population: Values
+    combination: Combination
+    sources: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def masses(self) -> TreeMasses:
+        """Half-space trees that have learned the population."""
+        trees = HalfSpaceTrees(len(self.names))
+        trees.learn(Scaling.fit(self.population).ranks(self.population))
+        return trees.masses
+
+    @cached_property
+    def version(self) -> str:
+        """Twelve hex digits that change with any number in the models."""
+        digest = hashlib.sha256()
+        for name, table in self._tables().items():
+            digest.update(name.encode())
+            for column in table.drop_columns([_NAME] if _NAME in table.column_names else []).columns:
+                digest.update(column.to_numpy().tobytes())
+        digest.update(json.dumps(self.names).encode())
+        digest.update(json.dumps(self._calibration(), sort_keys=True).encode())
+        return digest.hexdigest()[:12]
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What goes with each score."""
+        return {"models": self.version, "features": self.features_hash[:12]}
+
+    def save(self, folder: Path) -> None:
+        """Write the models to a folder, which is made; files of the same names are replaced."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in self._tables().items():
+            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        (folder / "calibration.json").write_text(json.dumps(self._calibration(), indent=1, sort_keys=True) + "\n")
+        files = [*(f"{name}.parquet" for name in _PARQUET), "calibration.json"]
+        manifest = {
+            "format": FORMAT,
+            "version": self.version,
+            "features_hash": self.features_hash,
+            "libraries": _libraries(),
+            "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
+            "sources": dict(self.sources),
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(
+        cls, folder: Path | None = None, names: tuple[str, ...] = NAMES, features_hash: str = FEATURES_HASH
+    ) -> Models:
+        """Read models that `save` wrote.
+
+        Args:
+            folder: where they are; None for those that ship with the package.
+            names: of the features that will be scored.
+            features_hash: of their definitions.
+
+        Raises:
+            ConfigError: they are missing, damaged, of another format, or made for other features or another River.
+        """
+        folder = SHIPPED if folder is None else folder
+        manifest = _checked_manifest(folder, features_hash)
+        contents = {name: _checked_bytes(folder, name, digest) for name, digest in manifest["files"].items()}
+        tables = {name: pq.read_table(pa.BufferReader(contents[f"{name}.parquet"])) for name in _PARQUET}
+        if tuple(tables["quantiles"].column_names) != names:
+            raise ConfigError(f"the models in {folder} have other features than this Stillwatch: train them anew")
+        calibration = json.loads(contents["calibration.json"])
+        features = {name: tables["features"][name].to_numpy().copy() for name in ("stretch", "linear", "direction")}
+        rows = tables["rows"]
+        starting = LabelledValues(_matrix(rows.drop_columns([_LABEL]), np.float32), rows[_LABEL].to_numpy())
+        forest = ForestStart(
+            ForestSettings(**calibration["forest"]),
+            Scaling(_matrix(tables["quantiles"], np.float64)),
+            features["stretch"],
+            starting,
+            MondrianTrees.from_table(tables["forest"]),
+        )
+        weights = tuple(calibration["combination"]["weights"][part] for part in PARTS)
+        combination = Combination(weights, calibration["combination"]["intercept"], calibration["combination"]["prior"])
+        linear = LinearWeights(features["linear"], calibration["linear_intercept"])
+        population = _matrix(tables["population"], np.float32)
+        return cls(
+            names, features_hash, forest, linear, features["direction"], population, combination, manifest["sources"]
+        )
+
+    def _tables(self) -> dict[str, pa.Table]:
+        rows = self.forest.rows
+        features = {
+            _NAME: list(self.names),
+            "stretch": self.forest.stretch,
+            "linear": self.linear.weights,
+            "direction": self.directions,
+        }
+        return {
+            "rows": _table(self.names, rows.values).append_column(_LABEL, pa.array(rows.harvesting)),
+            "features": pa.table(features),
+            "quantiles": _table(self.names, self.forest.scaling.knots),
+            "population": _table(self.names, self.population),
+            "forest": self.forest.trees.to_table(),
+        }
+
+    def _calibration(self) -> dict[str, Any]:
+        combination = self.combination
+        return {
+            "combination": {
+                "weights": dict(zip(PARTS, combination.weights, strict=True)),
+                "intercept": combination.intercept,
+                "prior": combination.prior,
+            },
+            "forest": asdict(self.forest.settings),
+            "linear_intercept": self.linear.intercept,
+        }
+
+
+def _checked_manifest(folder: Path, features_hash: str) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no models in {folder}: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ConfigError(f"the models in {folder} are of format {found}, not {FORMAT}: train them anew")
+    if manifest.get("features_hash") != features_hash:
+        raise ConfigError(f"the models in {folder} were trained on other definitions of the features: train them anew")
+    river, here = manifest.get("libraries", {}).get("river", "none"), _libraries()["river"]
+    if river.split(".")[:2] != here.split(".")[:2]:
+        raise ConfigError(f"the models in {folder} are of River {river}, and this is River {here}: train them anew")
+    if set(manifest.get("files", {})) != {*(f"{name}.parquet" for name in _PARQUET), "calibration.json"}:
+        raise ConfigError(f"{path} does not list the files of the models: train them anew")
+    return manifest
+
+
+def _checked_bytes(folder: Path, name: str, digest: str) -> bytes:
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the models: {error}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ConfigError(f"{folder / name} is not the file that was trained: its hash differs from the manifest's")
+    return content
+
+
+def _libraries() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("river", "numpy")}
+
+
+def _table(names: tuple[str, ...], values: npt.NDArray[Any]) -> pa.Table:
+    return pa.table({name: np.ascontiguousarray(values[:, column]) for column, name in enumerate(names)})
+
+
+def _matrix(table: pa.Table, dtype: Any) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(np.column_stack([column.to_numpy() for column in table.columns]), dtype=dtype)

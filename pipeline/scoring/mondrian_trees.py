@@ -1,0 +1,168 @@
+"""A Mondrian forest as arrays: many rows descend all trees at once.
+
+The prediction of an aggregated Mondrian tree depends on the leaf alone: the mixture over all prunings of the tree is a
+recursion along the path to the root.  So it is worked out once for each leaf, and scoring only looks for leaves.
+
+Mourtada, Gaïffas, Scornet: AMF: Aggregated Mondrian forests for online learning, JRSS B 83(3), 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+_LEVELS_AT_ONCE: Final = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MondrianTrees:
+    """The nodes of all trees, one tree after the other; a right child follows its left sibling.
+
+    Attributes:
+        roots: int32[T]: each tree's first node.
+        feature: int32[N]: what a branch splits on; 0 for a leaf.
+        threshold: float64[N]: a row goes left if its value is at most this; infinite for a leaf.
+        left: int32[N]: the left child; a leaf is its own, so that descending further does nothing.
+        probability: float64[N]: of the positive class.  For a leaf what the tree predicts there; for a branch the mean
+            of the leaves below it, weighted by the rows that they learned.
+    """
+
+    roots: Ints
+    feature: Ints
+    threshold: Floats
+    left: Ints
+    probability: Floats
+
+    @classmethod
+    def of(cls, forest: Any) -> Self:
+        """The arrays of a River `AMFClassifier` that has learned rows labelled True and False."""
+        trees = [_nodes_of(tree, forest) for tree in forest]
+        starts = np.cumsum([0, *(len(tree["feature"]) for tree in trees)])
+        names = ("feature", "threshold", "probability")
+        joined = {name: np.concatenate([tree[name] for tree in trees]) for name in names}
+        left = np.concatenate([tree["left"] + start for tree, start in zip(trees, starts[:-1], strict=True)])
+        return cls(starts[:-1].astype(np.int32), left=left.astype(np.int32), **joined)
+
+    def leaves(self, values: Floats) -> Ints:
+        """The leaf of each row in each tree, int32[n, T]; `values` float64[n, F] without NaN."""
+        flat, leaf = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
+        # Most paths are short and a few are very long: every few levels those that have arrived are put aside.
+        going = np.arange(len(leaf))
+        row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
+        node = leaf
+        while len(going):
+            for _ in range(_LEVELS_AT_ONCE):
+                node = self._below(node, row, flat)
+            leaf[going] = node
+            far = np.flatnonzero(self.left[node] != node)
+            going, row, node = going[far], row[far], node[far]
+        return leaf.reshape(len(values), len(self.roots))
+
+    def _below(self, node: Ints, row: npt.NDArray[np.int64], flat: Floats) -> Ints:
+        below: Ints = self.left[node] + (flat[row + self.feature[node]] > self.threshold[node])
+        return below
+
+    def predict_proba(self, values: Floats) -> Floats:
+        """Probability of the positive class, float64[n]: what River's `predict_proba_one` gives for each row."""
+        probability: Floats = self.probability[self.leaves(values)].sum(axis=1) / len(self.roots)
+        return probability
+
+    @property
+    def base(self) -> float:
+        """The probability before anything is known of a row: the mean over the roots."""
+        return float(self.probability[self.roots].mean())
+
+    def contributions(self, values: Floats) -> Floats:
+        """How much each feature moved each row's probability away from `base`, float64[n, F].
+
+        Each step down a path moves the node's probability, and the feature that was split on is credited with it; so a
+        row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
+        """
+        flat, node = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
+        row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
+        moved = np.zeros(values.size)
+        while len(node):
+            below = self._below(node, row, flat)
+            step = self.probability[below] - self.probability[node]
+            moved += np.bincount(row + self.feature[node], step, minlength=values.size)
+            far = np.flatnonzero(self.left[below] != below)
+            row, node = row[far], below[far]
+        return moved.reshape(values.shape) / len(self.roots)
+
+    def to_table(self) -> pa.Table:
+        """One row a node: tree int32, feature int32, threshold, left int32, probability."""
+        tree = np.repeat(np.arange(len(self.roots)), np.diff([*self.roots, len(self.feature)])).astype(np.int32)
+        columns = {name: getattr(self, name) for name in ("feature", "threshold", "left", "probability")}
+        return pa.table({"tree": tree, **columns})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Self:
+        """The arrays that `to_table` wrote."""
+        columns = {name: table[name].to_numpy() for name in ("feature", "threshold", "left", "probability")}
+        _, roots = np.unique(table["tree"].to_numpy(), return_index=True)
+        return cls(roots.astype(np.int32), **columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """A tree's nodes, level by level, and where each one's parent and left child are (itself for a leaf)."""
+
+    nodes: list[Any]
+    parent: list[int]
+    left: list[int]
+
+
+def _nodes_of(tree: Any, forest: Any) -> dict[str, npt.NDArray[Any]]:
+    """One tree's nodes from its root on, level by level, so that siblings are neighbours."""
+    nodes, parent, left = [tree._root], [-1], []  # noqa: SLF001 - River names no public way to its nodes
+    for index, node in enumerate(nodes):
+        left.append(index if node.is_leaf else len(nodes))
+        if not node.is_leaf:
+            nodes.extend(node.children)
+            parent.extend((index, index))
+    own = _own_probabilities(nodes, tree, forest)
+    return {
+        "feature": np.array([0 if node.is_leaf else node.feature for node in nodes], dtype=np.int32),
+        "threshold": np.array([math.inf if node.is_leaf else node.threshold for node in nodes]),
+        "left": np.array(left, dtype=np.int64),
+        "probability": _mixed(_Family(nodes, parent, left), own, forest.use_aggregation),
+    }
+
+
+def _own_probabilities(nodes: Iterable[Any], tree: Any, forest: Any) -> list[float]:
+    """What each node alone would predict: the share of positive rows in it, smoothed."""
+    classes = tree._idx_to_class  # noqa: SLF001
+    if True not in classes:
+        return [0.0 for _ in nodes]
+    return [node.predict(forest.dirichlet, len(classes))[classes.index(True)] for node in nodes]
+
+
+def _mixed(family: _Family, own: list[float], use_aggregation: bool) -> Floats:
+    """Down the tree, the mixture of the nodes above as `given + left_over * (what comes below)`; then means upwards."""
+    nodes, parent, left = family.nodes, family.parent, family.left
+    given, left_over = [0.0] * len(nodes), [1.0] * len(nodes)
+    probability = np.array(own)
+    for index in range(len(nodes)):
+        above = parent[index]
+        if above >= 0:
+            node = nodes[above]
+            share = 0.5 * math.exp(node.weight - node.log_weight_tree) if use_aggregation else 0.0
+            given[index] = given[above] + left_over[above] * share * own[above]
+            left_over[index] = left_over[above] * (1.0 - share)
+        if nodes[index].is_leaf:
+            probability[index] = given[index] + left_over[index] * own[index]
+    for index in reversed(range(len(nodes))):
+        if not nodes[index].is_leaf:
+            a, b = left[index], left[index] + 1
+            rows_a, rows_b = max(nodes[a].n_samples, 1), max(nodes[b].n_samples, 1)
+            probability[index] = (probability[a] * rows_a + probability[b] * rows_b) / (rows_a + rows_b)
+    return probability

@@ -1,0 +1,88 @@
+"""Features as ranks: each value's place among the values that a population has, from 0 to 1.
+
+Trees and linear models then see features of any unit and any tail on one scale, and a value beyond all that was seen
+counts as the most extreme one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float32]
+
+KNOTS: Final = 65
+"""Quantiles kept of each feature: every 64th part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Quantiles of each feature in a population, and the ranks of values among them.
+
+    Attributes:
+        knots: float64[K, F]: quantiles 0, 1/(K-1), … 1 of each feature; all NaN where no value was known.
+    """
+
+    knots: Floats
+
+    @classmethod
+    def fit(cls, values: Values | Floats) -> Self:
+        """Quantiles of the known values in float[n, F], n > 0."""
+        ordered = np.sort(np.asarray(values, dtype=np.float64), axis=0)  # NaN last
+        known = (~np.isnan(ordered)).sum(axis=0)
+        at = np.linspace(0.0, 1.0, KNOTS)[:, np.newaxis] * np.maximum(known - 1, 0)
+        low = at.astype(np.int64)
+        high = np.minimum(low + 1, np.maximum(known - 1, 0))
+        below, above = np.take_along_axis(ordered, low, axis=0), np.take_along_axis(ordered, high, axis=0)
+        return cls(np.where(below == above, below, below + (above - below) * (at - low)))
+
+    @cached_property
+    def median(self) -> Floats:
+        """float64[F]; NaN where no value was known."""
+        median: Floats = self.knots[KNOTS // 2]
+        return median
+
+    @cached_property
+    def spread(self) -> Floats:
+        """float64[F]: the distance between the quartiles as standard deviations of a normal distribution.
+
+        Where half of the population has one and the same value, the tenths and then the ends stand in, with their own
+        factors; 0 where all values are the same.
+        """
+        spread = np.zeros(self.knots.shape[1])
+        for low, factor in ((0, 4.9), (6, 2.64), (16, 1.349)):  # widths of those ranges, in standard deviations
+            width = (self.knots[KNOTS - 1 - low] - self.knots[low]) / factor
+            spread = np.where(width > 0, width, spread)
+        return spread
+
+    @cached_property
+    def missing(self) -> Floats:
+        """float64[F]: the rank that stands for an unknown value: that of the median."""
+        missing: Floats = self._known_ranks(self.median[np.newaxis, :])[0]
+        return missing
+
+    @cached_property
+    def _steps(self) -> list[tuple[Floats, Floats]]:
+        """For each feature its distinct knots and their ranks; equal knots share the mean of theirs."""
+        levels = np.linspace(0.0, 1.0, len(self.knots))
+        steps = []
+        for knots in self.knots.T:
+            distinct, first, count = np.unique(knots, return_index=True, return_counts=True)
+            steps.append((distinct, (levels[first] + levels[first + count - 1]) / 2))
+        return steps
+
+    def ranks(self, values: Values | Floats) -> Floats:
+        """Ranks in [0, 1], float64[n, F], of float[n, F]; an unknown value has the median's."""
+        return np.where(np.isnan(values), self.missing, self._known_ranks(values))
+
+    def _known_ranks(self, values: Values | Floats) -> Floats:
+        ranks = np.full(values.shape, 0.5)
+        for column, (knots, levels) in enumerate(self._steps):
+            if not np.isnan(knots[0]):
+                ranks[:, column] = np.interp(values[:, column], knots, levels)
+        return ranks

@@ -1,0 +1,203 @@
+"""Models from labelled rows of features.
+
+The parts learn from a bounded, balanced choice of rows.  Their combination, and with it the calibration of the risk, is
+learned from what parts say of families that they did not learn: what they say of their own rows would flatter them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError
+from pipeline.scoring.combination import PARTS, Combination, fit_combination, log_odds_of
+from pipeline.scoring.half_space_trees import HalfSpaceTrees
+from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
+from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
+from pipeline.scoring.models import Models
+from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
+from pipeline.scoring.scaling import Floats, Scaling, Values
+from pipeline.scoring.scores import EXCHANGES_MIN
+from pipeline.scoring.zscores import Population, zscore_contributions
+
+POPULATION_ROWS: Final = 1024
+"""Rows of honest accounts that the running population starts with and keeps in number."""
+
+FAMILIES_MIN: Final = 2
+"""Without a second family there would be none to be held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """What training may be asked to do otherwise; the defaults are what measured best on unseen families.
+
+    Attributes:
+        rows_per_account: starting rows of an account at most.
+        rows_max: starting rows in all.
+        passes: how often logistic regression goes over the rows.
+        stretch: how much more a feature that tells the classes apart is split on than one that does not.
+        prior: share of harvesters among accounts for which the risk is calibrated.
+        folds: groups of families that are held out in turn to learn the combination.
+        parts: those that are combined; the others weigh nothing.
+        withheld: groups of columns; as many shares of the starting rows are learned without one of them, so that the
+            models know what to make of a log that lacks them.
+        withheld_share: the share of rows for each group.
+        forest: parameters of the forest.
+        seed: of choices and orders.
+    """
+
+    rows_per_account: int = 4
+    rows_max: int = 6000
+    passes: int = 5
+    stretch: float = 20.0
+    prior: float = 0.02
+    folds: int = 4
+    parts: tuple[str, ...] = PARTS
+    withheld: tuple[tuple[int, ...], ...] = ()
+    withheld_share: float = 0.2
+    forest: ForestSettings = field(default_factory=ForestSettings)
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """The parts before they are combined."""
+
+    forest: ForestStart
+    linear: LinearWeights
+    directions: Floats
+    population: Values
+
+    def score(self, values: Values) -> Floats:
+        """Each part's score as it is combined, float64[n, P]."""
+        population = Population(self.population)
+        trees = HalfSpaceTrees(self.population.shape[1])
+        trees.learn(population.ranks(self.population))
+        ranks = self.forest.scaling.ranks(values)
+        return np.column_stack(
+            (
+                zscore_contributions(population.zscores(values), self.directions).sum(axis=1),
+                trees.score(population.ranks(values)),
+                log_odds_of(MondrianForest(self.forest).predict_proba(ranks)),
+                LogisticRegression(self.linear).log_odds(ranks),
+            )
+        )
+
+
+def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settings: TrainingSettings) -> Models:
+    """Models from labelled rows.
+
+    Args:
+        rows: of all sources; those of accounts with fewer than eight exchanges are not used.
+        names: of the features.
+        features_hash: of their definitions.
+        settings: see there.
+
+    Raises:
+        ConfigError: there are no honest accounts or fewer than two families to learn from.
+    """
+    warm = rows.take(rows.exchanges >= EXCHANGES_MIN)
+    families = len(np.unique(warm.family[warm.harvesting]))
+    if families < FAMILIES_MIN or warm.harvesting.all():
+        raise ConfigError(
+            f"{families} families and {len(np.unique(warm.account[~warm.harvesting]))} honest accounts have "
+            f"{EXCHANGES_MIN} exchanges or more: training needs {FAMILIES_MIN} families and some honest accounts"
+        )
+    parts = fit_parts(warm, settings)
+    combination = fit_out_of_family(warm, settings)
+    return Models(
+        names,
+        features_hash,
+        parts.forest,
+        parts.linear,
+        parts.directions,
+        parts.population,
+        combination,
+        _sources(warm),
+    )
+
+
+def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
+    """The parts, from a bounded choice of the rows in a shuffled order."""
+    chosen = without_some(starting_rows(rows, settings), settings)
+    weights = class_weights(chosen)
+    scaling = Scaling.fit(chosen.values)
+    ranks = scaling.ranks(chosen.values)
+    difference = class_difference(ranks, chosen.harvesting, weights)
+    stretch = 1.0 + (settings.stretch - 1.0) * np.abs(difference) / max(float(np.abs(difference).max()), 1e-9)
+    labelled = LabelledValues(chosen.values, chosen.harvesting)
+    linear = LogisticRegression(LinearWeights.none(ranks.shape[1]))
+    for _ in range(settings.passes):
+        linear.learn(ranks, chosen.harvesting, weights)
+    forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
+    return Parts(forest, linear.learned, np.sign(difference), population_rows(rows, settings.seed))
+
+
+def starting_rows(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
+    """A bounded choice of rows, in the order in which they are learned."""
+    chosen = spread_rows(rows, settings.rows_per_account)
+    order = np.random.default_rng(settings.seed).permutation(len(chosen))
+    return rows.take(chosen[order[: settings.rows_max]])
+
+
+def without_some(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
+    """The same rows, a share of them without each of the groups of columns that may be withheld."""
+    values = rows.values.copy()
+    drawn = np.random.default_rng(settings.seed + 1).random(len(rows))
+    for number, columns in enumerate(settings.withheld):
+        lacking = np.flatnonzero((drawn // settings.withheld_share).astype(np.int64) == number)
+        values[np.ix_(lacking, np.array(columns, dtype=np.int64))] = np.nan
+    return rows.with_values(values)
+
+
+def population_rows(rows: LabelledRows, seed: int) -> Values:
+    """Rows of honest accounts, one an account in turn until there are enough; float32[POPULATION_ROWS, F]."""
+    honest = rows.take(~rows.harvesting)
+    order = np.random.default_rng(seed).permutation(len(honest))
+    _, first = np.unique(honest.account[order], return_index=True)
+    chosen = [*order[np.sort(first)], *np.delete(order, first)]
+    return honest.values[np.resize(chosen, POPULATION_ROWS)]
+
+
+def class_weights(rows: LabelledRows) -> Floats:
+    """Weights of mean 1 with which both classes count the same, and all rows of a class alike; float64[n]."""
+    share = float(rows.harvesting.mean())
+    return np.where(rows.harvesting, 0.5 / max(share, 1e-9), 0.5 / max(1.0 - share, 1e-9))
+
+
+def class_difference(ranks: Floats, harvesting: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    """How much higher harvesters rank in each feature, float64[F] in [-1, 1]: 2 AUC - 1 but for ties."""
+    higher = np.average(ranks[harvesting], axis=0, weights=weights[harvesting])
+    lower = np.average(ranks[~harvesting], axis=0, weights=weights[~harvesting])
+    return (higher - lower) * 2.0
+
+
+def fit_out_of_family(rows: LabelledRows, settings: TrainingSettings) -> Combination:
+    """The combination, from the parts' scores of families and honest accounts that they did not learn."""
+    families = np.unique(rows.family[rows.harvesting])
+    folds = max(min(settings.folds, len(families)), 1)
+    of_family = dict(zip(families.tolist(), np.arange(len(families)) % folds, strict=True))
+    fold = split_of(rows.account, folds)
+    fold[rows.harvesting] = [of_family[family] for family in rows.family[rows.harvesting].tolist()]
+    scores = np.zeros((len(rows), len(PARTS)))
+    for held_out in range(folds):
+        scores[fold == held_out] = fit_parts(rows.take(fold != held_out), settings).score(rows.values[fold == held_out])
+    scores[:, [part not in settings.parts for part in PARTS]] = 0.0
+    return fit_combination(scores, rows.harvesting, rows.per_account_weights(), settings.prior)
+
+
+def _sources(rows: LabelledRows) -> dict[str, dict[str, int]]:
+    """For each source its accounts, harvesting accounts, families and rows."""
+    out = {}
+    for source in np.unique(rows.source).tolist():
+        part = rows.take(rows.source == source)
+        out[source] = {
+            "rows": len(part),
+            "accounts": len(np.unique(part.account)),
+            "harvesting": len(np.unique(part.account[part.harvesting])),
+            "families": len(np.unique(part.family[part.harvesting])),
+        }
+    return out
