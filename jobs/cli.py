@@ -18,6 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 COMMANDS: Final = {
     "run": "Read the access log from Kafka and land it as Parquet, every record exactly once.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
+    "alerts": "List the alerts, and show one with its reasons.",
     "simulate": "Make labelled traffic of customers and harvesters, and send it to a topic or write it to a file.",
     "train": "Learn the models from labelled traffic and write them as plain data: numbers and no text.",
     "demo": "See the whole job at work on simulated traffic: broker, job, lake and queries, in about a minute.",

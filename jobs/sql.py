@@ -15,7 +15,8 @@ from typing import Annotated, BinaryIO, Final, cast
 import typer
 
 from jobs import options, sql_output
-from jobs.sql_output import Format, Harmless, harmless
+from jobs.harmless import harmless
+from jobs.sql_output import Format, Harmless
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, StillwatchError
 from pipeline.io.catalog import Catalog

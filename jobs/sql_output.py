@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.cells import cell_len, set_cell_size
 
+from jobs.harmless import harmless
 from pipeline.errors import ConfigError
 from pipeline.io.views.session import Result
 
@@ -39,32 +40,6 @@ _NUMBERS: Final = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBL
 _FLOATS: Final = frozenset({"DOUBLE", "FLOAT"})
 _CSV_SPECIAL: Final = re.compile('[",\r\n]')
 _NOT_JSON: Final = re.compile("NaN|Infinity")
-
-# What a terminal obeys (control characters), and what makes text look other than it is (bidirectional overrides,
-# characters without width, tags).  Prompts are written by strangers.
-_HARMFUL: Final = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
-    "\\ud800-\\udfff\\U000e0000-\\U000e0fff]"
-)
-_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def harmless(text: str, keep: str = "") -> str:
-    r"""Text that a terminal shows and does not obey.
-
-    Args:
-        text: anything.
-        keep: characters to leave as they are.
-
-    Returns:
-        The same with control and invisible characters written out, as `\\u001b`.
-    """
-    return _HARMFUL.sub(lambda found: found[0] if found[0] in keep else _written_out(found[0]), text)
-
-
-def _written_out(character: str) -> str:
-    code = ord(character)
-    return _SHORT.get(character) or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")  # noqa: PLR2004  # the last of \u
 
 
 class Harmless(io.RawIOBase):
@@ -260,7 +235,7 @@ def write_table(result: Result, out: BinaryIO, *, rows_max: int | None, width: i
         rest = iter(rows)
         first = list(itertools.islice(rest, MEASURED_ROWS))
         if list(result.names) == ["explain_key", "explain_value"]:
-            _write_lines(out, (line for _, plan in first for line in plan.split(_SHORT["\n"])))
+            _write_lines(out, (line for _, plan in first for line in plan.split("\\n")))
             return
         names = [harmless(name) for name in result.names]
         widths = _widths(names, first, width)

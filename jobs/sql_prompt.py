@@ -17,7 +17,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from jobs.sql_output import harmless
+from jobs.harmless import harmless
 from pipeline.errors import StillwatchError
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import VIEWS, brief

@@ -34,6 +34,7 @@ class AlertFilter:
         entity_id: about this account.
         since_us: raised at this event time or later, microseconds since the epoch.
         limit: at most so many, the latest.
+        id_prefix: whose id begins so; hex digits.
     """
 
     rule: str = ""
@@ -42,6 +43,7 @@ class AlertFilter:
     entity_id: str = ""
     since_us: int | None = None
     limit: int | None = None
+    id_prefix: str = ""
 
 
 def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], commit_id: str, now_us: int, state: str = NEW) -> None:
@@ -79,6 +81,8 @@ def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:
     query = sa.select(tables.alerts).where(*(columns[name] == value for name, value in given.items() if value))
     if wanted.since_us is not None:
         query = query.where(columns.raised_at_us >= wanted.since_us)
+    if wanted.id_prefix:  # as a range, which the primary key answers
+        query = query.where(columns.alert_id >= wanted.id_prefix, columns.alert_id < f"{wanted.id_prefix}g")
     query = query.order_by(columns.raised_at_us.desc(), columns.alert_id).limit(wanted.limit)
     return [alert_of_row(row) for row in tx.execute(query).mappings()]
 

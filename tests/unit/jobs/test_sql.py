@@ -18,8 +18,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from jobs.harmless import harmless
 from jobs.sql import sql
-from jobs.sql_output import CELL_CHARS_MAX, distinct, harmless
+from jobs.sql_output import CELL_CHARS_MAX, distinct
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.views.tables import VIEWS, brief
 from tests.lake_maker import make_lake

@@ -1,0 +1,75 @@
+"""The reasons of an alert, in words and numbers: why, who has taken how much since when, where to look, what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pipeline.alerts import Alert
+from pipeline.rules import RISK, Rule
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_WHOLE_FROM: Final = 1_000.0
+"""From here on digits after the point say nothing."""
+
+
+def reasons_of(
+    alert: Alert,
+    rule: Rule,
+    said: Mapping[str, float | None],
+    weighed: Sequence[str],
+    words: Mapping[str, str],
+) -> Alert:
+    """Give an alert its reasons.
+
+    Args:
+        alert: without them.
+        rule: that raised it.
+        said: the numbers that its condition looked at.
+        weighed: what weighed most in the risk, in sentences, the weightiest first.
+        words: what each feature is.
+
+    Returns:
+        The same alert with `reasons`: the rule's first, then what weighed most (of rules on the risk), then how much
+        was taken, where to look and the runbook.
+    """
+    lines = [_condition(rule, said, words)]
+    if RISK in rule.condition.names:
+        lines += weighed
+    since, until = time_in_words(alert.first_seen_us), time_in_words(alert.raised_at_us)
+    taken = f"{_counted(alert.exchanges, 'exchange')} and {_counted(alert.output_tokens, 'output token')}"
+    where = f"this account's requests in {alert.where} up to offset {alert.offset}"
+    lines += [
+        f"{taken} taken since {since}",
+        f"look at {where}, from {since} to {until}",
+        f"what to do: {rule.runbook}",
+    ]
+    return dataclasses.replace(alert, reasons=tuple(lines))
+
+
+def _condition(rule: Rule, said: Mapping[str, float | None], words: Mapping[str, str]) -> str:
+    """The rule's title, its condition, and what the numbers were."""
+    numbers = [
+        f"{name}{f' ({words[name]})' if name in words else ''} is {number_in_words(number)}"
+        for name, number in said.items()
+    ]
+    fixed = [f"{name} stands for {number_in_words(number)}" for name, number in rule.condition.constants.items()]
+    return f"{rule.title}: {rule.condition.text}, where {', '.join([*numbers, *fixed])}"
+
+
+def number_in_words(number: float | None) -> str:
+    """Three digits of a number, all of a large one; `unknown` where it was not computable."""
+    if number is None:
+        return "unknown"
+    return f"{number:,.0f}" if abs(number) >= _WHOLE_FROM else f"{number:.3g}"
+
+
+def time_in_words(time_us: int) -> str:
+    """Microseconds since the epoch as `2026-03-01 12:00:00 UTC`."""
+    return f"{_EPOCH + timedelta(microseconds=time_us):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
