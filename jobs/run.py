@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, Self
 
@@ -31,7 +32,6 @@ from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
 from pipeline.ports import Source
 from pipeline.stream import Limits, Stream
-from pipeline.watch import load_watch
 from pipeline.watching import WatchLimits
 
 _SHOWN_EVERY_S = 0.5
@@ -205,7 +205,7 @@ class _Begun:
 
 def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Begun:
     """Reach the lake, the catalog and Kafka; each may take its time."""
-    watch = load_watch(settings) if settings.scoring == "on" else None
+    watch = _watch(settings)
     storage = Lake.open(settings.lake, create=True)
     begun = _Begun(storage, _open_catalog(settings, clock), KafkaSource(settings), watch)
     try:
@@ -220,6 +220,19 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
         scoring="off" if watch is None else "on",
     )  # fmt: skip
     return begun
+
+
+def _watch(settings: Settings) -> Watch | None:
+    """What accounts are scored with; None where records are landed only."""
+    if settings.scoring == "off":
+        return None
+    from pipeline.loading import load_watch  # noqa: PLC0415  # River and the models are of no use to who only lands
+    from pipeline.scoring.models import SHIPPED  # noqa: PLC0415
+
+    if not settings.models and not SHIPPED.is_dir():
+        log.warning("records are landed only: no models ship with this Stillwatch, and the setting models names none")
+        return None
+    return load_watch(settings, Path(settings.accounts).expanduser() if settings.accounts else None)
 
 
 def _unless_stopped(stop: Stop, begin: Callable[[], _Begun]) -> _Begun | None:

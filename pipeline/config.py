@@ -79,10 +79,10 @@ class Settings(ps.BaseSettings):
     """Whether accounts are scored and alerts raised; `off`: records are landed only."""
 
     models: str = ""
-    """Folder of the models that scoring starts from; empty: those that come with Stillwatch."""
+    """Folder of trained models; empty: those that ship with Stillwatch."""
 
     rules: str = ""
-    """Rules of what is an alert, a TOML file or a folder of them; empty: those that come with Stillwatch."""
+    """Files of alert rules, with commas between; empty: those that ship with Stillwatch."""
 
     accounts: str = ""
     """Accounts feed, a file of JSON lines as schemas/accounts.v1.json has them; empty: none."""

@@ -1,0 +1,43 @@
+"""Everything that partitions are watched with, loaded once: accounts feed, models and rules.
+
+The live job and a backtest take it from here, so that both are configured alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.accounts import Accounts
+from pipeline.alerting import Alerting
+from pipeline.analysis import Watch
+from pipeline.config import Settings
+from pipeline.features import FAMILIES, FEATURES, NAMES
+from pipeline.features.engine import AccountStates
+from pipeline.rules.reading import read_rules
+from pipeline.scoring.explain import Explainer
+from pipeline.scoring.models import Models
+from pipeline.scoring.scaling import Scaling
+from pipeline.stages import EnsembleStage, StatesStage
+
+
+def load_watch(settings: Settings, accounts: Path | None) -> Watch:
+    """Load what the settings name.
+
+    Args:
+        settings: `rules` and `models` of them.
+        accounts: the accounts feed as NDJSON; None: there is none.
+
+    Raises:
+        ConfigError: a file is missing or wrong, or a rule speaks of what there is not.
+    """
+    files = [Path(name).expanduser() for name in settings.rules.split(",") if name]
+    rules = read_rules(files or None, NAMES)
+    feed = None if accounts is None else Accounts.load(accounts)
+    models = Models.load(Path(settings.models).expanduser() if settings.models else None)
+    explainer = Explainer(NAMES, [feature.words for feature in FEATURES], Scaling.fit(models.population))
+    return Watch(
+        states=lambda _partition: StatesStage(AccountStates(FAMILIES, feed)),
+        ensemble=lambda _partition: EnsembleStage(models),
+        alerting=lambda partition: Alerting(rules, FEATURES, partition, explainer),
+        models=models.version,
+    )
