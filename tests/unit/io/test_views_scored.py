@@ -26,9 +26,9 @@ def maker(tmp_path: Path) -> Iterator[LakeMaker]:
 
 def test_alerts_are_those_of_the_catalog(maker: LakeMaker) -> None:
     with session_on(maker.root) as session:
-        query = "SELECT alert_id, reasons[1], features['requests'], versions['rules'] FROM alerts ORDER BY raised_at DESC, 1"
+        query = f"SELECT alert_id, reasons[1], features['{NAMES[0]}'], versions['rules'] FROM alerts ORDER BY raised_at DESC, 1"
         assert rows_of(session, query) == [
-            (alert.alert_id, alert.reasons[0], alert.features["requests"], "1") for alert in maker.catalog.alerts()
+            (alert.alert_id, alert.reasons[0], alert.features[NAMES[0]], "1") for alert in maker.catalog.alerts()
         ]
     assert maker.catalog.alerts()
 

@@ -15,7 +15,7 @@ from jobs.cli import COMMANDS, app
 
 ROOT = Path(__file__).parents[3]
 SLOW = {"duckdb", "kafka", "numpy", "polars", "prompt_toolkit", "pyarrow", "pydantic", "river", "rich", "sqlalchemy", "structlog"}  # fmt: skip
-FOR_RUN = {"kafka", "numpy", "pyarrow", "pydantic", "rich", "sqlalchemy", "structlog"}
+FOR_RUN = {"kafka", "numpy", "polars", "pyarrow", "pydantic", "rich", "sqlalchemy", "structlog"}
 
 
 def imported_by(*arguments: str) -> set[str]:
