@@ -1,4 +1,4 @@
-"""The stages as an `Analysis` takes them: what each remembers, in parts by name."""
+"""The ensemble as an `Analysis` takes it: what it remembers, in parts by name."""
 
 from __future__ import annotations
 
@@ -7,45 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.errors import SchemaError
-from pipeline.features.engine import AccountStates
 from pipeline.features.rows import FeatureRows
 from pipeline.scoring import snapshots
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.models import Models
 from pipeline.scoring.scores import Scores
 from pipeline.snapshots import Part, Parts
-
-_ACCOUNTS, _SCALARS = "accounts", "scalars"
-
-
-class StatesStage:
-    """Account states; see `pipeline.features.engine.AccountStates`."""
-
-    def __init__(self, states: AccountStates) -> None:
-        self._states = states
-
-    def step(self, events: pa.Table) -> FeatureRows:
-        """Take in events, and emit the rows that are due."""
-        return self._states.step(events)
-
-    def snapshot(self) -> Parts:
-        """All that is known of the accounts."""
-        table, scalars = self._states.snapshot()
-        return {_ACCOUNTS: table, _SCALARS: scalars}
-
-    def restore(self, parts: Parts) -> None:
-        """Go on where a snapshot was taken.
-
-        Raises:
-            SchemaError: the parts are not its parts, or of another version.
-        """
-        table, scalars = parts.get(_ACCOUNTS), parts.get(_SCALARS)
-        if len(parts) != 2 or not isinstance(table, pa.Table) or not isinstance(scalars, dict):  # noqa: PLR2004  # both
-            raise SchemaError(f"a snapshot of account states has the parts {sorted(parts)}")
-        self._states.restore(table, scalars)
 
 
 class EnsembleStage:

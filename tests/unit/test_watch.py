@@ -21,13 +21,13 @@ from pipeline.decode import Decoder
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.io.inspection import inspect
-from pipeline.loading import load_watch
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import ForestSettings
 from pipeline.scoring.training import TrainingSettings, train
 from pipeline.simulation.traffic import Simulation
 from pipeline.snapshots import label_of, pack, unpack
+from pipeline.watch import load_watch
 from tests.fakes import records_of
 from tests.findings import found_in, uninterrupted
 from tests.rule_files import rule_text
@@ -47,7 +47,7 @@ def models() -> Models:
     values[:, 0] += harvesting
     family = np.where(harvesting, np.array(["alpha", "beta", "gamma"])[accounts // 3 % 3], "")
     rows = LabelledRows(
-        values, accounts.astype(str), np.tile([8, 16, 64], 120), harvesting, np.where(harvesting, "", "people"), family,
+        values, accounts.astype(str), np.tile([8, 16, 64], 120), np.tile([0, 1, 4], 120), harvesting, np.where(harvesting, "", "people"), family,
         np.where(harvesting, "loud", ""), np.full(len(accounts), "made-up"),
     )  # fmt: skip
     settings = TrainingSettings(rows_max=400, folds=3, forest=ForestSettings(n_estimators=3))
@@ -62,7 +62,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
     shadow = rule_text(name="many", condition="exchanges >= 20", suppress_hours=2)
     (folder / "rules.toml").write_text(live + shadow)
     settings = read_settings(None, models=str(folder / "models"), rules=str(folder / "rules.toml"))
-    return load_watch(settings, None)
+    return load_watch(settings)
 
 
 @cache
@@ -129,4 +129,4 @@ def test_each_stage_refuses_parts_that_are_not_its_own(watch: Watch, stage: str)
 
 def test_models_that_are_not_there_are_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="models"):
-        load_watch(read_settings(None, models=str(tmp_path / "none")), None)
+        load_watch(read_settings(None, models=str(tmp_path / "none")))
