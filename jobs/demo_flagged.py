@@ -16,7 +16,8 @@ FROM alerts WHERE state = 'live' GROUP BY entity_id ORDER BY max(risk) DESC, acc
 """Each account that a live rule flagged, and when first."""
 
 WHY: Final = """\
-SELECT entity_id, array_to_string(reasons, chr(10)) FROM alerts WHERE state = 'live' ORDER BY risk DESC, entity_id, raised_at LIMIT 1"""
+SELECT entity_id, array_to_string(reasons, chr(10)) FROM alerts
+WHERE state = 'live' ORDER BY risk DESC, entity_id, raised_at LIMIT 1"""
 """The riskiest alert, and why it was raised."""
 
 SHADOW: Final = "SELECT count(DISTINCT entity_id) FROM alerts WHERE state = 'shadow'"
