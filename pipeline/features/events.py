@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -144,18 +145,26 @@ class Events:
         """
         sharing, seen = self._state.sharing, self._state.seen
         size = sharing.block
-        block = (seen + self._ordered.order) // size
-        found = {kind: np.zeros(len(self), np.int64) for kind in of}
         keys = self._state.columns["key"][self._ordered.row]
-        for number in range(seen // size, (seen + len(self)) // size + 1):
-            inside = block == number
-            for index, (kind, (hashed, asked)) in enumerate(of.items()):
-                at = np.flatnonzero(inside & asked & (hashed != 0))
-                things = thing(index, hashed[at])
-                found[kind][at] = sharing.others(things, keys[at])
-                sharing.note(things, keys[at])
+        picked = {kind: np.flatnonzero(asked & (hashed != 0)) for kind, (hashed, asked) in of.items()}
+        things = [thing(index, of[kind][0][at]) for index, (kind, at) in enumerate(picked.items())]
+        events, whats = np.concatenate([*picked.values()]), np.concatenate(things)
+        block = (seen + self._ordered.order[events]) // size - seen // size
+        by_block = np.argsort(block.astype(np.uint16), kind="stable")
+        counts = np.zeros(len(events), np.int64)
+        blocks = np.arange((seen + len(self)) // size - seen // size + 1)
+        ends = np.searchsorted(block[by_block], blocks, side="right").tolist()
+        for number, (start, stop) in enumerate(pairwise([0, *ends]), seen // size):
+            at = by_block[start:stop]
+            counts[at] = sharing.others(whats[at], keys[events[at]])
+            sharing.note(whats[at], keys[events[at]])
             if (number + 1) * size <= seen + len(self):
                 sharing.close(number)
+        found, start = {}, 0
+        for kind, at in picked.items():
+            found[kind] = np.zeros(len(self), np.int64)
+            found[kind][at] = counts[start : start + len(at)]
+            start += len(at)
         return found
 
     def launched(self, models: Hashes) -> tuple[Mask, Mask]:
