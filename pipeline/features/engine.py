@@ -49,6 +49,12 @@ SLICE_MAX: Final = 50_000
 
 _US: Final = 1000
 
+_SMALL: Final = 2048
+"""Rows emitted at once up to this number are put together before their generations are merged."""
+
+Emitted = tuple[Ints, npt.NDArray[np.uint8], Views]
+"""Positions in the slice, kinds, views."""
+
 
 class AccountStates:
     """The states of one partition's accounts.
@@ -172,7 +178,7 @@ class AccountStates:
             if number < len(stops):
                 self._renew(int(late[stop - 1]))
                 shown.append(self._typical.tokens)
-        return self._rows(folding.emitted, one_chunk(table["offset"]).to_numpy(), (stops, shown))
+        return self._rows(folding.emitted(), one_chunk(table["offset"]).to_numpy(), (stops, shown))
 
     def _renewals(self, seen: int, count: int) -> list[int]:
         """Where in a slice what is typical is renewed; not at its end, where `step` does it."""
@@ -194,13 +200,11 @@ class AccountStates:
         return np.asarray(np.maximum.accumulate(column.is_valid().to_numpy()))
 
     def _rows(
-        self, emitted: list[tuple[Ints, int, Views]], offsets: Ints, typically: tuple[list[int], list[Tokens]]
+        self, emitted: Emitted | None, offsets: Ints, typically: tuple[list[int], list[Tokens]]
     ) -> FeatureRows:
-        if not emitted:
+        if emitted is None:
             return FeatureRows.empty(self._width)
-        position = np.concatenate([part[0] for part in emitted])
-        kind = np.concatenate([np.full(len(part[0]), part[1], np.uint8) for part in emitted])
-        seen = Views.concat([part[2] for part in emitted])
+        position, kind, seen = emitted
         order = self._emission_order(position, kind, seen)
         position, kind, seen = position[order], kind[order], seen.taken(order)
         ids = [self._accounts.id_of(row) for row in seen.row.tolist()]
@@ -267,8 +271,8 @@ class _Fold:
         self._events = events
         self._cut = cut
         self._late = late
-        self.emitted: Final[list[tuple[Ints, int, Views]]] = []
-        """Parts of what is emitted: positions in the slice, kind, views."""
+        self._large: list[Emitted] = []
+        self._small: list[Emitted] = []
 
     def begin(self, tokens: Ints) -> None:
         """Look ahead from each pane, once for the whole slice.
@@ -348,8 +352,28 @@ class _Fold:
 
     def _emit(self, kind: int, row: Ints, position: Ints) -> None:
         if len(row):
-            self.emitted.append((position, kind, views(self._layout, self._columns, row)))
+            kinds, seen = np.full(len(row), kind, np.uint8), views(self._layout, self._columns, row)
+            if len(row) < _SMALL:
+                self._small.append((position, kinds, seen))
+            else:
+                self._large.append((position, kinds, seen.merged()))
             self._columns["fresh"][row] = 0
+
+    def emitted(self) -> Emitted | None:
+        """All that was emitted, in no order; None for nothing."""
+        parts = self._large
+        if self._small:
+            position, kind, seen = _joined(self._small)
+            parts = [*parts, (position, kind, seen.merged())]
+        return _joined(parts) if parts else None
+
+
+def _joined(parts: Sequence[Emitted]) -> Emitted:
+    return (
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        Views.concat([part[2] for part in parts]),
+    )
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:

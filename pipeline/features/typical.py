@@ -61,10 +61,11 @@ class Typical:
         lines = columns[View.DAY.name]
         merged = layout.merge_lines(lines[2 * rows], lines[2 * rows + 1], View.DAY)
         tokens = layout.part(merged, View.DAY, _TOKENS)[:, 0]
+        some = np.flatnonzero(tokens > 0)
+        plans = feed.plans(map(accounts.id_of, rows[some].tolist()))
         by_plan: dict[str, list[int]] = {}
-        plans = feed.plans([accounts.id_of(row) for row in rows.tolist()])
-        for plan, own in zip(plans, tokens.tolist(), strict=True):
-            if plan is not None and own > 0:
+        for plan, own in zip(plans, tokens[some].tolist(), strict=True):
+            if plan is not None:
                 by_plan.setdefault(plan, []).append(own)
         shown = {
             plan: sorted(found)[-(-_PERCENT * len(found) // 100) - 1]
