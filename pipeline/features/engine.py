@@ -207,7 +207,7 @@ class AccountStates:
         position, kind, seen = emitted
         order = self._emission_order(position, kind, seen)
         position, kind, seen = position[order], kind[order], seen.taken(order)
-        ids = [self._accounts.id_of(row) for row in seen.row.tolist()]
+        ids = self._accounts.ids_of(seen.row)
         seen = seen.with_facts(self._facts(ids, position, *typically))
         values = np.empty((len(order), self._width), np.float32)
         column = 0
@@ -240,11 +240,11 @@ class AccountStates:
         if self._feed is None:
             return None
         facts = self._feed.facts(ids)
+        plans = self._feed.plan_numbers(ids)
+        stretch = np.searchsorted(stops, position, side="right")
+        found = np.array([self._feed.by_plan(tokens) for tokens in shown])
         named = facts.plan_tokens
-        stretch = np.searchsorted(stops, position, side="right").tolist()
-        plans = self._feed.plans(ids)
-        found = [shown[number].get(plan or "", np.nan) for number, plan in zip(stretch, plans, strict=True)]
-        return replace(facts, plan_tokens=np.where(np.isnan(named), np.array(found, np.float64), named))
+        return replace(facts, plan_tokens=np.where(np.isnan(named), found[stretch, plans], named))
 
     def _emission_order(self, position: Ints, kind: npt.NDArray[np.uint8], seen: Views) -> Ints:
         """By the record that triggered them; at one record ticks first, by key, and by id where two keys are alike."""

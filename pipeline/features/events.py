@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.features.clock import Ordered
 from pipeline.features.folding import Columns
 from pipeline.features.hashing import Hashes, hashes, mixed
 from pipeline.features.launches import Launches
 from pipeline.features.sharing import Sharing, thing
+from pipeline.text_views import one_chunk
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -199,7 +201,7 @@ class Events:
         def make() -> Ints:
             if self.is_absent(name):
                 return np.full(len(self), -1, np.int64)
-            return np.asarray(self._stream(name).cast(pl.Int64).fill_null(-1).to_numpy())[self._ordered.order]
+            return _filled(one_chunk(self._table[name]), pa.int64(), -1)[self._ordered.order]
 
         return np.asarray(self._once(("integers", name), make))
 
@@ -209,8 +211,9 @@ class Events:
         def make() -> Hashes:
             if self.is_absent(name):
                 return np.zeros(len(self), np.uint64)
-            column = self._stream(name)
-            found = hashes(column) if column.dtype == pl.String else _of_numbers(column)
+            column = one_chunk(self._table[name])
+            is_text = pa.types.is_string_view(column.type) or pa.types.is_string(column.type)
+            found = hashes(self._stream(name)) if is_text else _of_numbers(column)
             return found[self._ordered.order]
 
         return np.asarray(self._once(("hashed", name), make))
@@ -277,12 +280,21 @@ class Events:
         return np.asarray(self._once(("filled", name), lambda: self._known(name)[self._ordered.order]))
 
 
-def _of_numbers(column: pl.Series) -> Hashes:
-    absent = column.is_null().to_numpy()
-    if column.dtype.is_float():
-        numbers = column.fill_null(0.0).to_numpy() + 0.0  # minus zero is zero
-        words = np.asarray(numbers, np.float64).view(np.uint64)
+def _filled(column: pa.Array, kind: pa.DataType, absent: float) -> npt.NDArray[Any]:
+    """A column of numbers or flags as `kind`, with a value where there is none."""
+    found = column if column.type == kind else column.cast(kind)
+    if found.null_count:
+        found = pc.fill_null(found, absent)
+    return np.asarray(found.to_numpy())
+
+
+def _of_numbers(column: pa.Array) -> Hashes:
+    if pa.types.is_floating(column.type):
+        words = (_filled(column, pa.float64(), 0.0) + 0.0).view(np.uint64)  # minus zero is zero
     else:
-        words = column.cast(pl.Int64).fill_null(0).to_numpy().astype(np.int64).view(np.uint64)
+        words = _filled(column, pa.int64(), 0).view(np.uint64)
     found = mixed(words)
-    return np.where(absent, np.uint64(0), np.where(found == 0, np.uint64(1), found))
+    found[found == 0] = 1
+    if column.null_count:
+        found[~column.is_valid().to_numpy(zero_copy_only=False)] = 0
+    return found

@@ -39,6 +39,8 @@ class View(Enum):
     DAY = "24h"  # two times 12 hours
     WEEK = "7d"  # two times 84 hours
 
+    __hash__ = object.__hash__  # members are looked up for every field of every pane
+
 
 HOUR_UP: Final = frozenset(View)
 DAY_UP: Final = frozenset({View.DAY, View.WEEK})

@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from pipeline.features.clock import HORIZON
 from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import WEEK, Field, Merge, View, counter, mix, total
+from pipeline.features.flat import flat
 from pipeline.features.folding import Views
 from pipeline.features.integers import Floats, Q, log2, log2_q, mean_spread, ratio, top_share
 from pipeline.features.panes import Panes
@@ -120,13 +120,9 @@ def simhashes(texts: pl.Series) -> npt.NDArray[np.uint64]:
 
     Source: Charikar 2002, over runs of bytes, which need no words and so no language.
     """
-    cut = texts.cast(pl.Binary).bin.slice(0, SIMHASH_BYTES)
-    array: pa.LargeBinaryArray = cut.to_arrow().cast(pa.large_binary())
-    ends = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(array.buffers()[2] or b"", np.uint8)[int(ends[0]) : int(ends[-1])]
-    ends = ends - ends[0]
+    data, ends = flat(texts.cast(pl.Binary).bin.slice(0, SIMHASH_BYTES))
     size = np.diff(ends)
-    votes = np.zeros((len(array), _BITS, 2), np.int64)  # how many runs speak for and against each bit
+    votes = np.zeros((len(texts), _BITS, 2), np.int64)  # how many runs speak for and against each bit
     if len(data) >= _RUN:
         wide = data.astype(np.uint32)
         pair = wide[:-1] | wide[1:] << np.uint32(8)
@@ -134,7 +130,7 @@ def simhashes(texts: pl.Series) -> npt.NDArray[np.uint64]:
         run = (run ^ (run >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
         run = (run ^ (run >> np.uint32(12))) * np.uint32(0x297A2D39)
         run ^= run >> np.uint32(15)  # triple32 of C. Wellons' search for integer hashes, first two rounds
-        cell = np.repeat(np.arange(len(array)) * (2 * _BITS), size)[: 1 - _RUN]
+        cell = np.repeat(np.arange(len(texts)) * (2 * _BITS), size)[: 1 - _RUN]
         cell += (run & np.uint32(_BITS - 1)) << np.uint32(1) | (run >> np.uint32(16) & np.uint32(1))
         for short in range(1, _RUN):  # a run over the end of a text counts for none
             at = ends[1:] - short

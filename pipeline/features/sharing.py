@@ -28,8 +28,11 @@ BLOCK: Final = 1 << 13
 PAIRS_MAX: Final = 1 << 19
 """Default of the pairs that are kept: about 20 MB."""
 
+_LATE_MIN: Final = 1 << 15
+"""Late pairs are put to the others when they are more than this, …"""
+
 _LATE_SHARE: Final = 8
-"""Late pairs are put to the others when they are more than this part of them."""
+"""… and more than this part of them."""
 
 _NO_HASHES: Final[Hashes] = np.zeros(0, np.uint64)
 _NO_STAMPS: Final = np.zeros(0, np.int64)
@@ -59,9 +62,10 @@ class Sharing:
         ascending = things[order]
         counts = self._old.count(ascending) + self._late.count(ascending)
         some = np.flatnonzero((counts > 0) & (ascending != 0))
-        at = order[some]
-        pairs = joined(things[at], accounts[at])
-        found[at] = counts[some] - (self._old.has(pairs) | self._late.has(pairs))
+        pairs = joined(ascending[some], accounts[order[some]])
+        by_pair = np.argsort(pairs)
+        some, pairs = some[by_pair], pairs[by_pair]
+        found[order[some]] = counts[some] - (self._old.has(pairs) | self._late.has(pairs))
         return found
 
     def note(self, things: Hashes, accounts: Hashes) -> None:
@@ -78,13 +82,15 @@ class Sharing:
         self._new = []
         if not len(pairs):
             return
-        pairs, at = np.unique(pairs, return_index=True)
+        at = np.argsort(pairs)
+        at = at[np.diff(pairs[at], prepend=~pairs[at[:1]]) != 0]  # one of each
+        pairs = pairs[at]
         known = self._old.stamp(pairs, block) | self._late.stamp(pairs, block)
         stamps = np.full(len(pairs) - np.count_nonzero(known), block)
         self._late = self._late.with_others(_Run.of_pairs(pairs[~known], things[at][~known], stamps))
         if len(self._old) + len(self._late) > self._pairs_max:
             self._whole().drop_to(self._pairs_max // 2)
-        elif len(self._late) * _LATE_SHARE > len(self._old):
+        elif len(self._late) > max(_LATE_MIN, len(self._old) // _LATE_SHARE):
             self._whole()
 
     def _whole(self) -> _Run:

@@ -62,16 +62,14 @@ class Typical:
         merged = layout.merge_lines(lines[2 * rows], lines[2 * rows + 1], View.DAY)
         tokens = layout.part(merged, View.DAY, _TOKENS)[:, 0]
         some = np.flatnonzero(tokens > 0)
-        plans = feed.plans(map(accounts.id_of, rows[some].tolist()))
-        by_plan: dict[str, list[int]] = {}
-        for plan, own in zip(plans, tokens[some].tolist(), strict=True):
+        own = tokens[some]
+        plans = feed.plan_numbers(accounts.ids_of(rows[some]))
+        shown = {}
+        numbers, counts = np.unique(plans, return_counts=True)
+        for number in numbers[counts >= ACCOUNTS_MIN].tolist():
+            plan, found = feed.plan_names[number], np.sort(own[plans == number])
             if plan is not None:
-                by_plan.setdefault(plan, []).append(own)
-        shown = {
-            plan: sorted(found)[-(-_PERCENT * len(found) // 100) - 1]
-            for plan, found in by_plan.items()
-            if len(found) >= ACCOUNTS_MIN
-        }
+                shown[plan] = int(found[-(-_PERCENT * len(found) // 100) - 1])
         self.tokens = {**self.tokens, **shown}
 
     def scalars(self) -> dict[str, Any]:
