@@ -31,7 +31,7 @@ PAIRS_MAX: Final = 1 << 19
 _LATE_MIN: Final = 1 << 15
 """Late pairs are put to the others when they are more than this, …"""
 
-_LATE_SHARE: Final = 8
+_LATE_SHARE: Final = 4
 """… and more than this part of them."""
 
 _NO_HASHES: Final[Hashes] = np.zeros(0, np.uint64)
