@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from pipeline.scoring.training import TrainingSettings
 from pipeline.scoring.training import train as train_models
 from pipeline.scoring.views import unused_columns, views_of
 
-PRIOR_DEFAULT = TrainingSettings().prior
+DEFAULTS = TrainingSettings()
 
 
 def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads a command
@@ -38,7 +39,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     ] = None,
     prior: Annotated[
         float, typer.Option(help="Share of accounts that harvest, for which the risk is a probability.")
-    ] = PRIOR_DEFAULT,
+    ] = DEFAULTS.prior,
     seed: Annotated[int, typer.Option(min=0, help="The same rows and seed give the same models.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace models that exist.")] = False,
 ) -> None:
@@ -54,12 +55,14 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     rows = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
     lacking = [np.flatnonzero(~view) for view in views_of(FEATURES).values() if not view.all()]
     withheld = tuple(tuple(view.tolist()) for view in lacking)
-    settings = TrainingSettings(prior=prior, seed=seed, unused=unused_columns(FEATURES), withheld=withheld)
+    settings = replace(DEFAULTS, prior=prior, seed=seed, unused=unused_columns(FEATURES), withheld=withheld)
     models = train_models(rows, NAMES, FEATURES_HASH, settings)
     models.save(out)
     typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")
     weights = zip(PARTS, models.combination.weights, strict=True)
     typer.echo(f"parts: {', '.join(f'{part} {weight:.3g}' for part, weight in weights)}")
+    for share, risk in models.combination.exceeded.items():
+        typer.echo(f"{share:.1%} of honest accounts exceed a risk of {risk:.3f}, out of family")
 
 
 def _labelled_rows(runs: list[Path], events: list[Path], labels: list[Path], accounts: list[Path]) -> LabelledRows:

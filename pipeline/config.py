@@ -79,7 +79,7 @@ class Settings(ps.BaseSettings):
     """Whether accounts are scored and alerts raised; `off`: records are landed only."""
 
     models: str = ""
-    """Folder of the models that scoring starts from; empty: those that come with Stillwatch."""
+    """Folder of trained models; empty: those that ship with Stillwatch."""
 
     rules: str = ""
     """Files of alert rules (TOML), with commas between; empty: those that come with Stillwatch."""

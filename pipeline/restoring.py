@@ -55,18 +55,24 @@ class Restorer:
         self._storage, self._ledger, self._clock = storage, ledger, clock
         self._watch, self._limits = watch, limits
 
-    def begin(self, partition: Partition) -> Restoring:
+    def begin(self, partition: Partition, offset: int) -> Restoring:
         """Take the newest snapshot that can be read, and find out what to replay on top of it.
 
         The partition must be this worker's, and all that its former owner left be finished.
+
+        Args:
+            partition: which.
+            offset: where reading goes on.  What lies beyond is another worker's, who has taken the partition over
+                since; this one learns of that at its next commit.
 
         Raises:
             RetryableError: the lake or the catalog fails.
         """
         sweep_snapshots(self._storage, self._ledger, partition)
-        analysis = self._newest(partition)
+        analysis = self._newest(partition, offset)
         base = None if analysis is None else analysis.next_offset
-        commits = self._ledger.commits_since(partition, base or 0)
+        since = self._ledger.commits_since(partition, base or 0)
+        commits = [commit for commit in since if commit.next_offset <= offset]
         left = self._bounded(partition, commits)
         analysis = analysis or Analysis(partition, self._watch)
         return Restoring(analysis, left, self._clock.elapsed_s(), base, found=base is not None or bool(commits))
@@ -100,8 +106,10 @@ class Restorer:
         based = restoring.base is not None or not restoring.found
         return Watched(restoring.analysis, self._limits, now_s, ahead=restoring.replayed, based=based)
 
-    def _newest(self, partition: Partition) -> Analysis | None:
+    def _newest(self, partition: Partition, offset: int) -> Analysis | None:
         for entry in self._ledger.snapshots(partition):
+            if entry.next_offset > offset:
+                continue
             try:
                 blob = self._storage.read_snapshot(entry)
                 return Analysis.restore(partition, self._watch, blob, entry.next_offset)

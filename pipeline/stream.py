@@ -280,7 +280,7 @@ class Stream:
                 continue
             if opening.opened is None:
                 continue
-            watched = self._restored(opening)
+            watched = self._restored(opening, opening.opened)
             if watched is not None or self._restorer is None:
                 del self._unopened[partition]
                 self._begin_to_read(partition, opening.opened, watched)
@@ -289,12 +289,12 @@ class Stream:
     def _is_restoring(self) -> bool:
         return self._failing_since_s is None and any(opening.restoring for opening in self._unopened.values())
 
-    def _restored(self, opening: Opening) -> Watched | None:
+    def _restored(self, opening: Opening, opened: Opened) -> Watched | None:
         """The partition's analysis, brought up to what is landed; None while it is not, and where nothing is scored."""
         if self._restorer is None:
             return None
         if opening.restoring is None:
-            opening.restoring = self._restorer.begin(opening.partition)
+            opening.restoring = self._restorer.begin(opening.partition, opened.offset)
         return self._restorer.advance(opening.partition, opening.restoring)
 
     def _begin_to_read(self, partition: Partition, opened: Opened, watched: Watched | None) -> None:

@@ -5,13 +5,7 @@ The live job and a backtest take it from here, so that both are configured alike
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.accounts import Accounts
 from pipeline.alerting import Alerting
@@ -19,14 +13,11 @@ from pipeline.analysis import Watch
 from pipeline.config import Settings
 from pipeline.features import FAMILIES, FEATURES, NAMES
 from pipeline.features.engine import AccountStates
-from pipeline.features.rows import FeatureRows
 from pipeline.rules.reading import read_rules
-from pipeline.scoring import snapshots
-from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.explain import Explainer
 from pipeline.scoring.models import Models
 from pipeline.scoring.scaling import Scaling
-from pipeline.scoring.scores import Scores
+from pipeline.stages import EnsembleStage
 
 
 def load_watch(settings: Settings) -> Watch:
@@ -45,39 +36,7 @@ def load_watch(settings: Settings) -> Watch:
     explainer = Explainer(NAMES, [feature.words for feature in FEATURES], Scaling.fit(models.population))
     return Watch(
         states=lambda _partition: AccountStates(FAMILIES, feed),
-        ensemble=lambda _partition: PartitionEnsemble(models),
+        ensemble=lambda _partition: EnsembleStage(models),
         alerting=lambda partition: Alerting(rules, FEATURES, partition, explainer),
         models=models.version,
     )
-
-
-class PartitionEnsemble:
-    """An ensemble as a stage of the analysis: restoring takes another's place."""
-
-    def __init__(self, models: Models) -> None:
-        self._models = models
-        self._ensemble = Ensemble(models)
-
-    def pieces(self, rows: int) -> list[tuple[int, int]]:
-        """Cut coming rows where the models learn."""
-        return self._ensemble.pieces(rows)
-
-    def score(self, rows: FeatureRows) -> Scores:
-        """Score one piece; changes nothing."""
-        return self._ensemble.score(rows)
-
-    def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
-        """Learn from a piece with its own scores, but not from rows that may teach nothing."""
-        self._ensemble.learn(rows, scores, may_learn)
-
-    def snapshot(self) -> dict[str, pa.Table]:
-        """All that the models remember, as plain tables."""
-        return snapshots.snapshot(self._ensemble)
-
-    def restore(self, parts: Mapping[str, Any]) -> None:
-        """Go on where a snapshot was taken.
-
-        Raises:
-            SchemaError: it is not of these models.
-        """
-        self._ensemble = snapshots.restore(self._models, parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -37,11 +38,14 @@ class Combination:
         weights: one a part, in the order of PARTS, none of them negative: more of any part never lowers the risk.
         intercept: at the stated prior.
         prior: the share of harvesters for which the risk is a probability.
+        exceeded: share of honest accounts → the risk that so many of them exceeded, by models that had not learned
+            them: thresholds to choose from.
     """
 
     weights: tuple[float, ...]
     intercept: float
     prior: float
+    exceeded: Mapping[float, float] = field(default_factory=dict)
 
     def log_odds(self, parts: Floats) -> Floats:
         """Log-odds of harvesting, float64[n], of parts float64[n, P] in the order of PARTS; unknown ones count 0."""

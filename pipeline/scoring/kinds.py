@@ -22,7 +22,7 @@ HIDDEN_EXCHANGES_MIN: Final = 64
 """Before so many exchanges an account that hides its harvest has done little but converse, and would teach the models
 that conversation is harvest."""
 
-SHARES: Final = (1.0, 2.0, 1.0)
+SHARES: Final = (1.0, 1.0, 1.0)
 """How much of the false alarms each kind may cost, in proportion."""
 
 STAGES: Final = 6

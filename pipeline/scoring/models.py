@@ -146,7 +146,9 @@ class Models:
             MondrianTrees.from_table(tables["forest"]),
         )
         weights = tuple(calibration["combination"]["weights"][part] for part in PARTS)
-        combination = Combination(weights, calibration["combination"]["intercept"], calibration["combination"]["prior"])
+        stored = calibration["combination"]
+        exceeded = {float(share): risk for share, risk in stored["exceeded"].items()}
+        combination = Combination(weights, stored["intercept"], stored["prior"], exceeded)
         linear = LinearWeights(features["linear"], calibration["linear_intercept"])
         population = _matrix(tables["population"], np.float32)
         return cls(
@@ -182,6 +184,7 @@ class Models:
                 "weights": dict(zip(PARTS, combination.weights, strict=True)),
                 "intercept": combination.intercept,
                 "prior": combination.prior,
+                "exceeded": {f"{share:g}": risk for share, risk in combination.exceeded.items()},
             },
             "forest": asdict(self.forest.settings),
             "linear_intercept": self.linear.intercept,

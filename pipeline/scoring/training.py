@@ -6,7 +6,7 @@ learned from what parts say of families that they did not learn: what they say o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -29,6 +29,9 @@ from pipeline.scoring.zscores import Population, zscore_contributions
 
 POPULATION_ROWS: Final = 1024
 """Rows of honest accounts that the running population starts with and keeps in number."""
+
+HONEST_SHARES: Final = (0.001, 0.005, 0.01)
+"""Shares of honest accounts for which the risk that they exceed is told, as thresholds to choose from."""
 
 FAMILIES_MIN: Final = 2
 """Without a second family there would be none to be held out."""
@@ -240,7 +243,12 @@ def combine(scores: Floats, rows: LabelledRows, settings: TrainingSettings) -> t
     teaches = (rows.kind != KINDS.index("hidden") + 1) | (rows.exchanges >= HIDDEN_EXCHANGES_MIN)
     weights = rows.per_stage_weights()[teaches]
     combination = fit_combination(parts[teaches], rows.harvesting[teaches], weights, settings.prior)
-    return evidence, calibrated(combination, parts, rows.harvesting, account)
+    found = calibrated(combination, parts, rows.harvesting, account)
+    highest = np.full(int(account.max()) + 1, 0.0)
+    np.maximum.at(highest, account, found.risk(parts))
+    of_honest = np.sort(highest[np.unique(account[honest])])
+    exceeded = {share: float(of_honest[-1 - int(share * len(of_honest))]) for share in HONEST_SHARES}
+    return evidence, replace(found, exceeded=exceeded)
 
 
 def _sources(rows: LabelledRows) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+import pipeline.watch  # noqa: F401  # else loaded only when the job begins
 from jobs import logs
 from jobs.run import job
 from pipeline.config import Settings

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.io.catalog import sqlite_url
 from tests.integration.kills import campaign, plan
+from tests.integration.scored import assert_as_by_backtest
 from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, site_of, wait_until
 from tests.servers import KafkaServer
 
@@ -25,10 +26,12 @@ def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
     """Thirty random moments, and four kills right after each of the five steps of a commit; a restart after each."""
     with site_of(tmp_path, kafka.bootstrap, topic(3)) as site:
         result = campaign(site, plan(seed=7, at_steps=4, at_random=30), seed=7)
+        scores, alerts = assert_as_by_backtest(site, tmp_path / "again")
+    assert scores > result.landed / 200
     assert result.kills == KILLS
     assert result.landed == result.produced
     with capsys.disabled():
-        print(f"\n{result}")
+        print(f"\n{result}; {scores:,} scores and {alerts:,} alerts, those of a backtest")
 
 
 @pytest.fixture

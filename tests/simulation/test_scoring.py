@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from pipeline import restoring
+from pipeline.batch import Partition
 from pipeline.errors import RetryableError
 from pipeline.io.inspection import inspect
 from pipeline.watching import WatchLimits
@@ -180,6 +181,27 @@ def test_a_fenced_workers_findings_are_dropped_with_its_rows(site: ScoredSite) -
     site.land()
     assert zombie.flush(site.clock.elapsed_s() + 10)
     assert zombie.progress.fenced == 1
+    assert site.found() == site.wanted()
+
+
+def test_a_worker_that_was_overtaken_while_it_opened_knows_no_more_than_where_it_reads_on(site: ScoredSite) -> None:
+    """It took the partition and then froze; another takes it over and lands more before it looks for snapshots."""
+    site.land_more(50, file_rows_max=10)
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(site.catalog, name)
+
+        def snapshots(self, partition: Partition) -> Any:
+            self.snapshots = site.catalog.snapshots  # type: ignore[method-assign]  # only the first time
+            site.kafka.members.clear()
+            site.land_more(100, file_rows_max=10)
+            return site.catalog.snapshots(partition)
+
+    slow, _ = site.worker(ledger=Slow())
+    rounds(slow, lambda: slow.progress.fenced == 1, most=500)
+    site.kafka.members.clear()
+    site.land()
     assert site.found() == site.wanted()
 
 

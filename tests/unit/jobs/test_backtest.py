@@ -149,7 +149,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = [np.where(harvesting, text, "") for text in ("a", "loud")]
     said[0] = np.where(harvesting, np.array(["x", "y"])[np.arange(count) % 2], "")
     rows = LabelledRows(
-        values, np.array([f"a{at}" for at in range(count)]), np.full(count, 64), harvesting,
+        values, np.array([f"a{at}" for at in range(count)]), np.full(count, 64), np.full(count, 4), harvesting,
         np.where(harvesting, "", "people"), said[0], said[1], np.full(count, "made-up"),
     )  # fmt: skip
     settings = TrainingSettings(rows_max=60, folds=2, forest=ForestSettings(n_estimators=2))

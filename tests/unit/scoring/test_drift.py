@@ -7,7 +7,6 @@ import pytest
 
 from pipeline.scoring import Ensemble, drift
 from pipeline.scoring.drift import DriftDetector
-from pipeline.scoring.mondrian_forest import LabelledValues
 from pipeline.scoring.snapshots import restore, snapshot
 from tests.unit.scoring import traffic
 
@@ -47,7 +46,7 @@ def test_verdicts_that_turn_are_told_and_reset_nothing() -> None:
     """A drift is an event for whoever takes it; it survives a restart until then."""
     ensemble = Ensemble(traffic.models())
     values = traffic.values_like(np.random.default_rng(0), np.zeros(200, dtype=np.bool_))
-    ensemble.learn_verdicts(LabelledValues(values, np.arange(200) >= 100))
+    ensemble.learn_verdicts(values, np.arange(200) >= 100)
     population, untouched = (snapshot(one)["population"] for one in (ensemble, Ensemble(traffic.models())))
     assert traffic.as_bytes(population) == traffic.as_bytes(untouched)
     restored = restore(traffic.models(), snapshot(ensemble))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SchemaError
 from pipeline.scoring import BLOCK, EXCHANGES_MIN, Ensemble, Explainer, Scores
-from pipeline.scoring.mondrian_forest import LabelledValues
 from pipeline.scoring.snapshots import restore, snapshot
 from pipeline.scoring.teachers import DailyTeachers
 from tests.unit.scoring import traffic
@@ -56,17 +55,16 @@ def test_a_restart_anywhere_changes_no_score(cut: int) -> None:
 
 def test_a_restart_after_verdicts_changes_no_score() -> None:
     rows = traffic.labelled(5, seed=8)
-    verdicts = LabelledValues(rows.values, rows.harvesting)
     before = Ensemble(traffic.models())
     traffic.run(before, ROWS.slice(0, 300))
-    before.learn_verdicts(verdicts)
+    before.learn_verdicts(rows.values, rows.harvesting)
     after = restore(traffic.models(), snapshot(before))
     rest = ROWS.slice(300, 700)
     scores = traffic.run(before, rest)
     assert traffic.same_scores(traffic.run(after, rest), scores)
     assert not traffic.same_scores(scores, traffic.run(Ensemble(traffic.models()), ROWS.slice(300, 700)))
-    before.learn_verdicts(verdicts)
-    after.learn_verdicts(verdicts)
+    before.learn_verdicts(rows.values, rows.harvesting)
+    after.learn_verdicts(rows.values, rows.harvesting)
     assert traffic.same_tables(snapshot(after), snapshot(before))
 
 

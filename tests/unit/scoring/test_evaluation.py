@@ -58,6 +58,7 @@ def rows_like(accounts: list[tuple[str, bool, list[int], str]]) -> LabelledRows:
         np.zeros((len(flat), 1), dtype=np.float32),
         np.array([account for account, *_ in flat]),
         np.array([count for _, _, count, _ in flat]),
+        np.zeros(len(flat), dtype=np.int64),
         harvesting,
         np.where(harvesting, "", kinds),
         np.where(harvesting, "family", ""),

@@ -62,6 +62,8 @@ def test_no_text_ships_but_names(folder: Path) -> None:
         "quantiles.parquet",
         "population.parquet",
         "forest.parquet",
+        "trees.parquet",
+        "evidence.parquet",
         "calibration.json",
     ),
 )

@@ -23,7 +23,7 @@ def start_of(settings: ForestSettings = SETTINGS, seed: int = 0) -> ForestStart:
     rows = traffic.labelled(60, seed)
     scaling = Scaling.fit(rows.values)
     stretch = np.linspace(0.2, 1.0, rows.values.shape[1])
-    return ForestStart.grow(settings, scaling, stretch, LabelledValues(rows.values, rows.harvesting))
+    return ForestStart.grow(settings, scaling, stretch, LabelledValues(rows.values, rows.kind))
 
 
 def ranks_like(start: ForestStart, seed: int, count: int = 200) -> np.ndarray:
@@ -47,24 +47,26 @@ def same_trees(one: MondrianTrees, other: MondrianTrees) -> bool:
 def test_arrays_predict_what_river_predicts(settings: ForestSettings) -> None:
     start = start_of(settings)
     river, ranks = start.river_forest(), ranks_like(start, 5)
-    expected = [river.predict_proba_one(dict(enumerate(row)))[True] for row in (ranks * start.stretch).tolist()]
+    said = [river.predict_proba_one(dict(enumerate(row))) for row in (ranks * start.stretch).tolist()]
+    expected = [[of_row.get(kind, 0.0) for kind in (1, 2, 3)] for of_row in said]
     np.testing.assert_allclose(MondrianForest(start).predict_proba(ranks), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("labels", ([True], [False], [False, True]))
-def test_a_forest_of_few_rows_predicts_what_river_predicts(labels: list[bool]) -> None:
+@pytest.mark.parametrize("labels", ([1], [0], [0, 1], [3, 0, 2]))
+def test_a_forest_of_few_rows_predicts_what_river_predicts(labels: list[int]) -> None:
     river = forest.AMFClassifier(n_estimators=2, seed=1)
     for place, label in enumerate(labels):
         river.learn_one({0: place / 2}, label)
-    expected = river.predict_proba_one({0: 0.2}).get(True, 0.0)
-    assert MondrianTrees.of(river).predict_proba(np.array([[0.2]]))[0] == pytest.approx(expected, abs=1e-12)
+    said = river.predict_proba_one({0: 0.2})
+    found = MondrianTrees.of(river, 3).predict_proba(np.array([[0.2]]))[0]
+    assert found.tolist() == pytest.approx([said.get(kind, 0.0) for kind in (1, 2, 3)], abs=1e-12)
 
 
 def test_a_row_is_predicted_alike_in_any_company() -> None:
     start = start_of()
     ranks = ranks_like(start, 6)
     together = MondrianForest(start).predict_proba(ranks)
-    alone = [MondrianForest(start).predict_proba(ranks[row : row + 1])[0] for row in range(len(ranks))]
+    alone = [MondrianForest(start).predict_proba(ranks[row : row + 1])[0].tolist() for row in range(len(ranks))]
     assert together.tolist() == alone
 
 
@@ -82,16 +84,17 @@ def test_contributions_and_base_add_up_to_the_prediction() -> None:
     start = start_of()
     ranks = ranks_like(start, 7)
     grown = MondrianForest(start)
-    total = grown.contributions(ranks).sum(axis=1) + grown.trees.base
-    np.testing.assert_allclose(total, grown.predict_proba(ranks), rtol=0, atol=1e-12)
+    kind = np.arange(len(ranks)) % 3
+    total = grown.contributions(ranks, kind).sum(axis=1) + grown.trees.base[kind]
+    np.testing.assert_allclose(total, grown.predict_proba(ranks)[np.arange(len(ranks)), kind], rtol=0, atol=1e-12)
 
 
 def test_verdicts_one_by_one_or_together_give_the_same_trees() -> None:
     start, rows = start_of(), traffic.labelled(4, seed=9)
-    verdicts = LabelledValues(rows.values, rows.harvesting)
+    verdicts = LabelledValues(rows.values, rows.kind)
     one_by_one, together = MondrianForest(start), MondrianForest(start)
     for row in range(len(verdicts)):
-        one_by_one.learn(LabelledValues(verdicts.values[row : row + 1], verdicts.harvesting[row : row + 1]))
+        one_by_one.learn(LabelledValues(verdicts.values[row : row + 1], verdicts.kind[row : row + 1]))
     together.learn(verdicts)
     assert same_trees(one_by_one.trees, together.trees)
     assert not same_trees(together.trees, start.trees)
@@ -99,8 +102,8 @@ def test_verdicts_one_by_one_or_together_give_the_same_trees() -> None:
 
 def test_a_forest_made_again_from_its_verdicts_goes_on_alike() -> None:
     start, rows = start_of(), traffic.labelled(6, seed=9)
-    first = LabelledValues(rows.values[:9], rows.harvesting[:9])
-    second = LabelledValues(rows.values[9:], rows.harvesting[9:])
+    first = LabelledValues(rows.values[:9], rows.kind[:9])
+    second = LabelledValues(rows.values[9:], rows.kind[9:])
     kept = MondrianForest(start)
     kept.learn(first)
     again = MondrianForest(start, kept.verdicts, kept.trees)
@@ -115,8 +118,8 @@ def test_a_verdict_moves_the_risk_towards_it() -> None:
     ranks = start.scaling.ranks(values)
     taught = MondrianForest(start)
     before = taught.predict_proba(ranks)[0]
-    taught.learn(LabelledValues(values, np.array([True])))
-    assert taught.predict_proba(ranks)[0] > before
+    taught.learn(LabelledValues(values, np.array([3], dtype=np.int8)))
+    assert taught.predict_proba(ranks)[0, 2] > before[2]
 
 
 def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +127,7 @@ def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     start, rows = start_of(), traffic.labelled(30, seed=4)
     taught = MondrianForest(start)
     for begin in range(0, 90, 6):
-        taught.learn(LabelledValues(rows.values[begin : begin + 6], rows.harvesting[begin : begin + 6]))
+        taught.learn(LabelledValues(rows.values[begin : begin + 6], rows.kind[begin : begin + 6]))
         assert len(taught.verdicts) <= 20
     anew = MondrianForest(start)
     anew.learn(taught.verdicts)

@@ -82,7 +82,7 @@ def test_logistic_regression_is_rivers() -> None:
 def parts_of(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     harvesting = random.random(count) < 0.3
-    parts = random.normal(size=(count, len(PARTS))) + harvesting[:, np.newaxis] * np.array([1.0, 0.0, 2.0, -1.0])
+    parts = random.normal(size=(count, len(PARTS))) + harvesting[:, np.newaxis] * np.array([1.0, 0.0, 2.0, -1.0, 0.5])
     return parts, harvesting
 
 
@@ -95,7 +95,7 @@ def test_no_part_counts_against_harvesting() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 3), st.floats(-10, 10), st.floats(0, 5))
+@given(st.integers(0, 4), st.floats(-10, 10), st.floats(0, 5))
 def test_the_risk_never_falls_when_a_part_rises(part: int, value: float, more: float) -> None:
     parts, harvesting = parts_of(500)
     combination = fit_combination(parts, harvesting, np.ones(500), 0.02)
@@ -121,8 +121,8 @@ def test_the_risk_is_a_probability_at_the_stated_prior(prior: float) -> None:
 
 
 def test_an_unknown_part_counts_nothing() -> None:
-    combination = Combination((1.0, 2.0, 3.0, 4.0), -1.0, 0.5)
-    assert combination.log_odds(np.array([[1.0, np.nan, 1.0, 0.0]])).tolist() == [3.0]
+    combination = Combination((1.0, 2.0, 3.0, 4.0, 5.0), -1.0, 0.5)
+    assert combination.log_odds(np.array([[1.0, np.nan, 1.0, 0.0, 0.0]])).tolist() == [3.0]
 
 
 def test_splits_follow_the_id_alone() -> None:
@@ -145,7 +145,7 @@ def test_leaving_one_family_out() -> None:
     risks = combined(held, "everything", settings)
     report = leave_one_out_report(held, risks)
     assert report["auc"]["mean"] > 0.85
-    assert set(report["thresholds"]["0.01"]["by_variant"]) == {"loud", "faint"}
+    assert set(report["thresholds"]["0.01"]["by_variant"]) == {"loud", "hydra"}
     blind = leave_one_out_report(held, combined(held, "blind", settings))
     assert blind["auc"]["mean"] == pytest.approx(0.5)
     baseline = leave_one_out_report(held, combined(held, "everything", settings, ("zscore",)))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.features.rows import FeatureRows
+from pipeline.scoring.combination import PARTS
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.models import Models
@@ -19,7 +20,7 @@ from pipeline.scoring.training import TrainingSettings, train
 NAMES = ("single_turn", "length", "constant", "unseen", "noise", "spread", "day_share", "grading")
 HASH = "0123456789abcdef" * 4
 FAMILIES = ("alpha", "beta", "gamma")
-SETTINGS = TrainingSettings(rows_max=500, folds=3, forest=ForestSettings(n_estimators=5))
+SETTINGS = TrainingSettings(rows_max=500, folds=3, parts=PARTS, forest=ForestSettings(n_estimators=5))
 DAY_US = 86_400_000_000
 
 
@@ -31,11 +32,12 @@ def labelled(accounts: int = 120, seed: int = 0) -> LabelledRows:
     harvesting = of_row % 3 == 0
     values = values_like(random, harvesting)
     family = np.array([FAMILIES[account // 3 % 3] for account in of_row])
-    variant = np.where(of_row % 2 == 0, "loud", "faint")
+    variant = np.where(of_row % 2 == 0, "loud", "hydra")
     return LabelledRows(
         values,
         np.array([f"account-{account:04}" for account in of_row]),
         np.tile([8, 16, 64], accounts),
+        np.tile([0, 1, 4], accounts),
         harvesting,
         np.where(harvesting, "", np.where(of_row % 2 == 0, "people", "chat_app")),
         np.where(harvesting, family, ""),

@@ -1,0 +1,53 @@
+"""The ensemble as an `Analysis` takes it: what it remembers, in parts by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import SchemaError
+from pipeline.features.rows import FeatureRows
+from pipeline.scoring import snapshots
+from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.models import Models
+from pipeline.scoring.scores import Scores
+from pipeline.snapshots import Part, Parts
+
+
+class EnsembleStage:
+    """Models of one partition; see `pipeline.scoring.ensemble.Ensemble`."""
+
+    def __init__(self, models: Models) -> None:
+        self._models, self._ensemble = models, Ensemble(models)
+
+    def pieces(self, rows: int) -> Sequence[tuple[int, int]]:
+        """Cut coming rows where the models learn."""
+        return self._ensemble.pieces(rows)
+
+    def score(self, rows: FeatureRows) -> Scores:
+        """Score one piece."""
+        return self._ensemble.score(rows)
+
+    def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
+        """Learn from a scored piece."""
+        self._ensemble.learn(rows, scores, may_learn)
+
+    def snapshot(self) -> Parts:
+        """All that was learned since the models were trained."""
+        parts: dict[str, Part] = dict(snapshots.snapshot(self._ensemble))
+        return parts
+
+    def restore(self, parts: Parts) -> None:
+        """Go on where a snapshot was taken.
+
+        Raises:
+            SchemaError: the parts are not its parts, or of other models.
+        """
+        tables: dict[str, Any] = dict(parts)
+        self._ensemble = snapshots.restore(self._models, tables)
+        unknown = tables.keys() - snapshots.snapshot(self._ensemble).keys()
+        if unknown:
+            raise SchemaError(f"a snapshot of the models has parts that nobody knows: {', '.join(sorted(unknown))}")
