@@ -146,7 +146,7 @@ def by_account(code: npt.NDArray[np.int64], row_of_code: Ints, times: Ints, cloc
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The panes of a slice by stretch; within it every account's first ones, then every account's second ones, and so on.
+    """The panes of a slice by stretch, and within it all accounts' first ones, then their second ones, and so on.
 
     Attributes:
         heads: int64[events in order of panes by account], where each pane begins among the ordered events.

@@ -199,9 +199,7 @@ class AccountStates:
         self._filled.add(name)
         return np.asarray(np.maximum.accumulate(column.is_valid().to_numpy()))
 
-    def _rows(
-        self, emitted: Emitted | None, offsets: Ints, typically: tuple[list[int], list[Tokens]]
-    ) -> FeatureRows:
+    def _rows(self, emitted: Emitted | None, offsets: Ints, typically: tuple[list[int], list[Tokens]]) -> FeatureRows:
         if emitted is None:
             return FeatureRows.empty(self._width)
         position, kind, seen = emitted

@@ -125,7 +125,6 @@ class Views:
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(parts[0].layout, lines, **columns)
 
-
     def merged(self) -> Views:
         """The same of what `views` gave, whose memory is used up."""
         size = self.layout.line_bytes

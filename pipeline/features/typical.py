@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.accounts import Accounts
 from pipeline.features.clock import DAY, HOUR
