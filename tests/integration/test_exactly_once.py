@@ -14,6 +14,7 @@ from pipeline.io.catalog import sqlite_url
 from tests.integration.kills import campaign, plan
 from tests.integration.scored import assert_as_by_backtest
 from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, site_of, wait_until
+from tests.rule_files import rule_text
 from tests.servers import KafkaServer
 
 KILLS = 50
@@ -24,10 +25,15 @@ def test_kill_9_at_fifty_moments_loses_nothing_and_doubles_nothing(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Thirty random moments, and four kills right after each of the five steps of a commit; a restart after each."""
-    with site_of(tmp_path, kafka.bootstrap, topic(3)) as site:
+    rules, config = tmp_path / "rules.toml", tmp_path / "stillwatch.toml"
+    rules.write_text(rule_text(state="live", condition="exchanges >= 64", suppress_hours=1), encoding="utf-8")
+    config.write_text(f'rules = "{rules}"\n', encoding="utf-8")
+    # By default a worker that lives for a second takes no snapshot, and the next one replays all that was ever landed.
+    with site_of(tmp_path, kafka.bootstrap, topic(3), snapshot_events=20_000, rules=str(rules)) as site:
         result = campaign(site, plan(seed=7, at_steps=4, at_random=30), seed=7)
-        scores, alerts = assert_as_by_backtest(site, tmp_path / "again")
+        scores, alerts = assert_as_by_backtest(site, tmp_path / "again", "--config", str(config))
     assert scores > result.landed / 200
+    assert alerts > 0
     assert result.kills == KILLS
     assert result.landed == result.produced
     with capsys.disabled():
