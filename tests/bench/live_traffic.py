@@ -71,5 +71,5 @@ def produce(bootstrap: str, topic: str, rate: float, count: int, events: Iterato
 
 if __name__ == "__main__":
     server, name, per_s, total = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-    source = of_file(Path(sys.argv[5])) if len(sys.argv) > 5 else many_accounts(per_s)  # noqa: PLR2004
+    source = of_file(Path(sys.argv[5])) if len(sys.argv) > 5 else many_accounts(per_s)
     produce(server, name, per_s, total, source)

@@ -16,6 +16,7 @@ from pipeline.config import read_settings
 from pipeline.decode import Decoder
 from pipeline.features import FAMILIES
 from pipeline.features.engine import AccountStates
+from pipeline.io.heap import keep_freed_memory
 from pipeline.io.replay import open_lines
 from pipeline.watch import load_watch
 from tests.bench.peers.task import Task, measured
@@ -106,6 +107,8 @@ def _analysis(tables: list[pa.Table], feed: str | None) -> dict[str, float]:
 
 if __name__ == "__main__":
     given = Task.given()
+    pa.set_memory_pool(pa.system_memory_pool())  # as `stillwatch run` does both
+    keep_freed_memory()
     with measured() as facts:
-        facts |= run(given)
+        facts.update(run(given))
         facts["events"] = given.events

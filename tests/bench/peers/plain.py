@@ -12,7 +12,6 @@ from kafka import KafkaConsumer, TopicPartition
 
 from tests.bench.peers.task import FETCH_BYTES_MAX, FILE_SCHEMA, ROW_SCHEMA, ROWS_PER_WRITE, Task, measured
 
-
 FIELDS = ("input_tokens", "output_tokens", "latency_ms", "message_count", "max_tokens")
 """What the River models look at."""
 
@@ -36,7 +35,7 @@ def _model(variant: str) -> Callable[[dict[str, Any]], float]:
     def score_by_line(row: dict[str, Any]) -> float:
         seen = {name: row[name] for name in FIELDS}
         score = linear.predict_proba_one(seen).get(True, 0.5)
-        linear.learn_one(seen, row["status"] >= 400)  # noqa: PLR2004  # any label will do
+        linear.learn_one(seen, row["status"] >= 400)  # any label will do
         return score
 
     return score_by_line

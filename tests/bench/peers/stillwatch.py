@@ -126,7 +126,7 @@ if __name__ == "__main__":
         facts["events"] = run(given)
         profile.disable()
         if given.variant == "sustained":
-            facts |= _counted()
+            facts.update(_counted())
         facts["main_thread_s"] = time.thread_time() - began_s
     if given.variant == "profile":
         print(json.dumps(_top(profile)))
