@@ -186,8 +186,14 @@ class _Run:
 
     def drop_to(self, size: int) -> None:
         """Keep the pairs that were seen last."""
-        newest = np.lexsort((self.pairs, -self.stamps))[:size]
-        newest.sort()
+        stamps, counts = np.unique(self.stamps, return_counts=True)
+        newer = np.cumsum(counts[::-1])[::-1]  # pairs of each stamp or a later one
+        last = int(np.searchsorted(-newer, -size))  # the first stamp of which not all pairs may stay, and those before
+        kept = self.stamps >= stamps[last] if last < len(stamps) else np.zeros(len(self), np.bool_)
+        if last:
+            room = size - (int(newer[last]) if last < len(stamps) else 0)
+            kept[np.flatnonzero(self.stamps == stamps[last - 1])[:room]] = True  # by pair: nobody chose the hashes
+        newest = np.flatnonzero(kept)
         self.pairs, self.of, self.stamps = self.pairs[newest], self.of[newest], self.stamps[newest]
         self.things, counts = np.unique(self.of, return_counts=True)
         self.counts = counts.astype(np.int64)
