@@ -5,6 +5,7 @@ Optional: without it, whatever needs it is null.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -92,7 +93,10 @@ class Accounts:
         }
         # One row more, of nothing known, for accounts that the feed does not have.
         self._values = {name: np.array([*column, None], np.float64) for name, column in columns.items()}
-        self._plan: list[str | None] = [*plans, None]
+        self.plan_names: list[str | None] = [None, *sorted({plan for plan in plans if plan is not None})]
+        """The plans of the feed; first of all, none."""
+        self._plan_number = {name: position for position, name in enumerate(self.plan_names)}
+        self._plan = np.array([self._plan_number[plan] for plan in [*plans, None]], np.int64)
         self._country: list[str | None] = [*(row.get("country") for row in rows), None]
 
     def __len__(self) -> int:
@@ -100,13 +104,24 @@ class Accounts:
 
     def facts(self, ids: Iterable[str]) -> Facts:
         """What is known of accounts; nothing of those that the feed does not have."""
-        at = np.array([self._at.get(name, -1) for name in ids], np.int64)
+        at = self._places(ids)
         columns = {name: column[at] for name, column in self._values.items()}
         return Facts(**columns, country=[self._country[position] for position in at.tolist()])
 
-    def plans(self, ids: Iterable[str]) -> list[str | None]:
-        """The plan of each account; None where it is not known."""
-        return [self._plan[self._at.get(name, -1)] for name in ids]
+    def plan_numbers(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """The plan of each account, by its place in `plan_names`; 0 where it is not known."""
+        return self._plan[self._places(ids)]
+
+    def by_plan(self, numbers: Mapping[str, float]) -> Floats:
+        """Numbers by the name of a plan as numbers by its place in `plan_names`; NaN where there is none."""
+        found = np.full(len(self.plan_names), np.nan)
+        for name, number in numbers.items():
+            if name in self._plan_number:
+                found[self._plan_number[name]] = number
+        return found
+
+    def _places(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        return np.array(list(map(self._at.get, ids, itertools.repeat(-1))), np.int64)
 
     @classmethod
     def of_lines(cls, lines: Iterable[bytes], source: str, plan_tokens: Mapping[str, float] | None = None) -> Accounts:

@@ -12,7 +12,7 @@ from pipeline.alerts import Alert
 from pipeline.analysis import Analysis
 from pipeline.windows import WINDOWS_SCHEMA, joined
 
-STEP_EVENTS: Final = 10_000
+STEP_EVENTS: Final = 50_000
 """Events are taken in once this many wait: a step costs something whatever its size."""
 
 STEP_WAIT_S: Final = 0.5

@@ -78,7 +78,9 @@ def _compute(views: Views) -> dict[str, Floats]:
 
 def _home_used(views: Views, countries: list[str | None]) -> Floats:
     seen = views.cells(View.WEEK, "countries_seen")[:, 0]
-    home = keys([country or "" for country in countries])
+    different = sorted({country or "" for country in countries})
+    hashed = dict(zip(different, keys(different).tolist(), strict=True))
+    home = np.array([hashed[country or ""] for country in countries], np.uint64)
     used = (seen >> (home & np.uint64(63))) & np.uint64(1)
     known = (seen != 0) & np.array([country is not None for country in countries], np.bool_)
     return np.where(known, used.astype(np.float64), np.nan)

@@ -14,6 +14,7 @@ All of it is a function of an event's place in the partition, never of where a b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -145,7 +146,7 @@ def by_account(code: npt.NDArray[np.int64], row_of_code: Ints, times: Ints, cloc
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The panes of a slice, every account's first ones first, then every account's second ones, and so on.
+    """The panes of a slice by stretch, and within it all accounts' first ones, then their second ones, and so on.
 
     Attributes:
         heads: int64[events in order of panes by account], where each pane begins among the ordered events.
@@ -154,7 +155,9 @@ class Cut:
         begin: int64[panes], first ordered event of each pane.
         last: int64[panes], last ordered event of each pane.
         half: int64[panes], its half hour, of the account's clock plus phase.
-        rounds: slices of panes of which no two are of one account.
+        opens: bool[n], whether an ordered event is its account's first in its stretch of the slice.
+        stretch: int64[n], the number of each ordered event's stretch.
+        rounds: for each stretch, slices of panes of which no two are of one account.
     """
 
     heads: Ints
@@ -163,30 +166,44 @@ class Cut:
     begin: Ints
     last: Ints
     half: Ints
-    rounds: list[slice]
+    opens: Mask
+    stretch: Ints
+    rounds: list[list[slice]]
 
 
-def panes(events: Ordered, phases: Ints) -> Cut:
+def panes(events: Ordered, phases: Ints, stops: Sequence[int] = ()) -> Cut:
     """Cut ordered events into panes.
 
     Args:
         events: of a slice.
         phases: the state's column of phases.
+        stops: positions in the slice, ascending, at which no pane may go on: what comes before one is folded before
+            what comes after it.
     """
     count = len(events.row)
     half = (events.clock + phases[events.row]) // HALF
-    stretch = emission.bucket(events.seq)
-    edge = events.first | events.reborn
-    edge[1:] |= (half[1:] != half[:-1]) | (stretch[1:] != stretch[:-1])
+    bucket = emission.bucket(events.seq)
+    stretch, opens = np.zeros(count, np.int64), events.first
+    if stops:
+        stretch = np.searchsorted(stops, events.order, side="right")
+        opens = opens.copy()
+        opens[1:] |= stretch[1:] != stretch[:-1]
+    edge = opens | events.reborn
+    edge[1:] |= (half[1:] != half[:-1]) | (bucket[1:] != bucket[:-1])
     heads = np.flatnonzero(edge)
     size = np.diff(heads, append=count)
     numbers = np.arange(len(heads))
-    rank = numbers - np.maximum.accumulate(np.where(events.first[heads], numbers, 0))
+    rank = numbers - np.maximum.accumulate(np.where(opens[heads], numbers, 0))
     by_rank = np.argsort(rank.astype(np.uint16), kind="stable")
+    if stops:
+        by_rank = by_rank[np.argsort(stretch[heads][by_rank].astype(np.uint16), kind="stable")]
     place = np.empty(len(heads), np.int64)
     place[by_rank] = numbers
-    ends = [0, *(np.flatnonzero(np.diff(rank[by_rank])) + 1).tolist(), len(heads)]
     begin = heads[by_rank]
     last = begin + size[by_rank] - 1
-    rounds = [slice(a, b) for a, b in pairwise(ends)]
-    return Cut(heads, by_rank, np.repeat(place, size), begin, last, half[last], rounds)
+    of_pane = stretch[begin]
+    ends = [0, *(np.flatnonzero(np.diff(rank[by_rank]) | np.diff(of_pane)) + 1).tolist(), len(heads)]
+    rounds: list[list[slice]] = [[] for _ in range(len(stops) + 1)]
+    for a, b in pairwise(ends):
+        rounds[of_pane[a]].append(slice(a, b))
+    return Cut(heads, by_rank, np.repeat(place, size), begin, last, half[last], opens, stretch, rounds)

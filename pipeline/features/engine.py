@@ -32,7 +32,7 @@ from pipeline.features.panes import Panes
 from pipeline.features.rows import COUNT, TICK, FeatureRows
 from pipeline.features.sharing import Sharing
 from pipeline.features.state import AccountColumns, watermark_of, watermark_scalars
-from pipeline.features.typical import Typical
+from pipeline.features.typical import Tokens, Typical
 from pipeline.text_views import one_chunk
 
 Ints = npt.NDArray[np.int64]
@@ -48,6 +48,12 @@ SLICE_MAX: Final = 50_000
 """Events worked on at a time: sort keys are 16 bits wide, and memory is bounded."""
 
 _US: Final = 1000
+
+_SMALL: Final = 2048
+"""Rows emitted at once up to this number are put together before their generations are merged."""
+
+Emitted = tuple[Ints, npt.NDArray[np.uint8], Views]
+"""Positions in the slice, kinds, views."""
 
 
 class AccountStates:
@@ -107,16 +113,15 @@ class AccountStates:
         start = 0
         while start < len(events):
             to_check = CHECK_EVERY - self._watermark.seen % CHECK_EVERY
-            to_renew = typical.EVERY - self._watermark.seen % typical.EVERY
-            size = min(SLICE_MAX, to_check, to_renew, len(events) - start)
+            size = min(SLICE_MAX, to_check, len(events) - start)
             rows = self._step(events.slice(start, size))
             if len(rows):
                 parts.append(rows)
             start += size
             if size == to_check:
                 self.dropped_for_room += self._accounts.check(self._watermark.late, self._accounts_max)
-            if size == to_renew and self._feed is not None:
-                self._typical.renew(self._layout, self._accounts, self._feed, self._watermark.late)
+            if self._watermark.seen % typical.EVERY == 0:
+                self._renew(self._watermark.late)
         return FeatureRows.concat(parts)
 
     def snapshot(self) -> dict[str, Any]:
@@ -157,15 +162,32 @@ class AccountStates:
         seen = self._watermark.seen
         late, clipped = self._watermark.advance(times)
         ordered = by_account(code, row_of_code, clipped, columns["clock"], columns["seq"])
-        cut = panes(ordered, columns["phase"])
+        stops = self._renewals(seen, len(times))
+        cut = panes(ordered, columns["phase"], stops)
         records = Panes(self._layout, cut)
         around = Partitioned(columns, self._sharing, self._launches, seen, late)
         events = Events(table, ordered, around, lambda name: self._known(table, name))
         for family in self._families:
             family.contribute(events, records)
         tokens = np.maximum(events.integers("output_tokens"), 0)
-        emitted = _Fold(self._layout, self._accounts, ordered, cut, late).run(records, tokens)
-        return self._rows(emitted, one_chunk(table["offset"]).to_numpy())
+        folding = _Fold(self._layout, self._accounts, ordered, cut, late)
+        folding.begin(tokens)
+        shown = [self._typical.tokens]
+        for number, stop in enumerate([*stops, len(times)]):
+            folding.run(records, number, stop)
+            if number < len(stops):
+                self._renew(int(late[stop - 1]))
+                shown.append(self._typical.tokens)
+        return self._rows(folding.emitted(), one_chunk(table["offset"]).to_numpy(), (stops, shown))
+
+    def _renewals(self, seen: int, count: int) -> list[int]:
+        """Where in a slice what is typical is renewed; not at its end, where `step` does it."""
+        first = typical.EVERY - seen % typical.EVERY
+        return list(range(first, count, typical.EVERY)) if self._feed is not None else []
+
+    def _renew(self, late: int) -> None:
+        if self._feed is not None:
+            self._typical.renew(self._layout, self._accounts, self._feed, late)
 
     def _known(self, table: pa.Table, name: str) -> Mask:
         """Whether the partition had a value in a column by each event of a slice."""
@@ -177,16 +199,14 @@ class AccountStates:
         self._filled.add(name)
         return np.asarray(np.maximum.accumulate(column.is_valid().to_numpy()))
 
-    def _rows(self, emitted: list[tuple[Ints, int, Views]], offsets: Ints) -> FeatureRows:
-        if not emitted:
+    def _rows(self, emitted: Emitted | None, offsets: Ints, typically: tuple[list[int], list[Tokens]]) -> FeatureRows:
+        if emitted is None:
             return FeatureRows.empty(self._width)
-        position = np.concatenate([part[0] for part in emitted])
-        kind = np.concatenate([np.full(len(part[0]), part[1], np.uint8) for part in emitted])
-        seen = Views.concat([part[2] for part in emitted])
+        position, kind, seen = emitted
         order = self._emission_order(position, kind, seen)
         position, kind, seen = position[order], kind[order], seen.taken(order)
-        ids = [self._accounts.id_of(row) for row in seen.row.tolist()]
-        seen = seen.with_facts(self._facts(ids))
+        ids = self._accounts.ids_of(seen.row)
+        seen = seen.with_facts(self._facts(ids, position, *typically))
         values = np.empty((len(order), self._width), np.float32)
         column = 0
         for family in self._families:
@@ -206,12 +226,23 @@ class AccountStates:
             values=values,
         )
 
-    def _facts(self, ids: list[str]) -> Facts | None:
+    def _facts(self, ids: list[str], position: Ints, stops: list[int], shown: list[Tokens]) -> Facts | None:
+        """What the feed says of accounts, and where it says nothing what was typical by then.
+
+        Args:
+            ids: n accounts.
+            position: int64[n], of the event in the slice that each is looked at by.
+            stops: where in the slice that was renewed.
+            shown: what was typical before the first of them, after it, after the second, ...
+        """
         if self._feed is None:
             return None
         facts = self._feed.facts(ids)
+        plans = self._feed.plan_numbers(ids)
+        stretch = np.searchsorted(stops, position, side="right")
+        found = np.array([self._feed.by_plan(tokens) for tokens in shown])
         named = facts.plan_tokens
-        return replace(facts, plan_tokens=np.where(np.isnan(named), self._typical.of(self._feed.plans(ids)), named))
+        return replace(facts, plan_tokens=np.where(np.isnan(named), found[stretch, plans], named))
 
     def _emission_order(self, position: Ints, kind: npt.NDArray[np.uint8], seen: Views) -> Ints:
         """By the record that triggered them; at one record ticks first, by key, and by id where two keys are alike."""
@@ -238,34 +269,48 @@ class _Fold:
         self._events = events
         self._cut = cut
         self._late = late
-        self._emitted: list[tuple[Ints, int, Views]] = []
+        self._large: list[Emitted] = []
+        self._small: list[Emitted] = []
 
-    def run(self, records: Panes, tokens: Ints) -> list[tuple[Ints, int, Views]]:
-        """Fold all panes.
+    def begin(self, tokens: Ints) -> None:
+        """Look ahead from each pane, once for the whole slice.
 
-        Returns:
-            For each part of what is emitted: positions in the slice, kind, views.
+        Args:
+            tokens: int64[n], output tokens of each ordered event.
         """
         events, cut, count = self._events, self._cut, len(self._late)
-        row, last = events.row[cut.begin], cut.last
-        pane_tokens = np.add.reduceat(tokens, cut.heads)[cut.by_rank]
-        full = emission.is_full(events.seq[last])
-        after = np.minimum(last + 1, count - 1)
-        more = (last + 1 < count) & ~events.first[after]  # the account has a later event in this slice
-        next_clock = np.where(more, events.clock[after], self._late[-1])
-        next_position = np.where(more, events.order[after], count)
-        heads = np.flatnonzero(events.first)
+        self._tokens = np.add.reduceat(tokens, cut.heads)[cut.by_rank]
+        self._row = events.row[cut.begin]
+        self._full = emission.is_full(events.seq[cut.last])
+        after = np.minimum(cut.last + 1, count - 1)
+        self._more = (cut.last + 1 < count) & ~cut.opens[after]  # the account has a later event in this stretch
+        self._next_clock, self._next_position = events.clock[after], events.order[after]
+        self._opens = np.flatnonzero(cut.opens)
+
+    def run(self, records: Panes, stretch: int, stop: int) -> None:
+        """Fold all panes of a stretch of the slice.
+
+        Args:
+            records: of all panes.
+            stretch: which.
+            stop: position in the slice of the first event after it.
+        """
+        events, cut = self._events, self._cut
+        late = int(self._late[stop - 1])
+        heads = self._opens[cut.stretch[self._opens] == stretch]
         self._tick(events.row[heads], events.clock[heads], events.order[heads])
-        for pane in cut.rounds:
-            fold(self._layout, self._columns, row[pane], cut.half[pane], (records.records, pane))
-            self._count(pane, pane_tokens[pane])
-            done = full[pane]
-            self._emit(COUNT, row[pane][done], events.order[last[pane][done]])
-            self._set_due(row[pane])
-            self._tick(row[pane], next_clock[pane], next_position[pane])
-        idle = np.flatnonzero(self._columns["due"][: self._rows_used] <= self._late[-1])
-        self._tick(idle, np.full(len(idle), self._late[-1]), np.full(len(idle), count))
-        return self._emitted
+        for pane in cut.rounds[stretch]:
+            row, last = self._row[pane], cut.last[pane]
+            fold(self._layout, self._columns, row, cut.half[pane], (records.records, pane))
+            self._count(pane, self._tokens[pane])
+            done = self._full[pane]
+            self._emit(COUNT, row[done], events.order[last[done]])
+            self._set_due(row)
+            more = self._more[pane]
+            clock = np.where(more, self._next_clock[pane], late)
+            self._tick(row, clock, np.where(more, self._next_position[pane], stop))
+        idle = np.flatnonzero(self._columns["due"][: self._rows_used] <= late)
+        self._tick(idle, np.full(len(idle), late), np.full(len(idle), stop))
 
     def _count(self, pane: slice, tokens: Ints) -> None:
         """Set the rows' own columns as of the last events of panes."""
@@ -305,8 +350,28 @@ class _Fold:
 
     def _emit(self, kind: int, row: Ints, position: Ints) -> None:
         if len(row):
-            self._emitted.append((position, kind, views(self._layout, self._columns, row)))
+            kinds, seen = np.full(len(row), kind, np.uint8), views(self._layout, self._columns, row)
+            if len(row) < _SMALL:
+                self._small.append((position, kinds, seen))
+            else:
+                self._large.append((position, kinds, seen.merged()))
             self._columns["fresh"][row] = 0
+
+    def emitted(self) -> Emitted | None:
+        """All that was emitted, in no order; None for nothing."""
+        parts = self._large
+        if self._small:
+            position, kind, seen = _joined(self._small)
+            parts = [*parts, (position, kind, seen.merged())]
+        return _joined(parts) if parts else None
+
+
+def _joined(parts: Sequence[Emitted]) -> Emitted:
+    return (
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        Views.concat([part[2] for part in parts]),
+    )
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:

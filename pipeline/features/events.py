@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.features.clock import Ordered
 from pipeline.features.folding import Columns
 from pipeline.features.hashing import Hashes, hashes, mixed
 from pipeline.features.launches import Launches
 from pipeline.features.sharing import Sharing, thing
+from pipeline.text_views import one_chunk
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -144,18 +147,26 @@ class Events:
         """
         sharing, seen = self._state.sharing, self._state.seen
         size = sharing.block
-        block = (seen + self._ordered.order) // size
-        found = {kind: np.zeros(len(self), np.int64) for kind in of}
         keys = self._state.columns["key"][self._ordered.row]
-        for number in range(seen // size, (seen + len(self)) // size + 1):
-            inside = block == number
-            for index, (kind, (hashed, asked)) in enumerate(of.items()):
-                at = np.flatnonzero(inside & asked & (hashed != 0))
-                things = thing(index, hashed[at])
-                found[kind][at] = sharing.others(things, keys[at])
-                sharing.note(things, keys[at])
+        picked = {kind: np.flatnonzero(asked & (hashed != 0)) for kind, (hashed, asked) in of.items()}
+        things = [thing(index, of[kind][0][at]) for index, (kind, at) in enumerate(picked.items())]
+        events, whats = np.concatenate([*picked.values()]), np.concatenate(things)
+        block = (seen + self._ordered.order[events]) // size - seen // size
+        by_block = np.argsort(block.astype(np.uint16), kind="stable")
+        counts = np.zeros(len(events), np.int64)
+        blocks = np.arange((seen + len(self)) // size - seen // size + 1)
+        ends = np.searchsorted(block[by_block], blocks, side="right").tolist()
+        for number, (start, stop) in enumerate(pairwise([0, *ends]), seen // size):
+            at = by_block[start:stop]
+            counts[at] = sharing.others(whats[at], keys[events[at]])
+            sharing.note(whats[at], keys[events[at]])
             if (number + 1) * size <= seen + len(self):
                 sharing.close(number)
+        found, start = {}, 0
+        for kind, at in picked.items():
+            found[kind] = np.zeros(len(self), np.int64)
+            found[kind][at] = counts[start : start + len(at)]
+            start += len(at)
         return found
 
     def launched(self, models: Hashes) -> tuple[Mask, Mask]:
@@ -190,7 +201,7 @@ class Events:
         def make() -> Ints:
             if self.is_absent(name):
                 return np.full(len(self), -1, np.int64)
-            return np.asarray(self._stream(name).cast(pl.Int64).fill_null(-1).to_numpy())[self._ordered.order]
+            return _filled(one_chunk(self._table[name]), pa.int64(), -1)[self._ordered.order]
 
         return np.asarray(self._once(("integers", name), make))
 
@@ -200,8 +211,9 @@ class Events:
         def make() -> Hashes:
             if self.is_absent(name):
                 return np.zeros(len(self), np.uint64)
-            column = self._stream(name)
-            found = hashes(column) if column.dtype == pl.String else _of_numbers(column)
+            column = one_chunk(self._table[name])
+            is_text = pa.types.is_string_view(column.type) or pa.types.is_string(column.type)
+            found = hashes(self._stream(name)) if is_text else _of_numbers(column)
             return found[self._ordered.order]
 
         return np.asarray(self._once(("hashed", name), make))
@@ -268,12 +280,21 @@ class Events:
         return np.asarray(self._once(("filled", name), lambda: self._known(name)[self._ordered.order]))
 
 
-def _of_numbers(column: pl.Series) -> Hashes:
-    absent = column.is_null().to_numpy()
-    if column.dtype.is_float():
-        numbers = column.fill_null(0.0).to_numpy() + 0.0  # minus zero is zero
-        words = np.asarray(numbers, np.float64).view(np.uint64)
+def _filled(column: pa.Array, kind: pa.DataType, absent: float) -> npt.NDArray[Any]:
+    """A column of numbers or flags as `kind`, with a value where there is none."""
+    found = column if column.type == kind else column.cast(kind)
+    if found.null_count:
+        found = pc.fill_null(found, absent)
+    return np.asarray(found.to_numpy())
+
+
+def _of_numbers(column: pa.Array) -> Hashes:
+    if pa.types.is_floating(column.type):
+        words = (_filled(column, pa.float64(), 0.0) + 0.0).view(np.uint64)  # minus zero is zero
     else:
-        words = column.cast(pl.Int64).fill_null(0).to_numpy().astype(np.int64).view(np.uint64)
+        words = _filled(column, pa.int64(), 0).view(np.uint64)
     found = mixed(words)
-    return np.where(absent, np.uint64(0), np.where(found == 0, np.uint64(1), found))
+    found[found == 0] = 1
+    if column.null_count:
+        found[~column.is_valid().to_numpy(zero_copy_only=False)] = 0
+    return found

@@ -39,6 +39,8 @@ class View(Enum):
     DAY = "24h"  # two times 12 hours
     WEEK = "7d"  # two times 84 hours
 
+    __hash__ = object.__hash__  # members are looked up for every field of every pane
+
 
 HOUR_UP: Final = frozenset(View)
 DAY_UP: Final = frozenset({View.DAY, View.WEEK})
@@ -155,6 +157,14 @@ class Layout:
         """Bytes of one generation of one account, by view."""
         kinds = sorted({(-np.dtype(f.dtype).itemsize, f.dtype, f.merge.value) for f in fields})
         self.groups: Final = [self._group(number, kind[1], Merge(kind[2])) for number, kind in enumerate(kinds)]
+        self._within: Final = {
+            view: [
+                (number, group.dtype, group.merge, group.stretches[view])
+                for number, group in enumerate(self.groups)
+                if view in group.stretches
+            ]
+            for view in View
+        }
         for view, size in self.line_bytes.items():
             self.line_bytes[view] = -(-size // _ALIGNED) * _ALIGNED
 
@@ -193,23 +203,15 @@ class Layout:
         self, into: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], view: View
     ) -> npt.NDArray[np.uint8]:
         """Merge lines of a view into others of the same number, and return them."""
-        for group in self.groups:
-            if view in group.stretches:
-                stretch = group.stretches[view]
-                merge_into(
-                    into[:, stretch.at : stretch.end].view(group.dtype),
-                    other[:, stretch.at : stretch.end].view(group.dtype),
-                    group.merge,
-                )
+        for _, dtype, merge, stretch in self._within[view]:
+            merge_into(
+                into[:, stretch.at : stretch.end].view(dtype), other[:, stretch.at : stretch.end].view(dtype), merge
+            )
         return into
 
     def merge_panes(self, into: npt.NDArray[np.uint8], panes: Sequence[Matrix], rows: slice, view: View) -> None:
         """Merge records of panes, one array a group, into as many lines of a view."""
-        for group, pane in zip(self.groups, panes, strict=True):
-            if view in group.stretches:
-                stretch = group.stretches[view]
-                merge_into(
-                    into[:, stretch.at : stretch.end].view(group.dtype),
-                    pane[rows, stretch.start : stretch.stop],
-                    group.merge,
-                )
+        for number, dtype, merge, stretch in self._within[view]:
+            merge_into(
+                into[:, stretch.at : stretch.end].view(dtype), panes[number][rows, stretch.start : stretch.stop], merge
+            )

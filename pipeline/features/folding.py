@@ -125,17 +125,24 @@ class Views:
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(parts[0].layout, lines, **columns)
 
+    def merged(self) -> Views:
+        """The same of what `views` gave, whose memory is used up."""
+        size = self.layout.line_bytes
+        lines = {
+            view: self.layout.merge_lines(both[:, : size[view]], both[:, size[view] :], view)
+            for view, both in self.lines.items()
+        }
+        return replace(self, lines=lines)
+
 
 def views(layout: Layout, columns: Columns, row: Ints) -> Views:
-    """The views of rows, as of each account's own clock.
+    """The views of rows, as of each account's own clock, with both generations in a line: they are not `merged` yet.
 
     Args:
         layout: of the fields.
         columns: the state's.
         row: int64[n].
     """
-    lines = {
-        view: layout.merge_lines(columns[view.name][2 * row], columns[view.name][2 * row + 1], view) for view in View
-    }
+    lines = {view: columns[view.name].reshape(-1, 2 * layout.line_bytes[view])[row] for view in View}
     own: dict[str, Any] = {name: columns[name][row] for name in ("key", "clock", "phase", "seq", "tokens", "born")}
     return Views(layout, lines, row, **own)

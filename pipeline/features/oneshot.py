@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from pipeline.features.clock import HORIZON
 from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import WEEK, Field, Merge, View, counter, mix, total
+from pipeline.features.flat import flat
 from pipeline.features.folding import Views
 from pipeline.features.integers import Floats, Q, log2, log2_q, mean_spread, ratio, top_share
 from pipeline.features.panes import Panes
@@ -34,6 +34,7 @@ SIMHASH_BYTES: Final = 160
 """How much of a prompt its simhash looks at."""
 
 _BITS: Final = 64
+_RUN: Final = 4
 _SEVEN_DAYS: Final = "7 d view"
 _ONE_SHOT: Final = "signal 19: harvested pairs are single-turn and never followed up"
 _MODES: Final = "signal 14: a relay's harvest is a mode of its own inside ordinary traffic"
@@ -119,25 +120,23 @@ def simhashes(texts: pl.Series) -> npt.NDArray[np.uint64]:
 
     Source: Charikar 2002, over runs of bytes, which need no words and so no language.
     """
-    cut = texts.cast(pl.Binary).bin.slice(0, SIMHASH_BYTES)
-    array: pa.LargeBinaryArray = cut.to_arrow().cast(pa.large_binary())
-    ends = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(array.buffers()[2] or b"", np.uint8)[int(ends[0]) : int(ends[-1])]
-    ends = ends - ends[0]
+    data, ends = flat(texts.cast(pl.Binary).bin.slice(0, SIMHASH_BYTES))
     size = np.diff(ends)
-    votes = np.zeros(len(array) * _BITS, np.int64)
-    if len(data) >= 4:  # noqa: PLR2004  # the length of a run
+    votes = np.zeros((len(texts), _BITS, 2), np.int64)  # how many runs speak for and against each bit
+    if len(data) >= _RUN:
         wide = data.astype(np.uint32)
-        run = wide[:-3] | (wide[1:-2] << np.uint32(8)) | (wide[2:-1] << np.uint32(16)) | (wide[3:] << np.uint32(24))
+        pair = wide[:-1] | wide[1:] << np.uint32(8)
+        run = pair[:-2] | pair[2:] << np.uint32(16)
         run = (run ^ (run >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
         run = (run ^ (run >> np.uint32(12))) * np.uint32(0x297A2D39)
         run ^= run >> np.uint32(15)  # triple32 of C. Wellons' search for integer hashes, first two rounds
-        owner = np.repeat(np.arange(len(array)), size)[:-3]
-        whole = np.arange(len(run)) + 4 <= np.repeat(ends[1:], size)[:-3]  # a run within one text
-        cell = owner * _BITS + (run & np.uint32(_BITS - 1)).astype(np.int64)
-        sign = np.where(run & np.uint32(1 << 16), 1, -1) * whole
-        votes = np.bincount(cell, sign, len(votes)).astype(np.int64)
-    bits = np.packbits(votes.reshape(-1, _BITS) > 0, axis=1, bitorder="little").view(np.uint64)[:, 0]
+        cell = np.repeat(np.arange(len(texts)) * (2 * _BITS), size)[: 1 - _RUN]
+        cell += (run & np.uint32(_BITS - 1)) << np.uint32(1) | (run >> np.uint32(16) & np.uint32(1))
+        for short in range(1, _RUN):  # a run over the end of a text counts for none
+            at = ends[1:] - short
+            cell[at[(at >= 0) & (at < len(cell))]] = votes.size
+        votes = np.bincount(cell, minlength=votes.size)[: votes.size].reshape(votes.shape)
+    bits = np.packbits(votes[:, :, 1] > votes[:, :, 0], axis=1, bitorder="little").view(np.uint64)[:, 0]
     bits = np.where(bits == 0, np.uint64(1), bits)
     return np.where(size > 0, bits, np.uint64(0))
 

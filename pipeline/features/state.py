@@ -91,6 +91,11 @@ class AccountColumns:
             raise KeyError(row)
         return name
 
+    def ids_of(self, rows: Ints) -> list[str]:
+        """The accounts of rows that are somebody's."""
+        ids: list[Any] = self._ids
+        return [ids[row] for row in rows.tolist()]
+
     def rows(self, ids: Sequence[str]) -> Ints:
         """Rows of accounts, made where they are new.
 

@@ -17,6 +17,7 @@ from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import View, counter, mix, registers
+from pipeline.features.flat import flat, series
 from pipeline.features.folding import Views
 from pipeline.features.hashing import Hashes, hashes
 from pipeline.features.integers import Floats, distinct_registers, log2, ratio, top_share
@@ -30,6 +31,9 @@ OUTLINE_CHARS: Final = 64
 
 _VARIABLE: Final = r""""[^"\n]*"|[0-9]+|[:\uff1a][^\n]+"""
 _PLAIN: Final = r"[^\p{P}\n]+"
+_ASCII: Final = 128
+_STAYS: Final = np.isin(np.arange(256), list(b"\n!\"#%&'()*,-./:;?@[\\]_{}"))
+"""What the pattern leaves of ASCII: punctuation as Unicode has it, to which $ + < = > ^ ` | ~ do not belong."""
 _SEAT: Final = "signal 17; PRADA (Juuti et al., 2019) and SEAT (Zhang et al., 2021) compare queries within an account"
 
 _KINDS: Final = (
@@ -86,11 +90,30 @@ def _tail(texts: pl.Series) -> pl.Series:
     return texts.cast(pl.Binary).bin.slice(-16)
 
 
-def _sampled(events: Events, chars: int, pattern: str, mask: str) -> Hashes:
+def skeletons(texts: pl.Series) -> pl.Series:
+    """What is left of each text when its variable parts are masked."""
+    return texts.str.slice(0, HEAD_CHARS).str.replace_all(_VARIABLE, "_")
+
+
+def outlines(texts: pl.Series) -> Hashes:
+    """XXH3-64 of the punctuation and line ends of each text; 0 where there is no text."""
+    cut = texts.str.slice(0, OUTLINE_CHARS)
+    data, ends = flat(cut)
+    before = np.zeros(len(data) + 1, np.int64)
+    np.cumsum(data >= _ASCII, out=before[1:])
+    other = np.flatnonzero(before[ends[1:]] > before[ends[:-1]])
+    kept = _STAYS[data]
+    np.cumsum(kept, out=before[1:])
+    found = np.where(texts.is_null().to_numpy(), np.uint64(0), hashes(series(data[kept], before[ends])))
+    if len(other):  # beyond ASCII one byte does not tell what is punctuation
+        found[other] = hashes(cut.gather(other).str.replace_all(_PLAIN, ""))
+    return found
+
+
+def _sampled(events: Events, made: Callable[[pl.Series], Hashes]) -> Hashes:
     found = np.zeros(len(events), np.uint64)
     if not events.is_absent("prompt"):
-        texts = events.sampled_texts("prompt").str.slice(0, chars)
-        found[events.sampled] = hashes(texts.str.replace_all(pattern, mask))
+        found[events.sampled] = made(events.sampled_texts("prompt"))
     return found
 
 
@@ -102,8 +125,8 @@ def _contribute(events: Events, panes: Panes) -> None:
     found = {
         "prompt": events.hashed_either("prompt", "prompt_hash"),
         "suffix": events.hashed_as("prompt", "suffix", _tail),
-        "skeleton": _either(events, _sampled(events, HEAD_CHARS, _VARIABLE, "_"), "prompt_skeleton_hash"),
-        "outline": _sampled(events, OUTLINE_CHARS, _PLAIN, ""),
+        "skeleton": _either(events, _sampled(events, lambda texts: hashes(skeletons(texts))), "prompt_skeleton_hash"),
+        "outline": _sampled(events, outlines),
     }
     for size in (16, 32):
         own = events.hashed_as("prompt", f"prefix{size}", _head(size))

@@ -8,11 +8,10 @@ Law: renewed after each `EVERY`-th record of the partition, and from what the ac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.accounts import Accounts
 from pipeline.features.clock import DAY, HOUR
@@ -32,11 +31,16 @@ _TOKENS: Final = "output_tokens"
 _PERCENT: Final = 95
 
 
+Tokens = Mapping[str, int]
+"""By plan."""
+
+
 class Typical:
     """Output tokens of a day that are typical of each plan; plans that have had too few accounts have none."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, int] = {}
+        self.tokens: Tokens = {}
+        """Tokens a day by plan, of plans that had enough accounts; never changed, but replaced by others."""
 
     def renew(self, layout: Layout, accounts: AccountColumns, feed: Accounts, late: int) -> None:
         """Look at the accounts that sent something in the last day.
@@ -56,23 +60,21 @@ class Typical:
         lines = columns[View.DAY.name]
         merged = layout.merge_lines(lines[2 * rows], lines[2 * rows + 1], View.DAY)
         tokens = layout.part(merged, View.DAY, _TOKENS)[:, 0]
-        by_plan: dict[str, list[int]] = {}
-        plans = feed.plans([accounts.id_of(row) for row in rows.tolist()])
-        for plan, own in zip(plans, tokens.tolist(), strict=True):
-            if plan is not None and own > 0:
-                by_plan.setdefault(plan, []).append(own)
-        for plan, found in by_plan.items():
-            if len(found) >= ACCOUNTS_MIN:
-                self._tokens[plan] = sorted(found)[-(-_PERCENT * len(found) // 100) - 1]
-
-    def of(self, plans: Sequence[str | None]) -> npt.NDArray[np.float64]:
-        """What is typical of each plan, tokens a day; NaN where that is not known."""
-        return np.array([self._tokens.get(plan or "", np.nan) for plan in plans], np.float64)
+        some = np.flatnonzero(tokens > 0)
+        own = tokens[some]
+        plans = feed.plan_numbers(accounts.ids_of(rows[some]))
+        shown = {}
+        numbers, counts = np.unique(plans, return_counts=True)
+        for number in numbers[counts >= ACCOUNTS_MIN].tolist():
+            plan, found = feed.plan_names[number], np.sort(own[plans == number])
+            if plan is not None:
+                shown[plan] = int(found[-(-_PERCENT * len(found) // 100) - 1])
+        self.tokens = {**self.tokens, **shown}
 
     def scalars(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return dict(sorted(self._tokens.items()))
+        return dict(sorted(self.tokens.items()))
 
     def restore(self, scalars: dict[str, Any]) -> None:
         """Take the place of what `scalars` was made of."""
-        self._tokens = dict(scalars)
+        self.tokens = dict(scalars)

@@ -115,10 +115,14 @@ class Ensemble:
         added += _shared_out(linear, parts[:, 3] * combination.weights[3])
         risky = np.flatnonzero(risk >= EXPLAINED_FROM)
         if len(risky):
-            moved = self.mondrian_forest.contributions(ranks[risky], kind[risky, 0])
-            added[risky] += _shared_out(moved, parts[risky, 2] * combination.weights[2])
-            moved = self.models.trees.contributions(filled[risky], kind[risky, 1])
-            added[risky] += _shared_out(moved, parts[risky, 4] * combination.weights[4])
+            explained = (
+                (2, kind[risky, 0], self.mondrian_forest.contributions, ranks),
+                (4, kind[risky, 1], self.models.trees.contributions, filled),
+            )
+            for number, kinds, contributions, places in explained:
+                if combination.weights[number]:
+                    weighed = parts[risky, number] * combination.weights[number]
+                    added[risky] += _shared_out(contributions(places[risky], kinds), weighed)
         scores.top[at], scores.contribution[at] = top_contributions(added)
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:

@@ -77,14 +77,13 @@ class Explainer:
             top: int16[TOP]: columns, -1 for none.
             contribution: float32[TOP].
         """
-        ranks = self._population.ranks(values[np.newaxis, :])[0]
         told = [(int(column), float(amount)) for column, amount in zip(top, contribution, strict=True) if column >= 0]
         return tuple(
-            Reason(self._names[column], float(values[column]), amount, self._sentence(column, values, ranks, amount))
+            Reason(self._names[column], float(values[column]), amount, self._sentence(column, values, amount))
             for column, amount in told
         )
 
-    def _sentence(self, column: int, values: Values, ranks: Floats, amount: float) -> str:
+    def _sentence(self, column: int, values: Values, amount: float) -> str:
         effect = "raises the risk" if amount > 0 else "lowers the risk"
         words = self._words[column]
         if np.isnan(values[column]):
@@ -92,6 +91,6 @@ class Explainer:
         median = self._population.median[column]
         if np.isnan(median):
             return f"{words} {values[column]:.3g} {effect}"
-        above = ranks[column] * 100.0
+        above = self._population.rank(column, float(values[column])) * 100.0
         place = f"above {above:.0f} % of accounts" if above >= 50 else f"below {100.0 - above:.0f} % of accounts"  # noqa: PLR2004
         return f"{words} {values[column]:.3g} (median {median:.3g}; {place}) {effect}"

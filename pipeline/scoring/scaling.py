@@ -84,6 +84,11 @@ class Scaling:
         """Ranks in [0, 1], float64[n, F], of float[n, F]; an unknown value has the median's."""
         return np.where(np.isnan(values), self.missing, self._known_ranks(values))
 
+    def rank(self, column: int, value: float) -> float:
+        """The rank of one known value of a feature, as `ranks` gives it."""
+        knots, levels = self._steps[column]
+        return 0.5 if np.isnan(knots[0]) else float(np.interp(value, knots, levels))
+
     def _known_ranks(self, values: Values | Floats) -> Floats:
         ranks = np.full(values.shape, 0.5)
         for column, (knots, levels) in enumerate(self._steps):

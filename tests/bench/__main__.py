@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tests.bench import end_to_end, fetch, memory, profiling
+from tests.bench import end_to_end, features, fetch, latency, memory, profiling, sustained
 from tests.bench.events import write_ndjson
 from tests.bench.measure import say, versions
 from tests.bench.peers.task import Task
@@ -26,10 +26,16 @@ class Size:
     events: int
     memory_events: int
     rounds: int
+    latency_s: int = 60
+    sustained_min: float = 5
+    log: Path | None = None
+    accounts: Path | None = None
 
 
 FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=5)
-QUICK = Size(events=200_000, memory_events=600_000, rounds=2)
+QUICK = Size(events=200_000, memory_events=600_000, rounds=2, latency_s=15, sustained_min=0.5)
+LOG_EVENTS = 200_000
+LOG_ACCOUNTS = 12_000
 
 
 @dataclass
@@ -83,6 +89,32 @@ def _end_to_end(bench: Bench) -> None:
     end_to_end.measure(task, nothing, bench.topic("16 KiB"), bench.size.rounds)
 
 
+def _scored(bench: Bench) -> None:
+    empty = bench.folder / "empty.ndjson"
+    empty.touch()
+    topic = bench.topic("1 MB")
+    task = Task(bench.bootstrap, topic.name, topic.events, str(bench.ndjson), out="")
+    nothing = replace(task, topic=bench.empty_topic().name, events=0, ndjson=str(empty))
+    end_to_end.measure_scored(task, nothing, bench.size.rounds)
+
+
+def _features(bench: Bench) -> None:
+    if bench.size.log:
+        features.measure(bench.size.log, bench.size.accounts, bench.size.rounds)
+        return
+    path = bench.folder / "simulated.ndjson"
+    latency.simulate(path, LOG_EVENTS, LOG_ACCOUNTS, keyed=False)
+    features.measure(path, None, bench.size.rounds)
+
+
+def _latency(bench: Bench) -> None:
+    latency.measure(bench.bootstrap, bench.folder, bench.size.latency_s)
+
+
+def _sustained(bench: Bench) -> None:
+    sustained.measure(bench.bootstrap, bench.size.sustained_min)
+
+
 def _memory(bench: Bench) -> None:
     memory.measure(bench.bootstrap, bench.memory_topic())
 
@@ -94,6 +126,10 @@ def _profile(bench: Bench) -> None:
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "fetch": _fetch,
     "end_to_end": _end_to_end,
+    "scored": _scored,
+    "features": _features,
+    "latency": _latency,
+    "sustained": _sustained,
     "memory": _memory,
     "profile": _profile,
 }
@@ -106,6 +142,10 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=what)
     parser.add_argument("--quick", action="store_true", help="few events and rounds: shows that it works, not how fast")
     parser.add_argument("--profile", action="store_true", help="the same as the name profile")
+    parser.add_argument("--rounds", type=int, help="how often each program is run")
+    parser.add_argument("--minutes", type=float, help="length of the sustained run; 30 shows whether memory stays flat")
+    parser.add_argument("--log", type=Path, help="access log for `features`; default: simulated traffic")
+    parser.add_argument("--accounts", type=Path, help="accounts feed of that log")
     given = parser.parse_args()
     names = given.names + ["profile"] * given.profile or list(MEASUREMENTS)
     if unknown := set(names) - set(MEASUREMENTS):
@@ -117,7 +157,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="stillwatch-bench-") as folder:
         kafka.start()
         try:
-            _measure(kafka, Path(folder), QUICK if given.quick else FULL, names)
+            size = QUICK if given.quick else FULL
+            size = replace(size, rounds=given.rounds or size.rounds, log=given.log, accounts=given.accounts)
+            _measure(kafka, Path(folder), replace(size, sustained_min=given.minutes or size.sustained_min), names)
         finally:
             kafka.close()
     return 0
@@ -130,7 +172,8 @@ def _measure(kafka: KafkaServer, folder: Path, size: Size, names: list[str]) -> 
     for name in names:
         say(name)
         MEASUREMENTS[name](bench)
-        arguments = f" ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else ""
+        said = [argument for argument in sys.argv[1:] if "/" not in argument]  # where files are is nobody's business
+        arguments = f" ARGS='{' '.join(said)}'" if said else ""
         write_section(f"{name}_run", f"`make bench{arguments}`, {size.rounds} rounds. {about}")
     say("written to docs/benchmarks.md")
 

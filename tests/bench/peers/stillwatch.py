@@ -1,4 +1,4 @@
-"""`stillwatch run --once` with its default settings; `variant` may name another lake or ask for a profile."""
+"""`stillwatch run` with its default settings; `variant` may turn scoring off, name another lake or ask for a profile."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import json
 import pstats
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 from jobs import logs
 from jobs import run as command
-from pipeline.commits import Commit, FileEntry
+from pipeline import restoring
+from pipeline.analysis import Analysis
+from pipeline.commits import Commit, FileEntry, SnapshotEntry
 from pipeline.config import read_settings
 from pipeline.io.lake import Lake
 from pipeline.land import Section
@@ -20,6 +23,9 @@ SLOW_BYTES_PER_S = 4_000_000
 """What the slow lake's disk writes."""
 
 PROFILE_ROWS = 15
+
+SCORED = ("scored", "sustained", "profile")
+"""Variants that score, as `stillwatch run` does unless it is told otherwise."""
 
 
 class SlowLake(Lake):
@@ -34,10 +40,61 @@ class SlowLake(Lake):
         return files
 
 
+class CountedLake(Lake):
+    """A lake that counts what its files and snapshots take."""
+
+    stages: ClassVar[list[float]] = []
+    """CPU seconds of the main thread for each commit's files."""
+    snapshots: ClassVar[list[tuple[float, int]]] = []
+    """CPU seconds of the main thread for each snapshot's file, and its bytes."""
+
+    def stage(self, commit: Commit, sections: Sequence[Section]) -> list[FileEntry]:
+        """Write the files."""
+        began_s = time.thread_time()
+        files = super().stage(commit, sections)
+        self.stages.append(time.thread_time() - began_s)
+        return files
+
+    def stage_snapshot(self, commit: Commit, body: bytes) -> SnapshotEntry:
+        """Write the snapshot."""
+        began_s = time.thread_time()
+        entry = super().stage_snapshot(commit, body)
+        self.snapshots.append((time.thread_time() - began_s, len(body)))
+        return entry
+
+
+class CountedAnalysis(Analysis):
+    """An analysis that counts what its snapshots take."""
+
+    packed: ClassVar[list[float]] = []
+
+    def snapshot(self) -> bytes:
+        """Make the snapshot."""
+        began_s = time.thread_time()
+        body = super().snapshot()
+        self.packed.append(time.thread_time() - began_s)
+        return body
+
+
+def _counted() -> dict[str, float]:
+    stages, snapshots = CountedLake.stages, CountedLake.snapshots
+    return {
+        "commits": len(stages),
+        "commit_files_cpu_s": sum(stages),
+        "snapshots": len(snapshots),
+        "snapshot_cpu_s": sum(CountedAnalysis.packed) + sum(cpu_s for cpu_s, _ in snapshots),
+        "snapshot_bytes": snapshots[-1][1] if snapshots else 0,
+    }
+
+
 def run(task: Task) -> int:
     """Run the job; returns how many events it landed."""
-    settings = read_settings(bootstrap=task.bootstrap, topic=task.topic, lake=task.out)
-    progress = command.job(settings, once=True).progress
+    scoring = "on" if task.variant in SCORED else "off"
+    settings = read_settings(bootstrap=task.bootstrap, topic=task.topic, lake=task.out, scoring=scoring)
+    if task.variant == "sustained":
+        progress = command.job(settings, records_max=task.events).progress
+    else:
+        progress = command.job(settings, once=True).progress
     if progress.rejects or progress.events != task.events:
         raise RuntimeError(f"{progress.events} events and {progress.rejects} rejects of {task.events} records")
     return progress.events
@@ -58,6 +115,9 @@ if __name__ == "__main__":
     logs.configure("warning")
     if given.variant == "slow":
         command.Lake = SlowLake  # type: ignore[misc]
+    elif given.variant == "sustained":
+        command.Lake = CountedLake  # type: ignore[misc]
+        restoring.Analysis = CountedAnalysis  # type: ignore[misc]
     profile = cProfile.Profile(time.thread_time)  # waiting is not what takes the time of a CPU
     began_s = time.thread_time()
     with measured() as facts:
@@ -65,6 +125,8 @@ if __name__ == "__main__":
             profile.enable()
         facts["events"] = run(given)
         profile.disable()
+        if given.variant == "sustained":
+            facts.update(_counted())
         facts["main_thread_s"] = time.thread_time() - began_s
     if given.variant == "profile":
         print(json.dumps(_top(profile)))
