@@ -33,6 +33,7 @@ from rich.console import Console
 
 from jobs import demo_view as view
 from jobs import options
+from jobs.demo_flagged import FLAGGED, SHADOW, SHOWN, WHY, Comparison
 from jobs.demo_traffic import BROKEN_EVERY, Feed
 from jobs.demo_view import Answer, Moment, View
 from jobs.simulate import write_labels
@@ -243,6 +244,7 @@ class _Demo:
             "group": self._topic,
             "lake": str(self._lake),
             "file_age_s": _FILE_AGE_S,
+            "accounts": str(self._folder / "accounts.ndjson"),
         }
         if not self._own_broker:
             settings["session_timeout_s"] = _SESSION_TIMEOUT_S
@@ -355,24 +357,43 @@ class _Demo:
         view.title(self._console, "Why records were rejected")
         view.query(self._console, reader.ask(_REASONS))
         view.title(self._console, "Who took most answers, and what share of requests stood alone")
-        answer = reader.ask(_TAKERS)
-        label_of = {label.account_id: label for label in self._simulation.labels}
-        rows = [(*row, _in_words(label_of[str(row[0])])) for row in answer.rows]
-        view.query(self._console, Answer(answer.sql, [*answer.columns, "(simulated as)"], rows, answer.took_s))
+        view.query(self._console, self._beside_labels(reader.ask(_TAKERS)))
+        view.prose(self._console, "Volume alone does not tell harvesters from customers; the job scores every account.")
+        answer = reader.ask(FLAGGED)
+        view.title(self._console, f"Accounts that it flagged: {len(answer.rows):,}, the riskiest first")
+        shown = Answer(answer.sql, answer.columns, answer.rows[:SHOWN], answer.took_s)
+        view.query(self._console, self._beside_labels(shown))
+        for account, reasons in reader.ask(WHY).rows:
+            view.say(self._console, f"\n  Why {account}:")
+            for reason in str(reasons).splitlines():
+                view.prose(self._console, f"- {reason}")
+        view.title(self._console, "Flagged accounts beside the simulation's labels")
+        compared = Comparison.of([str(row[0]) for row in answer.rows], self._simulation.labels)
+        view.pairs(self._console, compared.in_words() | {"shadow rules": f"{reader.number(SHADOW):,} accounts"})
         view.prose(
             self._console,
-            "Volume alone does not tell harvesters from customers. Scoring accounts is not built yet: the last column "
-            "comes from the simulation, not from any detection.",
+            "The models have seen other traffic of the same simulator: this shows the job at work, not how well it "
+            "would find a real harvest. docs/detection.md says what is known of that.",
         )
+
+    def _beside_labels(self, answer: Answer) -> Answer:
+        """The answer, with what the simulation says of each row's account beside it."""
+        label_of = {label.account_id: label for label in self._simulation.labels}
+        rows = [(*row, _in_words(label_of[str(row[0])])) for row in answer.rows]
+        return Answer(answer.sql, [*answer.columns, "(simulated as)"], rows, answer.took_s)
 
     def _say_next(self) -> None:
         ask = _typed("sql", "--lake", str(self._lake))
+        to = ["--labels", str(self._folder / "labels.csv"), "--out", str(self._folder / "report")]
+        tried = _typed("backtest", "--events", str(self._lake), *to)
         view.title(self._console, "What to try next")
         view.commands(
             self._console,
             {
                 "a query of your own": f'{ask} "{_EXAMPLE}"',
                 "a prompt for many": ask,
+                "the alerts, and why": _typed("alerts", "list", "--lake", str(self._lake)),
+                "how right that was, as a page with plots": tried,
                 "the job on a topic of yours": f"{_typed('run')} --bootstrap HOST:PORT --topic TOPIC --lake lake",
                 "traffic into a file; with --bootstrap and --topic, into a topic": _typed(
                     "simulate", "--hours", "6", "--out", "traffic.ndjson.zst"

@@ -22,7 +22,7 @@ WIDTH_MAX: Final = 100
 """Wider lines are harder to read, however wide the terminal is."""
 
 _PLAIN_EVERY_S: Final = 5.0
-_NAME_WIDTH: Final = 10
+_NAME_WIDTH: Final = 14
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ def run(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     accounts = [f"a{number:02}" for number in range(40)] * 3
     features = pa.StructArray.from_arrays([pa.array(random.random(120), pa.float32()) for _ in NAMES], list(NAMES))
-    table = pa.table({"account_id": accounts, "exchanges": np.repeat([8, 16, 32], 40), "features": features})
+    table = pa.table(
+        {"account_id": accounts, "exchanges": np.repeat([8, 16, 32], 40), "kind": ["count"] * 120, "features": features}
+    )
     pq.write_table(table, folder / "scores.parquet")
     lines = ["account_id,label,population,family,variant,pool_id"]
     for number in range(40):
@@ -127,6 +129,6 @@ def test_labels_that_do_not_do(run: Path, labels: str, words: str) -> None:
 def test_a_run_with_other_features_is_refused(run: Path) -> None:
     table = pq.read_table(run / "scores.parquet")
     other = pa.StructArray.from_arrays([pa.array(np.zeros(120))], ["another"])
-    pq.write_table(table.set_column(2, "features", other), run / "scores.parquet")
+    pq.write_table(table.set_column(3, "features", other), run / "scores.parquet")
     with pytest.raises(ConfigError, match="other features"):
         labelled_runs.rows_of_run(run)
