@@ -1,6 +1,6 @@
 """The part that needs no labels: River's half-space trees on ranks among the running population.
 
-River holds the trees and learns; scoring reads their masses off as arrays, which change only when a window is full.
+River makes the trees; rows are counted and scored on arrays of their nodes, as River would, many at once.
 
 Tan, Ting, Liu: Fast anomaly detection for streaming data, IJCAI 2011.
 """
@@ -49,27 +49,45 @@ class HalfSpaceTrees:
         river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
         self._river = river
         river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
-        self._nodes = [_level_by_level(tree) for tree in self._river.trees]
-        branches = [nodes[: (1 << HEIGHT) - 1] for nodes in self._nodes]
+        every = [_level_by_level(tree) for tree in river.trees]
+        branches = [nodes[: (1 << HEIGHT) - 1] for nodes in every]
         self._feature = np.array([[node.feature for node in nodes] for nodes in branches], dtype=np.int32)
         self._threshold = np.array([[node.threshold for node in nodes] for nodes in branches])
-        nothing = np.zeros((N_TREES, len(self._nodes[0])), dtype=np.int32)
-        self._set(masses or TreeMasses(nothing, nothing, learned=0, is_cold=True))
+        nothing = np.zeros((N_TREES, len(every[0])), dtype=np.int32)
+        start = masses or TreeMasses(nothing, nothing, learned=0, is_cold=True)
+        self._scored_with, self._learning = start.scored_with, start.learning
+        self._learned, self._is_cold = start.learned, start.is_cold
 
     @property
     def is_cold(self) -> bool:
         """Whether no window is full yet, so that there is nothing to score with."""
-        return bool(self._river._first_window)  # noqa: SLF001
+        return self._is_cold
 
     def learn(self, ranks: Floats) -> int:
-        """Learn rows float64[n, F] in order; says how many windows became full."""
-        windows = 0
-        for row in ranks.tolist():
-            self._river.learn_one(dict(enumerate(row)))
-            if self._river.counter == 0:
-                self._scored_with = self._read("r_mass")
+        """Learn rows float64[n, F] in order, as River's `learn_one` does; says how many windows became full."""
+        windows, start = 0, 0
+        while start < len(ranks):
+            stop = min(len(ranks), start + WINDOW - self._learned)
+            self._learning = self._learning + self._visits(ranks[start:stop])
+            self._learned += stop - start
+            if self._learned == WINDOW:
+                self._scored_with, self._learning = self._learning, np.zeros_like(self._learning)
+                self._is_cold, self._learned = False, 0
                 windows += 1
+            start = stop
         return windows
+
+    def _visits(self, ranks: Floats) -> Masses:
+        """How many of the rows come by each node, int32[T, M]."""
+        rows, trees = np.arange(len(ranks))[:, np.newaxis], np.arange(N_TREES)[np.newaxis, :]
+        node = np.zeros((len(ranks), N_TREES), dtype=np.int64)
+        size = self._learning.shape[1]
+        visits = np.bincount((trees * size + node).ravel(), minlength=self._learning.size)
+        for _ in range(HEIGHT):
+            right = ranks[rows, self._feature[trees, node]] >= self._threshold[trees, node]
+            node = 2 * node + 1 + right
+            visits += np.bincount((trees * size + node).ravel(), minlength=self._learning.size)
+        return visits.reshape(self._learning.shape).astype(np.int32)
 
     def score(self, ranks: Floats) -> Floats:
         """River's `score_one` of each row, float64[n] in [0, 1], high where rows are rare; NaN while cold."""
@@ -92,18 +110,7 @@ class HalfSpaceTrees:
     @property
     def masses(self) -> TreeMasses:
         """What was learned so far."""
-        return TreeMasses(self._scored_with, self._read("l_mass"), self._river.counter, self.is_cold)
-
-    def _set(self, masses: TreeMasses) -> None:
-        for nodes, right, left in zip(self._nodes, masses.scored_with.tolist(), masses.learning.tolist(), strict=True):
-            for node, r_mass, l_mass in zip(nodes, right, left, strict=True):
-                node.r_mass, node.l_mass = r_mass, l_mass
-        self._river.counter = masses.learned
-        self._river._first_window = masses.is_cold  # noqa: SLF001
-        self._scored_with = masses.scored_with
-
-    def _read(self, name: str) -> Masses:
-        return np.array([[getattr(node, name) for node in nodes] for nodes in self._nodes], dtype=np.int32)
+        return TreeMasses(self._scored_with, self._learning, self._learned, self._is_cold)
 
 
 def _level_by_level(root: Any) -> list[Any]:

@@ -91,7 +91,8 @@ class Scaling:
 
     def _known_ranks(self, values: Values | Floats) -> Floats:
         ranks = np.full(values.shape, 0.5)
+        is_known: list[bool] = np.asarray((~np.isnan(values)).any(axis=0)).tolist()
         for column, (knots, levels) in enumerate(self._steps):
-            if not np.isnan(knots[0]):
+            if is_known[column] and not np.isnan(knots[0]):
                 ranks[:, column] = np.interp(values[:, column], knots, levels)
         return ranks

@@ -142,6 +142,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=what)
     parser.add_argument("--quick", action="store_true", help="few events and rounds: shows that it works, not how fast")
     parser.add_argument("--profile", action="store_true", help="the same as the name profile")
+    parser.add_argument("--events", type=int, help="how many events the programs get")
     parser.add_argument("--rounds", type=int, help="how often each program is run")
     parser.add_argument("--minutes", type=float, help="length of the sustained run; 30 shows whether memory stays flat")
     parser.add_argument("--log", type=Path, help="access log for `features`; default: simulated traffic")
@@ -158,8 +159,9 @@ def main() -> int:
         kafka.start()
         try:
             size = QUICK if given.quick else FULL
-            size = replace(size, rounds=given.rounds or size.rounds, log=given.log, accounts=given.accounts)
-            _measure(kafka, Path(folder), replace(size, sustained_min=given.minutes or size.sustained_min), names)
+            size = replace(size, events=given.events or size.events, rounds=given.rounds or size.rounds)
+            size = replace(size, sustained_min=given.minutes or size.sustained_min)
+            _measure(kafka, Path(folder), replace(size, log=given.log, accounts=given.accounts), names)
         finally:
             kafka.close()
     return 0
