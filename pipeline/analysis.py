@@ -46,6 +46,9 @@ class Stage(Protocol):
 class States(Stage, Protocol):
     """Accounts and their features."""
 
+    def __len__(self) -> int:
+        """Accounts that are remembered."""
+
     def step(self, events: pa.Table, /) -> FeatureRows:
         """Take in events, and emit the rows that are due."""
 
@@ -115,6 +118,11 @@ class Analysis:
         self._ensemble = watch.ensemble(partition)
         self._alerting = watch.alerting(partition)
         self.next_offset = 0
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts are remembered."""
+        return len(self._states)
 
     def step(self, events: pa.Table) -> Analysed:
         """Take in the next events.

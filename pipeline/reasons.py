@@ -11,6 +11,9 @@ from pipeline.alerts import Alert
 from pipeline.rules import RISK, Rule
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = 3
+"""Reasons that stand after what weighed most: how much was taken, where to look, what to do."""
+
 _WHOLE_FROM: Final = 1_000.0
 """From here on digits after the point say nothing."""
 
@@ -57,6 +60,11 @@ def _condition(rule: Rule, said: Mapping[str, float | None], words: Mapping[str,
     ]
     fixed = [f"{name} stands for {number_in_words(number)}" for name, number in rule.condition.constants.items()]
     return f"{rule.title}: {rule.condition.text}, where {', '.join([*numbers, *fixed])}"
+
+
+def weighed_of(alert_reasons: Sequence[str]) -> Sequence[str]:
+    """What weighed most in an alert's risk, of the reasons that `reasons_of` gave; of other rules: the condition."""
+    return alert_reasons[1:-_LAST] or alert_reasons[:1]
 
 
 def number_in_words(number: float | None) -> str:

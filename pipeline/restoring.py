@@ -101,7 +101,7 @@ class Restorer:
         if restoring.found:
             log.info(
                 "analysis restored", partition=str(partition), snapshot=restoring.base, replayed=restoring.replayed,
-                seconds=round(now_s - restoring.since_s, 1),
+                accounts=restoring.analysis.accounts, seconds=round(now_s - restoring.since_s, 1),
             )  # fmt: skip
         based = restoring.base is not None or not restoring.found
         return Watched(restoring.analysis, self._limits, now_s, ahead=restoring.replayed, based=based)

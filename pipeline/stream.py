@@ -50,6 +50,9 @@ POLL_S: Final = 0.2
 BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits between tries while the lake or the catalog fails; the last one repeats."""
 
+_ID_LOGGED: Final = 8
+"""Characters of an alert's id in a log line; enough for `stillwatch alerts show`."""
+
 WATCH_LIMITS: Final = WatchLimits()
 NO_FINDINGS: Final = Findings()
 
@@ -79,6 +82,13 @@ class Progress:
     rejects: int = 0
     windows: int = 0
     alerts: int = 0
+    """By live rules."""
+
+    shadow_alerts: int = 0
+    replayed: int = 0
+    """Events from the lake, to know accounts again."""
+
+    snapshots: int = 0
     commits: int = 0
     files: int = 0
     bytes: int = 0
@@ -171,6 +181,11 @@ class Stream:
     def owned(self) -> dict[Partition, int]:
         """The partitions held, and the offset up to which each is read."""
         return {partition: own.next_offset for partition, own in self._owned.items()}
+
+    @property
+    def accounts(self) -> int:
+        """Accounts that are known, over all partitions held."""
+        return sum(own.watched.accounts for own in self._owned.values() if own.watched is not None)
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until `stop` says so; rows that are not written then are left to `flush`.
@@ -295,7 +310,10 @@ class Stream:
             return None
         if opening.restoring is None:
             opening.restoring = self._restorer.begin(opening.partition, opened.offset)
-        return self._restorer.advance(opening.partition, opening.restoring)
+        watched = self._restorer.advance(opening.partition, opening.restoring)
+        if watched is not None:
+            self.progress.replayed += opening.restoring.replayed
+        return watched
 
     def _begin_to_read(self, partition: Partition, opened: Opened, watched: Watched | None) -> None:
         if self._source.read_from(partition, opened.offset, opened.mark.leader_epoch):
@@ -409,7 +427,7 @@ class Stream:
     def _count(self, writing: Writing) -> None:
         files = writing.files or []
         self.progress.windows += len(writing.findings.windows)
-        self.progress.alerts += len(writing.findings.alerts)
+        self._count_findings(writing)
         self.progress.commits += 1
         self.progress.events += writing.commit.events
         self.progress.rejects += writing.commit.rejects
@@ -421,6 +439,23 @@ class Stream:
             next_offset=writing.commit.next_offset,
             files=len(files),
         )
+
+    def _count_findings(self, writing: Writing) -> None:
+        partition, alerts = str(writing.commit.partition), writing.findings.alerts
+        live = [alert for alert in alerts if alert.state == "live"]
+        self.progress.alerts += len(live)
+        self.progress.shadow_alerts += len(alerts) - len(live)
+        if live:  # ids alone: accounts' names are written by strangers
+            log.info(
+                "alerts raised; `stillwatch alerts show ID` says about whom, and why", partition=partition,
+                live=len(live), shadow=len(alerts) - len(live), first_id=live[0].alert_id[:_ID_LOGGED],
+            )  # fmt: skip
+        if writing.snapshot is not None:
+            self.progress.snapshots += 1
+            log.info(
+                "snapshot taken of what is known of accounts", partition=partition,
+                offset=writing.snapshot.next_offset, megabytes=round(writing.snapshot.bytes / 1e6, 1),
+            )  # fmt: skip
 
     # ---- when Kafka, the lake or the catalog fails
 

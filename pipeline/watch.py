@@ -33,7 +33,8 @@ def load_watch(settings: Settings) -> Watch:
     rules = read_rules(files or None, NAMES)
     feed = Accounts.load(Path(settings.accounts).expanduser()) if settings.accounts else None
     models = Models.load(Path(settings.models).expanduser() if settings.models else None)
-    explainer = Explainer(NAMES, [feature.words for feature in FEATURES], Scaling.fit(models.population))
+    words, units = [feature.words for feature in FEATURES], [feature.unit for feature in FEATURES]
+    explainer = Explainer(NAMES, words, Scaling.fit(models.population), units)
     return Watch(
         states=lambda _partition: AccountStates(FAMILIES, feed),
         ensemble=lambda _partition: EnsembleStage(models),

@@ -66,6 +66,11 @@ class Watched:
         self._ahead, self._based, self._snapshot_s = ahead, based, now_s
         self._snapshot_offset = analysis.next_offset if based and not ahead else -1
 
+    @property
+    def accounts(self) -> int:
+        """How many accounts the analysis remembers."""
+        return self._analysis.accounts
+
     def add(self, events: pa.Table, now_s: float) -> None:
         """Let events wait for the next step."""
         if len(events):

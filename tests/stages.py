@@ -31,6 +31,9 @@ class CountingStates:
     def __init__(self, _partition: Partition) -> None:
         self._accounts: dict[str, dict[str, int]] = {}
 
+    def __len__(self) -> int:
+        return len(self._accounts)
+
     def step(self, events: pa.Table) -> FeatureRows:
         rows: list[tuple[Any, ...]] = []
         columns = events.set_column(

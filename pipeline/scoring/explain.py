@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.features.saying import value_in_words
 from pipeline.scoring.scaling import Floats, Scaling, Values
 from pipeline.scoring.scores import TOP
 
@@ -62,10 +63,14 @@ class Explainer:
         names: of the features.
         words: what each feature is, such as "share of requests that are single-turn".
         population: quantiles to compare with.
+        units: of each feature, in which its values are said; empty: values are said as they are.
     """
 
-    def __init__(self, names: Sequence[str], words: Sequence[str], population: Scaling) -> None:
+    def __init__(
+        self, names: Sequence[str], words: Sequence[str], population: Scaling, units: Sequence[str] = ()
+    ) -> None:
         self._names, self._words, self._population = tuple(names), tuple(words), population
+        self._units = tuple(units) or ("",) * len(self._names)
 
     def reasons(
         self, values: Values, top: npt.NDArray[np.int16], contribution: npt.NDArray[np.float32]
@@ -90,7 +95,11 @@ class Explainer:
             return f"{words} is unknown, which {effect}"
         median = self._population.median[column]
         if np.isnan(median):
-            return f"{words} {values[column]:.3g} {effect}"
+            return f"{words}: {self._said(column, values[column])} {effect}"
         above = self._population.rank(column, float(values[column])) * 100.0
         place = f"above {above:.0f} % of accounts" if above >= 50 else f"below {100.0 - above:.0f} % of accounts"  # noqa: PLR2004
-        return f"{words} {values[column]:.3g} (median {median:.3g}; {place}) {effect}"
+        said, usual = self._said(column, values[column]), self._said(column, median)
+        return f"{words}: {said} (median {usual}; {place}) {effect}"
+
+    def _said(self, column: int, value: np.floating[Any] | float) -> str:
+        return value_in_words(float(value), self._units[column], self._words[column])
