@@ -80,7 +80,7 @@ def backtest(  # noqa: PLR0913  # the flags of a command
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the results; one of an earlier run is replaced.")
     ],
-    accounts: Annotated[Path | None, typer.Option(metavar="FILE", help="The accounts feed, as NDJSON.")] = None,
+    accounts: options.AccountsFeed = None,
     labels: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV that says which accounts harvest.")] = None,
     partitions: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Of the topic; as many as it has give the live job's scores.")

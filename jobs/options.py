@@ -26,6 +26,10 @@ KafkaSettings = Annotated[
         "--kafka", metavar="KEY=VALUE", help="A setting of the Kafka client, such as security_protocol=SSL; repeatable."
     ),
 ]
+AccountsFeed = Annotated[
+    Path | None,
+    typer.Option("--accounts", metavar="FILE", help="The accounts feed, as NDJSON; without it its signals are unknown."),
+]
 
 
 def key_values(given: list[str] | None) -> dict[str, str]:

@@ -80,6 +80,16 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         float | None,
         typer.Option(metavar="SECONDS", help="Write a partition's rows once the first has waited this long."),
     ] = None,
+    scoring: Annotated[
+        str | None, typer.Option(metavar="on|off", help="Whether accounts are scored and alerts raised.")
+    ] = None,
+    rules: Annotated[
+        str | None, typer.Option(metavar="FILE,…", help="Alert rules (TOML) instead of those that ship.")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Models of `stillwatch train` instead of those that ship.")
+    ] = None,
+    accounts: options.AccountsFeed = None,
     once: Annotated[
         bool, typer.Option("--once", help="Stop when everything is landed that the topic held at the start.")
     ] = False,
@@ -102,9 +112,10 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         typer.Option(metavar="debug|info|warning|error", help="How much to log."),
     ] = "info",
 ) -> None:
-    """Read the access log from Kafka and land it as Parquet, every record exactly once.
+    """Read the access log from Kafka, land it as Parquet exactly once, score every account, and raise alerts.
 
-    Stops on SIGTERM or Ctrl-C with everything that it read written.  Start as many as the topic has partitions.
+    Stops on SIGTERM or Ctrl-C with everything that it read written.  Start as many as the topic has partitions. Each
+    flag wins over the setting of its name; docs/configuration.md lists all settings, those without a flag too.
 
     Exit codes: 0 done; 1 a bug, with its traceback; 2 a wrong setting; 3 Kafka lost records before they were landed, or
     its log is not the one that was landed; 4 broker, catalog or disk failed for too long; 5 files or catalog are not
@@ -112,7 +123,8 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     """
     settings = read_settings(
         config, bootstrap=bootstrap, topic=topic, group=group, lake=lake, catalog=catalog, start=start, fetch=fetch,
-        file_age_s=file_age, kafka=options.key_values(kafka),
+        file_age_s=file_age, kafka=options.key_values(kafka), scoring=scoring, rules=rules, models=models,
+        accounts=None if accounts is None else str(accounts),
     )  # fmt: skip
     logs.configure(log_level)
     for hole in accept_hole or ():
@@ -216,9 +228,19 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
     log.info(
         "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
         catalog=url_without_password(settings.catalog_url), fetch="columnar" if begun.source.columnar else "stock",
-        scoring="off" if watch is None else "on",
+        **_scored_with(settings, watch),
     )  # fmt: skip
     return begun
+
+
+def _scored_with(settings: Settings, watch: Watch | None) -> dict[str, str]:
+    """What the log says at the start of scoring, and of what it goes by."""
+    if watch is None:
+        return {"scoring": "off: records are landed only"}
+    return {
+        "scoring": "on", "models": f"{settings.models or 'shipped'} ({watch.models})",
+        "rules": settings.rules or "shipped", "accounts_feed": settings.accounts or "none",
+    }  # fmt: skip
 
 
 def _load_watch(settings: Settings) -> Watch:
@@ -299,8 +321,20 @@ def _counts(stream: Stream) -> dict[str, int]:
     progress = stream.progress
     return {
         "read": progress.records, "events": progress.events, "rejects": progress.rejects, "scores": progress.windows,
-        "alerts": progress.alerts, "files": progress.files,
+        "alerts": progress.alerts, "shadow_alerts": progress.shadow_alerts, "accounts_known": stream.accounts,
+        "replayed": progress.replayed, "snapshots": progress.snapshots, "files": progress.files,
     }  # fmt: skip
+
+
+def _watched_in_words(stream: Stream) -> list[str]:
+    """Scoring as the progress line has it."""
+    if not stream.scores_accounts:
+        return ["scoring off"]
+    return [_counted(stream.accounts, "account") + " known", _counted(stream.progress.alerts, "alert")]
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 class _Display:
@@ -341,7 +375,8 @@ class _Display:
             f"rejected {progress.rejects:,}",
             f"lag {'?' if lag is None else f'{lag:,}'}",
             f"{progress.files:,} files, {progress.bytes / 1e6:,.1f} MB",
-            f"{len(self._stream.owned)} partitions",
+            _counted(len(self._stream.owned), "partition"),
+            *_watched_in_words(self._stream),
         ]
         line = Text(" · ".join(parts), style="bold" if not progress.waits_for else "bold red")
         if progress.waits_for:

@@ -183,6 +183,11 @@ class Stream:
         return {partition: own.next_offset for partition, own in self._owned.items()}
 
     @property
+    def scores_accounts(self) -> bool:
+        """Whether accounts are scored and alerts raised."""
+        return self._restorer is not None
+
+    @property
     def accounts(self) -> int:
         """Accounts that are known, over all partitions held."""
         return sum(own.watched.accounts for own in self._owned.values() if own.watched is not None)

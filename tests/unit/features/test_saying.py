@@ -13,7 +13,7 @@ from pipeline.features.saying import value_in_words
 @pytest.mark.parametrize(
     ("value", "unit", "words", "said"),
     (
-        (0.875, "share", "", "88 %"),
+        (0.875, "share", "", "87.5 %"),
         (0.9996, "share", "", "100 %"),
         (math.log2(1 + 4_194_304), "log2(1 + ms)", "", "70 min"),
         (math.log2(1 + 250), "log2(1 + ms)", "", "250 ms"),
