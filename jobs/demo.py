@@ -25,25 +25,23 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Annotated, Any, Final, Self
 
-import duckdb
 import typer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from rich.console import Console
 
+from jobs import demo_flagged, options
 from jobs import demo_view as view
-from jobs import options
-from jobs.demo_flagged import FLAGGED, SHADOW, SHOWN, WHY, Comparison
+from jobs.demo_flagged import Flagged, in_words
+from jobs.demo_reader import Reader
 from jobs.demo_traffic import BROKEN_EVERY, Feed
 from jobs.demo_view import Answer, Moment, View
 from jobs.simulate import write_labels
-from pipeline.config import CATALOG_FILE, ENV_PREFIX
+from pipeline.config import ENV_PREFIX
 from pipeline.errors import ConfigError, RetryableError
-from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.embedded_broker import EmbeddedBroker, ServerProcess
 from pipeline.io.replay import TopicWriter, client_settings
-from pipeline.lake_tables import TABLE_SCHEMAS
-from pipeline.simulation import Label, Simulation
+from pipeline.simulation import Simulation
 
 SECONDS_DEFAULT: Final = 48
 MARKER: Final = ".stillwatch-demo"
@@ -74,6 +72,14 @@ SELECT error_type, field, count(*) AS records, min(reason) AS for_example
 FROM rejects GROUP BY ALL ORDER BY ALL"""
 
 _EXAMPLE: Final = "SELECT model, count(*) FROM access GROUP BY ALL"
+
+_COURSE: Final = (
+    "SELECT scored_at, exchanges, round(risk, 2) AS risk, reasons[1].words AS mostly "
+    "FROM account_windows WHERE account_id = '{}' ORDER BY scored_at"
+)
+"""Of an account that was simulated: its id needs no quoting."""
+
+_ID_SHOWN: Final = 8
 
 _OFFSETS: Final = """\
 SELECT count(*), count(DISTINCT (topic, "partition", "offset"))
@@ -195,13 +201,13 @@ class _Demo:
             job = self._start_job()
             running.callback(job.stop, _STOP_S)
             feed = running.enter_context(Feed(self._simulation, writer, self._seconds))
-            reader = running.enter_context(contextlib.closing(_Reader(self._lake)))
+            reader = running.enter_context(contextlib.closing(Reader(self._lake)))
             self._watch(feed, job, reader)
             view.say(self._console, "\nEverything is in: stopping the job with SIGTERM.")
             job.stop(_STOP_S)
             problems = [*_stopped_well(job, self._run_log), *self._count(feed, reader), *self._verify()]
-            self._report(reader)
-        self._say_next()
+            riskiest = self._report(reader)
+        self._say_next(riskiest)
         for problem in problems:
             view.say(self._console, f"stillwatch demo: {problem}")
         return problems
@@ -284,9 +290,9 @@ class _Demo:
 
     # ---- while it runs
 
-    def _watch(self, feed: Feed, job: ServerProcess, reader: _Reader) -> None:
+    def _watch(self, feed: Feed, job: ServerProcess, reader: Reader) -> None:
         """Show how far everything is until all that was produced is in the lake."""
-        answer, asked_s = None, time.monotonic()
+        answer, flagged, asked_s = None, 0, time.monotonic()
         moved, moved_s = -1, time.monotonic()
         with View(self._console) as shown:
             while True:
@@ -298,10 +304,14 @@ class _Demo:
                 landed, rejected, files, size = reader.counts()
                 complete = ended and landed + rejected >= produced
                 if landed and (complete or time.monotonic() - asked_s >= _ASK_EVERY_S):
-                    answer, asked_s = reader.ask(_LATEST_HOURS), time.monotonic()
+                    answer, flagged = reader.ask(_LATEST_HOURS), reader.flagged()
+                    asked_s = time.monotonic()
                 shown.show(
-                    Moment(feed.elapsed_s, self._seconds, feed.clock, produced, landed, rejected, files, size, answer)
-                )
+                    Moment(
+                        feed.elapsed_s, self._seconds, feed.clock, produced, landed, rejected, files, size, flagged,
+                        answer,
+                    )
+                )  # fmt: skip
                 if complete:
                     return
                 if landed + rejected + produced != moved:
@@ -316,7 +326,7 @@ class _Demo:
 
     # ---- when it has run
 
-    def _count(self, feed: Feed, reader: _Reader) -> list[str]:
+    def _count(self, feed: Feed, reader: Reader) -> list[str]:
         """Count the rows in the files, not what anybody says of them."""
         landed = reader.number("SELECT count(*) FROM access")
         rejected = reader.number("SELECT count(*) FROM rejects")
@@ -353,110 +363,47 @@ class _Demo:
         view.say(self._console, found.stdout.rstrip())
         return [found.stderr.strip()]
 
-    def _report(self, reader: _Reader) -> None:
+    def _report(self, reader: Reader) -> Flagged | None:
         view.title(self._console, "Why records were rejected")
         view.query(self._console, reader.ask(_REASONS))
         view.title(self._console, "Who took most answers, and what share of requests stood alone")
         view.query(self._console, self._beside_labels(reader.ask(_TAKERS)))
         view.prose(self._console, "Volume alone does not tell harvesters from customers; the job scores every account.")
-        answer = reader.ask(FLAGGED)
-        view.title(self._console, f"Accounts that it flagged: {len(answer.rows):,}, the riskiest first")
-        shown = Answer(answer.sql, answer.columns, answer.rows[:SHOWN], answer.took_s)
-        view.query(self._console, self._beside_labels(shown))
-        for account, reasons in reader.ask(WHY).rows:
-            view.say(self._console, f"\n  Why {account}:")
-            for reason in str(reasons).splitlines():
-                view.prose(self._console, f"- {reason}")
-        view.title(self._console, "Flagged accounts beside the simulation's labels")
-        compared = Comparison.of([str(row[0]) for row in answer.rows], self._simulation.labels)
-        view.pairs(self._console, compared.in_words() | {"shadow rules": f"{reader.number(SHADOW):,} accounts"})
-        view.prose(
-            self._console,
-            "The models have seen other traffic of the same simulator: this shows the job at work, not how well it "
-            "would find a real harvest. docs/detection.md says what is known of that.",
-        )
+        return demo_flagged.report(self._console, reader.ask, self._simulation.labels)
 
     def _beside_labels(self, answer: Answer) -> Answer:
         """The answer, with what the simulation says of each row's account beside it."""
         label_of = {label.account_id: label for label in self._simulation.labels}
-        rows = [(*row, _in_words(label_of[str(row[0])])) for row in answer.rows]
+        rows = [(*row, in_words(label_of[str(row[0])])) for row in answer.rows]
         return Answer(answer.sql, [*answer.columns, "(simulated as)"], rows, answer.took_s)
 
-    def _say_next(self) -> None:
-        ask = _typed("sql", "--lake", str(self._lake))
-        to = ["--labels", str(self._folder / "labels.csv"), "--out", str(self._folder / "report")]
-        tried = _typed("backtest", "--events", str(self._lake), *to)
+    def _say_next(self, riskiest: Flagged | None) -> None:
+        lake = ["--lake", str(self._lake)]
+        ask = _typed("sql", *lake)
+        labels, accounts = self._folder / "labels.csv", self._folder / "accounts.ndjson"
+        said = ["--accounts", str(accounts), "--labels", str(labels), "--out", str(self._folder / "report")]
+        about = {
+            "all that there is to say of the riskiest": _typed("alerts", "show", *lake, riskiest.alert_id[:_ID_SHOWN]),
+            "how its risk came about": f'{ask} "{_COURSE.format(riskiest.account_id)}"',
+        } if riskiest else {}  # fmt: skip
         view.title(self._console, "What to try next")
         view.commands(
             self._console,
             {
+                "the alerts, the latest first": _typed("alerts", "list", *lake),
+                **about,
+                "what rules and models would have made of this traffic, as a page with plots": _typed(
+                    "backtest", "--events", str(self._lake), *said
+                ),
                 "a query of your own": f'{ask} "{_EXAMPLE}"',
                 "a prompt for many": ask,
-                "the alerts, and why": _typed("alerts", "list", "--lake", str(self._lake)),
-                "how right that was, as a page with plots": tried,
                 "the job on a topic of yours": f"{_typed('run')} --bootstrap HOST:PORT --topic TOPIC --lake lake",
                 "traffic into a file; with --bootstrap and --topic, into a topic": _typed(
                     "simulate", "--hours", "6", "--out", "traffic.ndjson.zst"
                 ),
             },
         )
-        labels, accounts = self._folder / "labels.csv", self._folder / "accounts.ndjson"
         view.prose(self._console, f"{labels} says which accounts harvest, {accounts} who they are.")
-
-
-class _Reader:
-    """Reads the lake as `stillwatch sql` does: the files that the catalog shows."""
-
-    def __init__(self, lake: Path) -> None:
-        self._lake = lake
-        self._catalog: Catalog | None = None
-        self._duckdb = duckdb.connect(config={"threads": 1})
-
-    def close(self) -> None:
-        """Close everything."""
-        self._duckdb.close()
-        if self._catalog:
-            self._catalog.close()
-
-    def counts(self) -> tuple[int, int, int, int]:
-        """Events, rejects, files and bytes so far."""
-        if self._catalog is None:
-            with contextlib.suppress(ConfigError):  # the job has not made its tables yet
-                path = self._lake / CATALOG_FILE
-                self._catalog = Catalog.open(sqlite_url(path.absolute()), create=False) if path.exists() else None
-        if self._catalog is None:
-            return 0, 0, 0, 0
-        files = self._catalog.live_files()
-        rows = {table: sum(file.rows for file in files if file.table_name == table) for table in ("access", "rejects")}
-        return rows["access"], rows["rejects"], len(files), sum(file.bytes for file in files)
-
-    def ask(self, sql: str) -> Answer:
-        """Run a query over the lake as it is at this moment.
-
-        Raises:
-            RetryableError: there is no lake yet.
-        """
-        if self._catalog is None:
-            raise RetryableError(f"the job has made no lake in {self._lake}")
-        began_s = time.monotonic()
-        files = self._catalog.live_files()
-        for table, schema in TABLE_SCHEMAS.items():
-            paths = [str(self._lake / file.path) for file in files if file.table_name == table]
-            if paths:
-                rows = self._duckdb.read_parquet(paths, hive_partitioning=True)
-            else:
-                rows = self._duckdb.from_arrow(schema.empty_table())
-            rows.create_view(table, replace=True)
-        found = self._duckdb.sql(sql)
-        return Answer(sql, found.columns, found.fetchall(), time.monotonic() - began_s)
-
-    def number(self, sql: str) -> int:
-        """The one number that a query gives."""
-        return int(str(self.ask(sql).rows[0][0]))
-
-
-def _in_words(label: Label) -> str:
-    return f"harvester, {label.variant}" if label.label == "attack" else "customer"
 
 
 def _stopped_well(job: ServerProcess, log: Path) -> list[str]:

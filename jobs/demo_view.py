@@ -55,6 +55,7 @@ class Moment:
         rejected: records in the lake's table of rejects.
         files: Parquet files that readers see.
         file_bytes: their size.
+        flagged: accounts that live rules have flagged.
         answer: the latest answer over the lake, if there was one.
     """
 
@@ -66,6 +67,7 @@ class Moment:
     rejected: int
     files: int
     file_bytes: int
+    flagged: int
     answer: Answer | None
 
     @property
@@ -114,6 +116,14 @@ def prose(console: Console, text: str) -> None:
         say(console, f"  {line}")
 
 
+def points(console: Console, sentences: Sequence[str]) -> None:
+    """Print sentences one below the other, each with a dash, wrapped between words."""
+    for sentence in sentences:
+        wrapped = textwrap.wrap(sentence, _width(console) - 6, break_on_hyphens=False)
+        for number, line in enumerate(wrapped):
+            say(console, f"    {'  ' if number else '- '}{line}")
+
+
 def title(console: Console, text: str) -> None:
     """Begin a part of the report."""
     console.print()
@@ -133,22 +143,27 @@ def commands(console: Console, values: Mapping[str, str]) -> None:
         say(console, f"    {command}")
 
 
+def sql(console: Console, text: str) -> None:
+    """Print a query."""
+    console.print(_sql(text), soft_wrap=True)
+
+
 def query(console: Console, answer: Answer) -> None:
     """Print a query and its answer."""
-    console.print(_sql(answer.sql), soft_wrap=True)
+    sql(console, answer.sql)
     console.print()
     console.print(table(answer), width=_width(console))
 
 
 def table(answer: Answer) -> Padding:
-    """A query's answer: numbers with thousands separated, to the right; where room is short, the last column is cut."""
+    """A query's answer: numbers with thousands separated, to the right; where room is short, the last column wraps."""
     shown = Table.grid(padding=(0, 2, 0, 0))
     columns = [[_cell(row[number]) for row in answer.rows] for number in range(len(answer.columns))]
     for number, cells in enumerate(columns):
         numeric = all(isinstance(row[number], int | float) for row in answer.rows)
         last = number == len(columns) - 1
         wide = max(map(len, [answer.columns[number], *cells]))
-        shown.add_column(justify="right" if numeric else "left", no_wrap=True, min_width=None if last else wide)
+        shown.add_column(justify="right" if numeric else "left", no_wrap=not last, min_width=None if last else wide)
     shown.add_row(*(Text(name, "dim") for name in answer.columns))
     for row in zip(*columns, strict=True):
         shown.add_row(*map(Text, row))
@@ -178,7 +193,8 @@ def _line(moment: Moment) -> str:
     answered = f", query in {moment.answer.took_s * 1000:.0f} ms" if moment.answer else ""
     return (
         f"{moment.elapsed_s:3.0f} s: produced {moment.produced:,}, landed {moment.landed:,}, "
-        f"rejected {moment.rejected:,}, lag {moment.lag:,}, {moment.files:,} files{answered}"
+        f"rejected {moment.rejected:,}, lag {moment.lag:,}, {moment.files:,} files{answered}, "
+        f"{moment.flagged:,} accounts flagged"
     )
 
 
@@ -191,6 +207,7 @@ def _picture(moment: Moment, width: int) -> RenderableType:
     counts.add_row(
         Text(f"{moment.produced:>9,}", bold), "produced", Text(f"{moment.landed:>9,}", "bold green"), "landed",
         Text(f"{moment.rejected:>5,}", "bold yellow"), "rejected", Text(f"{moment.lag:>7,}", bold), "lag",
+        Text(f"{moment.flagged:>5,}", "bold red"), "flagged",
     )  # fmt: skip
     parts: list[RenderableType] = [Text(), progress, Text(), counts]
     if moment.answer:

@@ -28,7 +28,7 @@ KafkaSettings = Annotated[
 ]
 AccountsFeed = Annotated[
     Path | None,
-    typer.Option("--accounts", metavar="FILE", help="The accounts feed, as NDJSON; without it its signals are unknown."),
+    typer.Option("--accounts", metavar="FILE", help="The accounts feed, as NDJSON."),
 ]
 
 
