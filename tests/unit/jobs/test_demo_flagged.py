@@ -41,10 +41,10 @@ def test_accounts_are_ranked_by_their_highest_risk_and_never_scored_ones_are_zer
 
 def test_in_words() -> None:
     words = Comparison.of({"a": 12, "e": 40}, RISKS, LABELS).in_words()
-    assert words["harvesters"] == "1 of 3 flagged (33.3%)"
-    assert words["customers"] == "1 of 3 flagged (33.3%)"
+    assert words["harvesters"] == "1 of 3 in the traffic flagged (33.3%)"
+    assert words["customers"] == "1 of 3 in the traffic flagged (33.3%)"
     assert words["precision"] == "1 of 2 flagged accounts harvest (50.0%); 3 of all 6 do (50.0%)"
-    assert words["how soon"] == "half of the flagged harvesters by their 12th exchange or before"
+    assert words["how soon"] == "half of the flagged harvesters had made 12 exchanges or fewer"
 
 
 @pytest.mark.parametrize("risks", (RISKS, {"d": 0.2}, {}))
