@@ -16,7 +16,7 @@ from pipeline.errors import StillwatchError
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COMMANDS: Final = {
-    "run": "Read the access log from Kafka and land it as Parquet, every record exactly once.",
+    "run": "Read the access log from Kafka, land it as Parquet exactly once, score every account, and raise alerts.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
     "alerts": "List the alerts, and show one with its reasons.",
     "backtest": "Replay past traffic through a configuration, and report what it would have alerted.",
