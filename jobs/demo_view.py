@@ -207,9 +207,9 @@ def _picture(moment: Moment, width: int) -> RenderableType:
     counts.add_row(
         Text(f"{moment.produced:>9,}", bold), "produced", Text(f"{moment.landed:>9,}", "bold green"), "landed",
         Text(f"{moment.rejected:>5,}", "bold yellow"), "rejected", Text(f"{moment.lag:>7,}", bold), "lag",
-        Text(f"{moment.flagged:>5,}", "bold red"), "flagged",
     )  # fmt: skip
-    parts: list[RenderableType] = [Text(), progress, Text(), counts]
+    flagged = Text.assemble((f"{moment.flagged:>9,}", "bold red"), "  accounts flagged")
+    parts: list[RenderableType] = [Text(), progress, Text(), counts, flagged]
     if moment.answer:
         took_ms = moment.answer.took_s * 1000
         size = f"{moment.files:,} files, {moment.file_bytes / 1e6:,.1f} MB"

@@ -375,7 +375,9 @@ class _Display:
             f"rejected {progress.rejects:,}",
             f"lag {'?' if lag is None else f'{lag:,}'}",
             f"{progress.files:,} files, {progress.bytes / 1e6:,.1f} MB",
-            _counted(len(self._stream.owned), "partition"),
+            _counted(len(self._stream.owned), "partition")
+            if self._stream.assigned_once
+            else "waiting for partitions from the consumer group",
             *_watched_in_words(self._stream),
         ]
         line = Text(" · ".join(parts), style="bold" if not progress.waits_for else "bold red")
