@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.combination import log_odds_of
-from pipeline.scoring.kinds import KINDS, SHARES, STAGES
+from pipeline.scoring.kinds import KINDS, STAGES
 from pipeline.scoring.scaling import Floats
 
 CHANNELS: Final = (
@@ -103,7 +103,7 @@ class Evidence:
     def parts(self, channels: Floats, stage: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Evidence of each part, float64[n, P] by PARTS, and the kind that each tree part's is of, int64[n, 2]."""
         found = self.of(channels, stage)
-        forest, trees = (np.maximum(found[:, part] + np.log(np.array(SHARES)), 0.0) for part in (_FOREST, _TREES))
+        forest, trees = found[:, _FOREST], found[:, _TREES]
         kind = np.column_stack([forest.argmax(axis=1), trees.argmax(axis=1)])
         parts = [found[:, 0], found[:, 1], forest.max(axis=1), found[:, 2], trees.max(axis=1)]
         return np.column_stack(parts), kind

@@ -22,9 +22,6 @@ HIDDEN_EXCHANGES_MIN: Final = 64
 """Before so many exchanges an account that hides its harvest has done little but converse, and would teach the models
 that conversation is harvest."""
 
-SHARES: Final = (1.0, 1.0, 1.0)
-"""How much of the false alarms each kind may cost, in proportion."""
-
 STAGES: Final = 6
 """What has been seen of an account when a row is emitted, from a first glance to long acquaintance: `stage_of`."""
 

@@ -64,21 +64,16 @@ class LabelledRows:
         """Where each account's rows begin, int64[accounts]."""
         return np.flatnonzero(np.r_[True, self.account[1:] != self.account[:-1]][: len(self)])
 
-    def per_account_weights(self) -> Floats:
-        """1 / (rows of the row's account), float64[n]: all accounts count the same."""
-        starts = self.account_starts()
-        counts = np.diff([*starts, len(self)])
-        return np.repeat(1.0 / counts, counts)
-
     @property
     def kind(self) -> npt.NDArray[np.int8]:
         """Class of each row, int8[n]: 0 for honest accounts, else the kind of harvesting."""
         return np.where(self.harvesting, kind_of(self.variant.tolist()), 0).astype(np.int8)
 
-    def teaching(self) -> LabelledRows:
-        """The rows that have something to teach: an account that hides its harvest has shown none of it at first."""
+    @property
+    def teaches(self) -> npt.NDArray[np.bool_]:
+        """Which rows can teach, bool[n]: an account that hides its harvest has shown none of it at first."""
         hidden = KINDS.index("hidden") + 1
-        return self.take((self.kind != hidden) | (self.exchanges >= HIDDEN_EXCHANGES_MIN))
+        return np.asarray((self.kind != hidden) | (self.exchanges >= HIDDEN_EXCHANGES_MIN))
 
     def per_stage_weights(self) -> Floats:
         """1 / (rows of the row's account at the row's stage), float64[n]: an account counts once at each stage."""

@@ -17,7 +17,6 @@ from pipeline.scoring import extra_trees
 from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
 from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
-from pipeline.scoring.kinds import HIDDEN_EXCHANGES_MIN, KINDS
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
 from pipeline.scoring.models import Models
@@ -150,7 +149,8 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
     used = np.ones(rows.values.shape[1], dtype=np.bool_)
     used[list(settings.unused)] = False
     rows = rows.with_values(np.where(used, rows.values, np.float32(np.nan)))
-    chosen = without_some(starting_rows(rows.teaching(), settings), settings)
+    teaching = rows.take(rows.teaches)
+    chosen = without_some(starting_rows(teaching, settings), settings)
     weights = class_weights(chosen)
     scaling = Scaling.fit(chosen.values)
     ranks = scaling.ranks(chosen.values)
@@ -162,7 +162,7 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
         linear.learn(ranks, chosen.harvesting, weights)
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
     population = population_rows(rows, settings.seed)
-    trees = grow_trees(rows.teaching(), scaling, settings)
+    trees = grow_trees(teaching, scaling, settings)
     return Parts(used, forest, trees, linear.learned, np.sign(difference) * used, population)
 
 
@@ -240,7 +240,7 @@ def combine(scores: Floats, rows: LabelledRows, settings: TrainingSettings) -> t
     evidence = Evidence.fit(scores[honest], rows.stage[honest], number, int(number.max()) + 1)
     parts, _ = evidence.parts(scores, rows.stage)
     parts[:, [part not in settings.parts for part in PARTS]] = 0.0
-    teaches = (rows.kind != KINDS.index("hidden") + 1) | (rows.exchanges >= HIDDEN_EXCHANGES_MIN)
+    teaches = rows.teaches
     weights = rows.per_stage_weights()[teaches]
     combination = fit_combination(parts[teaches], rows.harvesting[teaches], weights, settings.prior)
     found = calibrated(combination, parts, rows.harvesting, account)
