@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backtesting import metrics
 from pipeline.scoring.labelled import LabelledRows, Texts
 from pipeline.scoring.scaling import Floats
 
@@ -72,31 +73,19 @@ class AccountRisks:
 
 def roc_auc(risk: Floats, harvesting: npt.NDArray[np.bool_]) -> float:
     """Probability that a harvester ranks above an honest account, equals counting half; NaN if a class is empty."""
-    positives = int(harvesting.sum())
-    negatives = len(risk) - positives
-    if not positives or not negatives:
-        return float("nan")
-    _, where, counts = np.unique(risk, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[where]
-    return float((rank[harvesting].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    area = metrics.steps(risk, harvesting).auc
+    return float("nan") if area is None else area
 
 
 def average_precision(risk: Floats, harvesting: npt.NDArray[np.bool_]) -> float:
     """Mean over harvesters of the precision at their risk; equal risks are one threshold; NaN without harvesters."""
-    if not harvesting.any():
-        return float("nan")
-    order = np.argsort(-risk, kind="stable")
-    found = np.cumsum(harvesting[order])
-    last = np.flatnonzero(np.r_[np.diff(risk[order]) != 0, True])
-    gained = np.diff(np.r_[0, found[last]])
-    return float((gained * found[last] / (last + 1)).sum() / found[-1])
+    precision = metrics.steps(risk, harvesting).average_precision
+    return float("nan") if precision is None else precision
 
 
 def threshold_exceeded_by(honest: Floats, share: float) -> float:
     """The lowest of the honest accounts' risks that at most `share` of them exceed; infinite if there are none."""
-    if not len(honest):
-        return float("inf")
-    return float(np.sort(honest)[::-1][int(share * len(honest) + 1e-9)])
+    return metrics.threshold_exceeded_by(honest, share) if len(honest) else float("inf")
 
 
 def share_above(risk: Floats, threshold: float, groups: Texts) -> dict[str, float]:
