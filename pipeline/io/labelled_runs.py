@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.accounts import Accounts
-from pipeline.batch import Partition, Records
-from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.features import FAMILIES, NAMES
 from pipeline.features.engine import AccountStates
 from pipeline.features.rows import COUNT, FeatureRows
-from pipeline.io.replay import open_lines
+from pipeline.io.event_files import find_files, read_files
 from pipeline.scoring.kinds import stage_of
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.scaling import Values
 
 Ints = npt.NDArray[np.int64]
-
-LINES_AT_ONCE: Final = 20_000
 
 _LABEL_COLUMNS: Final = ("account_id", "label", "population", "family", "variant")
 
@@ -105,21 +99,11 @@ def rows_of_events(events: Path, accounts: Path | None, labels: Path) -> Labelle
 
 
 def feature_rows(events: Path, accounts: Accounts | None) -> FeatureRows:
-    """Decode a file of events and compute its features; what is no event is passed over."""
-    states, decoder = AccountStates(FAMILIES, accounts), Decoder()
-    parts = [FeatureRows.empty(len(NAMES))]
-    with open_lines(events) as lines:
-        parts.extend(states.step(decoder.decode(records).events) for records in _records(lines))
-    return FeatureRows.concat(parts)
-
-
-def _records(lines: Iterator[Any]) -> Iterator[Records]:
-    partition, first = Partition("file", 0), 0
-    while batch := list(islice(lines, LINES_AT_ONCE)):
-        offsets = np.arange(first, first + len(batch))
-        first += len(batch)
-        values = pa.array(batch, type=pa.binary_view())
-        yield Records(partition, values, offsets, np.full(len(batch), -1, dtype=np.int64), first)
+    """Decode a file of events as a backtest does, and compute its features; what is no event is passed over."""
+    states = AccountStates(FAMILIES, accounts)
+    chunks = read_files(find_files(str(events)), "file", partitions=1).chunks
+    rows = [states.step(table) for chunk in chunks for table in chunk.events]
+    return FeatureRows.concat([FeatureRows.empty(len(NAMES)), *rows])
 
 
 def _labelled(
