@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import SchemaError
 from pipeline.features.rows import FeatureRows
 from pipeline.scoring import snapshots
 from pipeline.scoring.ensemble import Ensemble
@@ -48,6 +47,3 @@ class EnsembleStage:
         """
         tables: dict[str, Any] = dict(parts)
         self._ensemble = snapshots.restore(self._models, tables)
-        unknown = tables.keys() - snapshots.snapshot(self._ensemble).keys()
-        if unknown:
-            raise SchemaError(f"a snapshot of the models has parts that nobody knows: {', '.join(sorted(unknown))}")

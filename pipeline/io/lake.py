@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS, Commit, FileEntry, PlacedFile, SnapshotEntry
 from pipeline.errors import ConfigError, RetryableError, SchemaError
-from pipeline.io.landed import FOOTER_KEY, read_landed
+from pipeline.io.landed import FOOTER_KEY, footer_in, read_landed
 from pipeline.lake_tables import TABLE_SCHEMAS, TABLES
 from pipeline.land import Section
 from pipeline.ports import Landed
@@ -338,7 +338,7 @@ def read_footer(source: Path | BinaryIO) -> tuple[dict[str, Any], pq.FileMetaDat
     """
     try:
         metadata = pq.read_metadata(source)
-        return dict(json.loads((metadata.metadata or {})[FOOTER_KEY])), metadata
+        return footer_in(metadata), metadata
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
         name = source if isinstance(source, Path) else source.name
         raise SchemaError(f"{name}: not a file that Stillwatch wrote ({error})") from error

@@ -61,7 +61,7 @@ def _rows(
             with pq.ParquetFile(root / file.path) as source:
                 there = [name for name in names if name in source.schema_arrow.names]
                 rows = source.read(columns=there)
-                told = int(_footer(source)["files"])
+                told = int(footer_in(source.metadata)["files"])
         except FileNotFoundError:
             missing.append(file.path)
             continue
@@ -81,8 +81,14 @@ def _rows(
     return pa.concat_tables(parts), told
 
 
-def _footer(source: pq.ParquetFile) -> dict[str, Any]:
-    return dict(json.loads((source.metadata.metadata or {})[FOOTER_KEY]))
+def footer_in(metadata: pq.FileMetaData) -> dict[str, Any]:
+    """What a file's footer says of its commit.
+
+    Raises:
+        KeyError: nothing.
+        ValueError: nothing that can be read.
+    """
+    return dict(json.loads((metadata.metadata or {})[FOOTER_KEY]))
 
 
 def _texts(content: pa.Table, offsets: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, pa.ChunkedArray]:

@@ -26,6 +26,8 @@ from pipeline.scoring.zscores import Population
 FORMAT: Final = 1
 
 _STATE: Final = "state"
+_ALWAYS: Final = (_STATE, "population", "quantiles", "masses", "linear", "teachers", "pending", "pending_risks")
+_AFTER_VERDICTS: Final = ("verdicts", "forest")
 
 
 def snapshot(ensemble: Ensemble) -> dict[str, pa.Table]:
@@ -72,6 +74,10 @@ def restore(models: Models, tables: Mapping[str, pa.Table]) -> Ensemble:
     Raises:
         SchemaError: the tables are not such a snapshot, or it belongs to other models.
     """
+    known = (*_ALWAYS, *(_AFTER_VERDICTS if _AFTER_VERDICTS[0] in tables else ()))
+    unknown = tables.keys() - set(known)
+    if unknown:
+        raise SchemaError(f"a snapshot of the models has parts that nobody knows: {', '.join(sorted(unknown))}")
     try:
         state = json.loads(tables[_STATE][_STATE][0].as_py())
         if state["format"] != FORMAT:
