@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.alerts import Alert
 from pipeline.batch import Partition
+from pipeline.drifts import Drift
 from pipeline.errors import SchemaError
 from pipeline.features import FEATURES_HASH
 from pipeline.features.rows import FeatureRows
@@ -65,6 +66,9 @@ class Ensemble(Stage, Protocol):
     def learn(self, rows: FeatureRows, scores: Any, may_learn: npt.NDArray[np.bool_], /) -> None:
         """Learn from a piece with its own scores, but not from rows that may teach nothing."""
 
+    def take_drifts(self) -> Sequence[Drift]:
+        """Changes noticed since the last call, oldest first."""
+
 
 class Alerting(Stage, Protocol):
     """Rules, and what they have raised already."""
@@ -97,10 +101,12 @@ class Analysed:
     Attributes:
         windows: `pipeline.windows.WINDOWS_SCHEMA`, in the order of their emission.
         alerts: in the order in which they were raised.
+        drifts: changes of what is scored that the models noticed, oldest first; nothing is done about them.
     """
 
     windows: pa.Table
     alerts: tuple[Alert, ...]
+    drifts: tuple[Drift, ...] = ()
 
 
 class Analysis:
@@ -113,7 +119,7 @@ class Analysis:
             partition: whose events come.
             watch: what they are watched with.
         """
-        self._partition, self._watch = partition, watch
+        self.partition, self._watch = partition, watch
         self._states = watch.states(partition)
         self._ensemble = watch.ensemble(partition)
         self._alerting = watch.alerting(partition)
@@ -143,9 +149,9 @@ class Analysis:
             scores = self._ensemble.score(piece)
             raised, may_learn = self._alerting.step(piece, scores)
             self._ensemble.learn(piece, scores, may_learn)
-            windows.append(windows_of(self._partition, piece, scores))
+            windows.append(windows_of(self.partition, piece, scores))
             alerts += raised
-        return Analysed(joined(windows), tuple(alerts))
+        return Analysed(joined(windows), tuple(alerts), tuple(self._ensemble.take_drifts()))
 
     def pass_to(self, next_offset: int) -> None:
         """Note that there are no events below an offset but those that came: records without event were passed over."""
@@ -153,7 +159,7 @@ class Analysis:
 
     def _pass(self, first_offset: int, next_offset: int) -> None:
         if first_offset < self.next_offset:
-            raise SchemaError(f"{self._partition}: events from {first_offset} came after {self.next_offset - 1}")
+            raise SchemaError(f"{self.partition}: events from {first_offset} came after {self.next_offset - 1}")
         self.next_offset = max(self.next_offset, next_offset)
 
     def snapshot(self) -> bytes:
@@ -191,4 +197,4 @@ class Analysis:
         return tuple(zip(STAGES, (self._states, self._ensemble, self._alerting), strict=True))
 
     def _label(self, next_offset: int) -> Label:
-        return Label(self._partition, next_offset, FEATURES_HASH, self._watch.models)
+        return Label(self.partition, next_offset, FEATURES_HASH, self._watch.models)

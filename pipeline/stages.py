@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drifts import Drift
 from pipeline.features.rows import FeatureRows
 from pipeline.scoring import snapshots
 from pipeline.scoring.ensemble import Ensemble
@@ -33,6 +34,10 @@ class EnsembleStage:
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
         """Learn from a scored piece."""
         self._ensemble.learn(rows, scores, may_learn)
+
+    def take_drifts(self) -> Sequence[Drift]:
+        """Changes noticed since the last call, oldest first."""
+        return self._ensemble.take_drifts()
 
     def snapshot(self) -> Parts:
         """All that was learned since the models were trained."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
+import structlog
 
 from pipeline.alerts import Alert
 from pipeline.analysis import Analysis
@@ -17,6 +18,9 @@ STEP_EVENTS: Final = 50_000
 
 STEP_WAIT_S: Final = 0.5
 """Or once the first of them has waited this long."""
+
+
+log = structlog.get_logger("watching")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,11 @@ class Watched:
         if analysed.alerts and not self._alerts:
             self._alert_since_s = now_s
         self._alerts += analysed.alerts
+        for drift in analysed.drifts:
+            log.warning(
+                "scores have drifted; nothing was reset", partition=str(self._analysis.partition), signal=drift.signal,
+                times=drift.count, rows=drift.rows, before=round(drift.before, 4), after=round(drift.after, 4),
+            )  # fmt: skip
         return int(analysed.windows.nbytes)
 
     def _snapshot(self, now_s: float, *, last: bool) -> bytes | None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline.alerts import Alert, alert_id_of
 from pipeline.analysis import Watch
 from pipeline.batch import Partition
+from pipeline.drifts import Drift
 from pipeline.errors import SchemaError
 from pipeline.features import NAMES
 from pipeline.features.rows import COUNT, TICK, FeatureRows
@@ -107,6 +108,9 @@ class RunningMean:
             self._sum += sum(self._block) * 100
             self._count += len(self._block)
             self._block, self._in_block = [], 0
+
+    def take_drifts(self) -> tuple[Drift, ...]:
+        return ()
 
     def snapshot(self) -> Parts:
         return {"sum": self._sum, "count": self._count, "block": list(self._block), "in_block": self._in_block}

@@ -9,32 +9,14 @@ Bifet and Gavaldà: Learning from time-changing data with adaptive windowing, SD
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from river import drift
 
+from pipeline.drifts import Drift
+
 VALUES_MAX: Final = 4096
 """Values after which a detector begins anew, so that a snapshot is bounded: a million rows of 256 a value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A change that a detector noticed.
-
-    Attributes:
-        signal: what changed: "risk" (mean of a block's risks) or "verdicts" (share of verdicts that say harvesting).
-        count: how many changes of this signal were noticed so far.
-        rows: rows that the ensemble had learned by then.
-        before: mean of the values that ADWIN had in view before the change was noticed.
-        after: mean of those that it kept.
-    """
-
-    signal: str
-    count: int
-    rows: int
-    before: float
-    after: float
 
 
 def _new_adwin() -> Any:

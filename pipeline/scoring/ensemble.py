@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drifts import Drift
 from pipeline.errors import SchemaError
 from pipeline.features.rows import COUNT, FeatureRows
 from pipeline.scoring.combination import PARTS, probability_of
-from pipeline.scoring.drift import Drift, DriftDetector
+from pipeline.scoring.drift import DriftDetector
 from pipeline.scoring.evidence import channels_of
 from pipeline.scoring.explain import top_contributions
 from pipeline.scoring.half_space_trees import HalfSpaceTrees

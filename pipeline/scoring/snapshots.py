@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from pipeline.drifts import Drift
 from pipeline.errors import SchemaError
-from pipeline.scoring.drift import Drift, DriftDetector
+from pipeline.scoring.drift import DriftDetector
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
 from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
