@@ -14,9 +14,8 @@ from pipeline.features import FEATURES, FEATURES_HASH, NAMES
 from pipeline.io.labelled_runs import rows_of_events, rows_of_run
 from pipeline.scoring.combination import PARTS
 from pipeline.scoring.labelled import LabelledRows
-from pipeline.scoring.training import TrainingSettings
+from pipeline.scoring.training import TrainingSettings, settings_for
 from pipeline.scoring.training import train as train_models
-from pipeline.scoring.views import unused_columns, views_of
 
 DEFAULTS = TrainingSettings()
 
@@ -53,9 +52,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     if (out / "manifest.json").exists() and not force:
         raise ConfigError(f"{out} holds models already: choose another folder, or replace them with --force")
     rows = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
-    lacking = [np.flatnonzero(~view) for view in views_of(FEATURES).values() if not view.all()]
-    withheld = tuple(tuple(view.tolist()) for view in lacking)
-    settings = replace(DEFAULTS, prior=prior, seed=seed, unused=unused_columns(FEATURES), withheld=withheld)
+    settings = settings_for(FEATURES, replace(DEFAULTS, prior=prior, seed=seed))
     models = train_models(rows, NAMES, FEATURES_HASH, settings)
     models.save(out)
     typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")

@@ -6,6 +6,7 @@ learned from what parts say of families that they did not learn: what they say o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from pipeline.features.feature import Feature
 from pipeline.scoring import extra_trees
 from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
 from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
@@ -24,6 +26,7 @@ from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, Labell
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 from pipeline.scoring.scores import EXCHANGES_MIN
+from pipeline.scoring.views import unused_columns, views_of
 from pipeline.scoring.zscores import Population, zscore_contributions
 
 POPULATION_ROWS: Final = 1024
@@ -70,6 +73,13 @@ class TrainingSettings:
     withheld_weight: float = 0.3
     forest: ForestSettings = field(default_factory=ForestSettings)
     seed: int = 1
+
+
+def settings_for(features: Sequence[Feature], base: TrainingSettings) -> TrainingSettings:
+    """The settings with the columns that models do not look at, and those that a log may lack."""
+    lacking = (np.flatnonzero(~view) for view in views_of(features).values() if not view.all())
+    withheld = tuple(tuple(columns.tolist()) for columns in lacking)
+    return replace(base, unused=unused_columns(features), withheld=withheld)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

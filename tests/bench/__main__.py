@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tests.bench import end_to_end, features, fetch, latency, memory, profiling, sustained
+from tests.bench import detection, end_to_end, features, fetch, latency, memory, profiling, sustained
 from tests.bench.events import write_ndjson
 from tests.bench.measure import say, versions
 from tests.bench.peers.task import Task
@@ -30,6 +30,7 @@ class Size:
     sustained_min: float = 5
     log: Path | None = None
     accounts: Path | None = None
+    labels: Path | None = None
 
 
 FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=5)
@@ -107,6 +108,12 @@ def _features(bench: Bench) -> None:
     features.measure(path, None, bench.size.rounds)
 
 
+def _detection(bench: Bench) -> None:
+    assert bench.size.log is not None
+    assert bench.size.labels is not None
+    detection.measure(bench.size.log, bench.size.accounts, bench.size.labels)
+
+
 def _latency(bench: Bench) -> None:
     latency.measure(bench.bootstrap, bench.folder, bench.size.latency_s)
 
@@ -128,6 +135,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "end_to_end": _end_to_end,
     "scored": _scored,
     "features": _features,
+    "detection": _detection,
     "latency": _latency,
     "sustained": _sustained,
     "memory": _memory,
@@ -145,12 +153,19 @@ def main() -> int:
     parser.add_argument("--events", type=int, help="how many events the programs get")
     parser.add_argument("--rounds", type=int, help="how often each program is run")
     parser.add_argument("--minutes", type=float, help="length of the sustained run; 30 shows whether memory stays flat")
-    parser.add_argument("--log", type=Path, help="access log for `features`; default: simulated traffic")
+    parser.add_argument(
+        "--log", type=Path, help="access log for `features` and `detection`; default: simulated traffic"
+    )
     parser.add_argument("--accounts", type=Path, help="accounts feed of that log")
+    parser.add_argument("--labels", type=Path, help="who harvests in that log, for `detection`")
     given = parser.parse_args()
-    names = given.names + ["profile"] * given.profile or list(MEASUREMENTS)
+    names = given.names + ["profile"] * given.profile or [
+        name for name in MEASUREMENTS if name != "detection" or given.labels
+    ]
     if unknown := set(names) - set(MEASUREMENTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if "detection" in names and not (given.log and given.labels):
+        parser.error("detection is measured on a log with labels: --log, --labels and --accounts")
     kafka = choose_kafka()
     if kafka.kind == "embedded":
         print(f"the benchmarks run on Apache Kafka, not on {kafka.describe()}", file=sys.stderr)
@@ -161,7 +176,9 @@ def main() -> int:
             size = QUICK if given.quick else FULL
             size = replace(size, events=given.events or size.events, rounds=given.rounds or size.rounds)
             size = replace(size, sustained_min=given.minutes or size.sustained_min)
-            _measure(kafka, Path(folder), replace(size, log=given.log, accounts=given.accounts), names)
+            _measure(
+                kafka, Path(folder), replace(size, log=given.log, accounts=given.accounts, labels=given.labels), names
+            )
         finally:
             kafka.close()
     return 0

@@ -1,0 +1,59 @@
+"""How well families that training has not seen are told from honest use: the tables of docs/detection.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.features import FEATURES
+from pipeline.io.labelled_runs import rows_of_events
+from pipeline.scoring.combination import PARTS
+from pipeline.scoring.leave_one_out import Held, Plan, combined, held_out_scores, leave_one_out_report
+from pipeline.scoring.training import TrainingSettings, settings_for
+from pipeline.scoring.views import views_of
+from tests.bench.measure import say
+from tests.bench.report import table, write_section
+
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "detection.md"
+SHARE: Final = "0.01"
+"""Of the honest accounts, by how many exceed it the threshold is named."""
+
+
+def measure(log: Path, accounts: Path | None, labels: Path) -> None:
+    """Leave each family of the log out in turn, and write the tables `left_out` and `left_out_by`; many minutes.
+
+    Args:
+        log: an access log.
+        accounts: its accounts feed.
+        labels: who harvests in it, and how.
+    """
+    rows = rows_of_events(log, accounts, labels)
+    settings = settings_for(FEATURES, TrainingSettings())
+    views = views_of(FEATURES)
+    say(f"{len(np.unique(rows.family)) - 1} families left out in turn")
+    held = held_out_scores(rows, None, Plan(settings, views))
+    variants = sorted(set(rows.variant[rows.harvesting].tolist()))
+    as_it_ships = {view: _report(held, view, settings, settings.parts) for view in views}
+    lines = [_line(view, report, variants) for view, report in as_it_ships.items()]
+    chosen = {f"{part} alone": (part,) for part in PARTS} | {"all together": PARTS}
+    chosen |= {f"all but {part}": tuple(other for other in PARTS if other != part) for part in PARTS}
+    everything = next(iter(views))
+    lines += [_line(name, _report(held, everything, settings, parts), variants) for name, parts in chosen.items()]
+    write_section("left_out", table(("", "AUC", *variants), lines), DOCUMENT)
+    at = as_it_ships[everything]["thresholds"][SHARE]
+    kinds = (("family", at["by_family"]), ("honest population", at["false_positives_by_population"]))
+    groups = [(f"{kind} {name}", f"{share:.3f}") for kind, found in kinds for name, share in sorted(found.items())]
+    write_section("left_out_by", table(("", "share above"), groups), DOCUMENT)
+
+
+def _report(held: Sequence[Held], view: str, settings: TrainingSettings, parts: tuple[str, ...]) -> dict[str, Any]:
+    return leave_one_out_report(held, combined(held, view, settings, parts))
+
+
+def _line(name: str, report: dict[str, Any], variants: Sequence[str]) -> list[str]:
+    by_variant = report["thresholds"][SHARE]["by_variant"]
+    shares = [f"{by_variant[variant]['mean']:.2f} ± {by_variant[variant]['sd']:.2f}" for variant in variants]
+    return [name, f"{report['auc']['mean']:.3f}", *shares]
