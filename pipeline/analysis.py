@@ -9,7 +9,7 @@ Pure: events in, rows and alerts out; nothing here touches the world.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -24,7 +24,7 @@ from pipeline.errors import SchemaError
 from pipeline.features import FEATURES_HASH
 from pipeline.features.rows import FeatureRows
 from pipeline.snapshots import Label, Part, Parts, pack, unpack
-from pipeline.windows import Scores, joined, windows_of
+from pipeline.windows import Scores, windows_of
 
 STAGES: Final = ("states", "ensemble", "alerting")
 """Names of the stages that remember something, as a snapshot has them."""
@@ -57,11 +57,8 @@ class States(Stage, Protocol):
 class Ensemble(Stage, Protocol):
     """Models that score rows and learn from them."""
 
-    def pieces(self, rows: int, /) -> Sequence[tuple[int, int]]:
-        """Cut coming rows where the models learn."""
-
-    def score(self, rows: FeatureRows, /) -> Scores:
-        """Score one piece; changes nothing."""
+    def scored(self, rows: FeatureRows, /) -> Iterator[tuple[FeatureRows, Scores]]:
+        """The rows in pieces, cut where the models learn, each with its scores; `learn` comes before the next one."""
 
     def learn(self, rows: FeatureRows, scores: Any, may_learn: npt.NDArray[np.bool_], /) -> None:
         """Learn from a piece with its own scores, but not from rows that may teach nothing."""
@@ -142,16 +139,15 @@ class Analysis:
         if len(events):
             self._pass(events["offset"][0].as_py(), events["offset"][-1].as_py() + 1)
         rows = self._states.step(events)
-        windows: list[pa.Table] = []
+        said: list[Scores] = []
         alerts: list[Alert] = []
-        for start, stop in self._ensemble.pieces(len(rows)):
-            piece = rows.slice(start, stop)
-            scores = self._ensemble.score(piece)
+        for piece, scores in self._ensemble.scored(rows):
             raised, may_learn = self._alerting.step(piece, scores)
             self._ensemble.learn(piece, scores, may_learn)
-            windows.append(windows_of(self.partition, piece, scores))
+            said.append(scores)
             alerts += raised
-        return Analysed(joined(windows), tuple(alerts), tuple(self._ensemble.take_drifts()))
+        windows = windows_of(self.partition, rows, said)
+        return Analysed(windows, tuple(alerts), tuple(self._ensemble.take_drifts()))
 
     def pass_to(self, next_offset: int) -> None:
         """Note that there are no events below an offset but those that came: records without event were passed over."""

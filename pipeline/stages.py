@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,9 @@ class EnsembleStage:
     def __init__(self, models: Models) -> None:
         self._models, self._ensemble = models, Ensemble(models)
 
-    def pieces(self, rows: int) -> Sequence[tuple[int, int]]:
-        """Cut coming rows where the models learn."""
-        return self._ensemble.pieces(rows)
-
-    def score(self, rows: FeatureRows) -> Scores:
-        """Score one piece."""
-        return self._ensemble.score(rows)
+    def scored(self, rows: FeatureRows) -> Iterator[tuple[FeatureRows, Scores]]:
+        """The rows in pieces, cut where the models learn, each with its scores."""
+        return self._ensemble.scored(rows)
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
         """Learn from a scored piece."""

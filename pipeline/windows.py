@@ -76,17 +76,18 @@ class Scores(Protocol):
         """Of what made the scores, by name."""
 
 
-def windows_of(partition: Partition, rows: FeatureRows, scores: Scores) -> pa.Table:
+def windows_of(partition: Partition, rows: FeatureRows, scores: Sequence[Scores]) -> pa.Table:
     """Rows and what was said of them, as rows of `WINDOWS_SCHEMA`.
 
     Args:
         partition: where the records come from.
         rows: n rows.
-        scores: of the same n rows.
+        scores: of the same n rows, piece by piece.
     """
+    if not scores:
+        return WINDOWS_SCHEMA.empty_table()
     count = len(rows)
-    features = [_known(rows.values[:, column]) for column in range(len(NAMES))]
-    said = json.dumps(dict(scores.versions), sort_keys=True, separators=(",", ":"))
+    features = [_known(column) for column in np.ascontiguousarray(rows.values.T)]
     columns = [
         pa.array(rows.account_id, pa.string()),
         pa.array(rows.scored_at).cast(TIME),
@@ -94,16 +95,28 @@ def windows_of(partition: Partition, rows: FeatureRows, scores: Scores) -> pa.Ta
         pa.array(rows.exchanges),
         pa.array(rows.output_tokens),
         pa.array(rows.first_seen).cast(TIME),
-        _known(scores.risk),
-        *(_known(scores.parts[part]) for part in PARTS),
-        _reasons(rows.values, scores.top, scores.contribution),
+        _known(np.concatenate([piece.risk for piece in scores])),
+        *(_known(np.concatenate([piece.parts[part] for piece in scores])) for part in PARTS),
+        _reasons(
+            rows.values,
+            np.concatenate([piece.top for piece in scores]),
+            np.concatenate([piece.contribution for piece in scores]),
+        ),
         pa.StructArray.from_arrays(features, fields=list(WINDOWS_SCHEMA.field("features").type)),
-        pa.repeat(pa.scalar(said, pa.string()), count),
-        pa.repeat(pa.scalar(partition.topic, pa.string()), count),
+        pa.concat_arrays([_repeated(_json_of(piece.versions), len(piece.risk)) for piece in scores]),
+        _repeated(partition.topic, count),
         pa.repeat(pa.scalar(partition.number, pa.int32()), count),
         pa.array(rows.offset),
     ]
     return pa.table(columns, schema=WINDOWS_SCHEMA)
+
+
+def _json_of(versions: Mapping[str, str]) -> str:
+    return json.dumps(dict(versions), sort_keys=True, separators=(",", ":"))
+
+
+def _repeated(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), count)
 
 
 def joined(windows: Sequence[pa.Table]) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,12 @@ class RunningMean:
         self._sum, self._count, self._block = 0.0, 0, []  # type: float, int, list[float]
         self._in_block = 0
 
-    def pieces(self, rows: int) -> list[tuple[int, int]]:
-        ends = [*range(BLOCK - self._in_block, rows, BLOCK), rows]
-        return [(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True) if stop > start]
+    def scored(self, rows: FeatureRows) -> Iterator[tuple[FeatureRows, PlainScores]]:
+        start = 0
+        while start < len(rows):
+            piece = rows.slice(start, start + BLOCK - self._in_block)
+            yield piece, self.score(piece)
+            start += len(piece)
 
     def score(self, rows: FeatureRows) -> PlainScores:
         mean = self._sum / max(self._count, 1)

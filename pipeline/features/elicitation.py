@@ -24,6 +24,7 @@ from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import counter
 from pipeline.features.folding import Views
+from pipeline.features.hashing import grouped
 from pipeline.features.integers import Floats, ratio
 from pipeline.features.panes import Panes
 
@@ -141,9 +142,10 @@ def _system_asked(events: Events, read: npt.NDArray[np.int64]) -> dict[str, Mask
     """What the system prompts of some events ask for; each is looked at once a slice, for accounts have few."""
     if events.is_absent("system_prompt"):
         return {}
-    hashed, first, of_event = np.unique(events.hashed("system_prompt")[read], return_index=True, return_inverse=True)
+    hashed = events.hashed("system_prompt")[read]
+    first, of_event = grouped(hashed)
     texts = events.texts("system_prompt", read[first]).fill_null("")
-    return {kind: (mask & (hashed != 0))[of_event] for kind, mask in asked(texts).items()}
+    return {kind: (mask & (hashed[first] != 0))[of_event] for kind, mask in asked(texts).items()}
 
 
 def _marked(count: int, at: npt.NDArray[np.int64]) -> Mask:

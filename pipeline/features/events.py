@@ -159,7 +159,6 @@ class Events:
         for number, (start, stop) in enumerate(pairwise([0, *ends]), seen // size):
             at = by_block[start:stop]
             counts[at] = sharing.others(whats[at], keys[events[at]])
-            sharing.note(whats[at], keys[events[at]])
             if (number + 1) * size <= seen + len(self):
                 sharing.close(number)
         found, start = {}, 0

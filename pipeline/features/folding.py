@@ -21,6 +21,8 @@ Ints = npt.NDArray[np.int64]
 Lines = npt.NDArray[np.uint8]
 Columns = dict[str, npt.NDArray[Any]]
 
+_LINES_AT_ONCE: Final = 512
+
 GENERATION: Final = {View.HOUR: 1, View.DAY: 24, View.WEEK: 168}
 """Length of a generation, in half hours."""
 
@@ -43,10 +45,28 @@ def fold(layout: Layout, columns: Columns, row: Ints, half: Ints, panes: tuple[S
         length = GENERATION[view]
         if len(turned):
             _turn(lines, row[turned], half[turned] // length, was[turned] // length)
-        at = 2 * row + (half // length & 1)
-        present = lines[at]
-        layout.merge_panes(present, *panes, view)
-        lines[at] = present
+        _merge(layout, lines, 2 * row + (half // length & 1), panes, view)
+
+
+def _merge(layout: Layout, lines: Lines, at: Ints, panes: tuple[Sequence[Matrix], slice], view: View) -> None:
+    """Merge panes into lines, so few at once that they stay in the cache from the first operation to the last."""
+    whole, (records, rows) = _items(lines), panes
+    for start in range(0, len(at), _LINES_AT_ONCE):
+        some = at[start : start + _LINES_AT_ONCE]
+        first = rows.start + start
+        present = whole.take(some, mode="clip")
+        into = present.view(np.uint8).reshape(len(some), -1)
+        layout.merge_panes(into, records, slice(first, first + len(some)), view)
+        whole[some] = present
+
+
+def _items(lines: Lines) -> npt.NDArray[np.void]:
+    """Each line as one item, which NumPy copies at once."""
+    return lines.view(f"V{lines.shape[1]}")[:, 0]
+
+
+def _taken(lines: Lines, at: Ints) -> Lines:
+    return _items(lines).take(at, mode="clip").view(np.uint8).reshape(len(at), -1)
 
 
 def _turn(lines: Lines, row: Ints, now: Ints, was: Ints) -> None:
@@ -110,7 +130,7 @@ class Views:
         columns = {
             field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("layout", "facts")
         }
-        lines = {view: line[order] for view, line in columns.pop("lines").items()}
+        lines = {view: _taken(line, order) for view, line in columns.pop("lines").items()}
         return Views(self.layout, lines, **{name: column[order] for name, column in columns.items()})
 
     def with_facts(self, facts: Facts | None) -> Views:
@@ -143,6 +163,6 @@ def views(layout: Layout, columns: Columns, row: Ints) -> Views:
         columns: the state's.
         row: int64[n].
     """
-    lines = {view: columns[view.name].reshape(-1, 2 * layout.line_bytes[view])[row] for view in View}
+    lines = {view: _taken(columns[view.name].reshape(-1, 2 * layout.line_bytes[view]), row) for view in View}
     own: dict[str, Any] = {name: columns[name][row] for name in ("key", "clock", "phase", "seq", "tokens", "born")}
     return Views(layout, lines, row, **own)

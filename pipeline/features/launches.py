@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.errors import SchemaError
 from pipeline.features.clock import DAY, NEVER
-from pipeline.features.hashing import Hashes
+from pipeline.features.hashing import Hashes, grouped
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -54,7 +54,8 @@ class Launches:
         if self._start == NEVER and len(known):
             self._start = int(late[known[0]])
         watched = late >= self._start + WATCHED
-        found, first, of_record = np.unique(models, return_index=True, return_inverse=True)
+        first, of_record = grouped(models)
+        found = models[first]
         for at in np.argsort(first).tolist():
             model = int(found[at])
             if model and model not in self._first and len(self._first) < MODELS_MAX:

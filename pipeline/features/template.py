@@ -8,9 +8,11 @@ when their variable parts are masked.  For gateways that ship no text, `prompt_h
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from pipeline.features.events import Events
@@ -30,10 +32,14 @@ OUTLINE_CHARS: Final = 64
 """How much of it the outline looks at."""
 
 _VARIABLE: Final = r""""[^"\n]*"|[0-9]+|[:\uff1a][^\n]+"""
-_PLAIN: Final = r"[^\p{P}\n]+"
-_ASCII: Final = 128
-_STAYS: Final = np.isin(np.arange(256), list(b"\n!\"#%&'()*,-./:;?@[\\]_{}"))
-"""What the pattern leaves of ASCII: punctuation as Unicode has it, to which $ + < = > ^ ` | ~ do not belong."""
+_GOES_ON: Final = 0x80
+"""The first two bits of a byte of UTF-8 that does not begin a character."""
+_CHARACTERS: Final = 0x110000
+_SURROGATES: Final = slice(0xD800, 0xE000)
+_TOLD: Final = b"\n!\"#%&'()*,-./:;?@[\\]_{}"
+"""Punctuation of ASCII as Unicode has it, to which $ + < = > ^ ` | ~ do not belong, and the end of a line."""
+_FAR: Final = 2
+_KIND_OF_BYTE: Final = bytes(1 if byte in _TOLD else _FAR if byte >= 128 else 0 for byte in range(256))  # noqa: PLR2004
 _SEAT: Final = "signal 17; PRADA (Juuti et al., 2019) and SEAT (Zhang et al., 2021) compare queries within an account"
 
 _KINDS: Final = (
@@ -99,15 +105,31 @@ def outlines(texts: pl.Series) -> Hashes:
     """XXH3-64 of the punctuation and line ends of each text; 0 where there is no text."""
     cut = texts.str.slice(0, OUTLINE_CHARS)
     data, ends = flat(cut)
-    before = np.zeros(len(data) + 1, np.int64)
-    np.cumsum(data >= _ASCII, out=before[1:])
-    other = np.flatnonzero(before[ends[1:]] > before[ends[:-1]])
-    kept = _STAYS[data]
-    np.cumsum(kept, out=before[1:])
-    found = np.where(texts.is_null().to_numpy(), np.uint64(0), hashes(series(data[kept], before[ends])))
-    if len(other):  # beyond ASCII one byte does not tell what is punctuation
-        found[other] = hashes(cut.gather(other).str.replace_all(_PLAIN, ""))
+    kind = np.frombuffer(data.tobytes().translate(_KIND_OF_BYTE), np.uint8)
+    told = np.flatnonzero(kind)
+    own = hashes(series(data[told], np.searchsorted(told, ends)))
+    found = np.where(texts.is_null().to_numpy(), np.uint64(0), own)
+    far = np.searchsorted(told[kind[told] == _FAR], ends)
+    if other := np.flatnonzero(far[1:] > far[:-1]).tolist():  # beyond ASCII one byte does not tell what is punctuation
+        found[other] = _far_outlines(cut.gather(other))
     return found
+
+
+def _far_outlines(texts: pl.Series) -> Hashes:
+    """The same, character by character."""
+    data, ends = flat(texts)
+    characters = np.frombuffer(data.tobytes().decode().encode("utf-32-le"), "<u4")
+    size = np.diff(np.flatnonzero(data & 0xC0 != _GOES_ON), append=len(data))  # of each character
+    told = np.flatnonzero(np.repeat(_is_punctuation()[characters], size))
+    return hashes(series(data[told], np.searchsorted(told, ends)))
+
+
+@cache
+def _is_punctuation() -> npt.NDArray[np.bool_]:
+    """By character: whether it is punctuation, as Polars' regular expressions have it, or ends a line."""
+    every = np.delete(np.arange(_CHARACTERS, dtype="<u4"), _SURROGATES).tobytes().decode("utf-32-le")
+    told = pl.Series([every]).str.replace_all(r"[^\p{P}\n]+", "").item()
+    return np.isin(np.arange(_CHARACTERS), [ord(character) for character in told])
 
 
 def _sampled(events: Events, made: Callable[[pl.Series], Hashes]) -> Hashes:

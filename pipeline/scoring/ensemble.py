@@ -7,13 +7,14 @@ how rows arrive together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.drifts import Drift
-from pipeline.errors import SchemaError
 from pipeline.features.rows import COUNT, FeatureRows
 from pipeline.scoring.combination import PARTS, probability_of
 from pipeline.scoring.drift import DriftDetector
@@ -35,6 +36,34 @@ EXPLAINED_FROM: Final = 0.01
 """Risk from which the forest's part is explained too; below it the linear parts do, which cost nothing more."""
 
 _APART: Final = 1e-6
+
+_AHEAD_ROWS: Final = 4096
+"""Rows that are looked at by the models that blocks do not teach, at once: many together cost less each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """What models that only verdicts teach say of n rows.
+
+    Attributes:
+        values: float32[n, F], of the features that models look at.
+        filled: float64[n, F], with medians for unknown ones.
+        ranks: float64[n, F].
+        linear: float64[n, F], what each feature adds to the logistic regression's log-odds.
+        forest: float64[n, K], the Mondrian forest's probabilities.
+        trees: float64[n, K], the extra trees'.
+    """
+
+    values: Values
+    filled: Floats
+    ranks: Floats
+    linear: Floats
+    forest: Floats
+    trees: Floats
+
+    def part(self, rows: slice | npt.NDArray[np.int64]) -> _Ahead:
+        """Of some of the rows."""
+        return _Ahead(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Ensemble:
@@ -61,48 +90,62 @@ class Ensemble:
         self.blocks = 0
         self.block_rows = 0
         self.pending: list[Values] = [np.empty((0, width), dtype=np.float32)]
+        self._pending_ranks: list[Floats] = []
         self.pending_risks: list[npt.NDArray[np.float32]] = [np.empty(0, dtype=np.float32)]
         self.drifts: list[Drift] = []
 
-    def pieces(self, rows: int) -> list[tuple[int, int]]:
+    def scored(self, rows: FeatureRows) -> Iterator[tuple[FeatureRows, Scores]]:
+        """The rows in pieces, each with its scores; whoever asks for the next piece has let `learn` have this one."""
+        for first in range(0, len(rows), _AHEAD_ROWS):
+            some = rows.slice(first, first + _AHEAD_ROWS)
+            ahead = self._look_ahead(some)
+            for start, stop in self._pieces(len(some)):
+                piece = some.slice(start, stop)
+                yield piece, self._score(piece, ahead.part(slice(start, stop)))
+
+    def _pieces(self, rows: int) -> list[tuple[int, int]]:
         """Where to cut the next `rows` rows, so that each piece ends at the latest where the block does."""
         ends = [*range(BLOCK - self.block_rows, rows, BLOCK), rows]
         return [(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True) if stop > start]
 
-    def score(self, rows: FeatureRows) -> Scores:
-        """Score a piece; changes nothing.
+    def _look_ahead(self, rows: FeatureRows) -> _Ahead:
+        values = self._used(rows.values)
+        filled, ranks = self.models.forest.scaling.filled(values), self.models.forest.scaling.ranks(values)
+        return _Ahead(
+            values=values,
+            filled=filled,
+            ranks=ranks,
+            linear=self.logistic_regression.contributions(ranks),
+            forest=self.mondrian_forest.predict_proba(ranks),
+            trees=self.models.trees.predict_proba(filled),
+        )
 
-        Raises:
-            SchemaError: the piece goes beyond the block; cut rows with `pieces`.
-        """
-        if len(rows) > BLOCK - self.block_rows:
-            raise SchemaError(f"{len(rows)} rows in a piece, but the block has room for {BLOCK - self.block_rows}")
+    def _score(self, rows: FeatureRows, ahead: _Ahead) -> Scores:
         known = np.flatnonzero(rows.exchanges >= EXCHANGES_MIN)
         scores = Scores.unknown(len(rows), self.models.versions)
-        if len(known):
-            stage = stage_of(rows.exchanges[known], rows.kind[known] == COUNT)
-            self._score_known(self._used(rows.values[known]), stage, known, scores)
-        return scores
+        if not len(known):
+            return scores
+        ranks = self.population.ranks(ahead.values)
+        if len(known) < len(rows):
+            ahead = ahead.part(known)
+        stage = stage_of(rows.exchanges[known], rows.kind[known] == COUNT)
+        self._score_known(ahead, ranks[known], stage, known, scores)
+        return replace(scores, ranks=ranks)
 
     def _used(self, values: Values) -> Values:
         """The values with NaN for features that the models do not look at."""
         return np.where(self.models.used, values, np.float32(np.nan))
 
     def _score_known(
-        self, values: Values, stage: npt.NDArray[np.int64], at: npt.NDArray[np.int64], scores: Scores
+        self, ahead: _Ahead, ranks: Floats, stage: npt.NDArray[np.int64], at: npt.NDArray[np.int64], scores: Scores
     ) -> None:
-        combination = self.models.combination
-        ranks = self.models.forest.scaling.ranks(values)
-        towards = zscore_contributions(self.population.zscores(values), self.models.directions)
-        linear = self.logistic_regression.contributions(ranks)
+        combination, forest, trees = self.models.combination, ahead.forest, ahead.trees
+        towards = zscore_contributions(self.population.zscores(ahead.values), self.models.directions)
         said = {
             "zscore": towards.sum(axis=1),
-            "half_space_trees": self.half_space_trees.score(self.population.ranks(values)),
-            "logistic_regression": linear.sum(axis=1) + self.logistic_regression.learned.intercept,
+            "half_space_trees": self.half_space_trees.score(ranks),
+            "logistic_regression": ahead.linear.sum(axis=1) + self.logistic_regression.learned.intercept,
         }
-        forest = self.mondrian_forest.predict_proba(ranks)
-        filled = self.models.forest.scaling.filled(values)
-        trees = self.models.trees.predict_proba(filled)
         parts, kind = self.models.evidence.parts(
             channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest, trees), stage
         )
@@ -113,12 +156,12 @@ class Ensemble:
         for part in PARTS:
             scores.parts[part][at] = said[part]
         added = _shared_out(towards, parts[:, 0] * combination.weights[0])
-        added += _shared_out(linear, parts[:, 3] * combination.weights[3])
+        added += _shared_out(ahead.linear, parts[:, 3] * combination.weights[3])
         risky = np.flatnonzero(risk >= EXPLAINED_FROM)
         if len(risky):
             explained = (
-                (2, kind[risky, 0], self.mondrian_forest.contributions, ranks),
-                (4, kind[risky, 1], self.models.trees.contributions, filled),
+                (2, kind[risky, 0], self.mondrian_forest.contributions, ahead.ranks),
+                (4, kind[risky, 1], self.models.trees.contributions, ahead.filled),
             )
             for number, kinds, contributions, places in explained:
                 if combination.weights[number]:
@@ -137,6 +180,8 @@ class Ensemble:
         teaches = np.flatnonzero(may_learn & ~np.isnan(scores.risk))
         admitted = teaches[self.teachers.admit(rows.key[teaches], rows.scored_at[teaches])]
         self.pending.append(self._used(rows.values[admitted]))
+        if scores.ranks is not None:
+            self._pending_ranks.append(scores.ranks[admitted])
         self.pending_risks.append(scores.risk[~np.isnan(scores.risk)])
         self.block_rows += len(rows)
         if self.block_rows == BLOCK:
@@ -144,10 +189,13 @@ class Ensemble:
 
     def _learn_block(self) -> None:
         values, risks = np.concatenate(self.pending), np.concatenate(self.pending_risks)
+        ranks = np.concatenate(self._pending_ranks) if self._pending_ranks else np.empty((0, values.shape[1]))
+        if len(ranks) < len(values):  # the block began before a snapshot, which holds values alone
+            ranks = self.population.ranks(values)
         self.blocks += 1
         self.block_rows = 0
-        self.pending, self.pending_risks = [values[:0]], [risks[:0]]
-        windows = self.half_space_trees.learn(self.population.ranks(values)) if len(values) else 0
+        self.pending, self.pending_risks, self._pending_ranks = [values[:0]], [risks[:0]], []
+        windows = self.half_space_trees.learn(ranks) if len(values) else 0
         self.population.learn(values)
         if windows:
             self.population.refresh()

@@ -19,8 +19,10 @@ import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
 
 _LEVELS_AT_ONCE: Final = 4
+_PATHS_AT_ONCE: Final = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +54,28 @@ class MondrianTrees:
         left = np.concatenate([tree["left"] + start for tree, start in zip(trees, starts[:-1], strict=True)])
         return cls(starts[:-1].astype(np.int32), left=left.astype(np.int32), **joined)
 
-    def leaves(self, values: Floats) -> Ints:
-        """The leaf of each row in each tree, int32[n, T]; `values` float64[n, F] without NaN."""
-        flat, leaf = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
+    def leaves(self, values: Floats) -> Places:
+        """The leaf of each row in each tree, int64[T, n]; `values` float64[n, F] without NaN."""
+        leaves = np.empty((len(self.roots), len(values)), np.int64)
+        flat, row = np.ascontiguousarray(values).ravel(), np.arange(len(values)) * values.shape[1]
+        at_once = max(1, _PATHS_AT_ONCE // max(1, len(values)))
+        for tree in range(0, len(self.roots), at_once):
+            roots = self.roots[tree : tree + at_once].astype(np.int64)
+            leaves[tree : tree + at_once] = self._descended(roots, row, flat)
+        return leaves
+
+    def _descended(self, roots: Places, rows: Places, flat: Floats) -> Places:
+        """The leaf of each row in some trees, int64[trees, n]: paths of one tree are neighbours, as its nodes are."""
+        leaf, row = np.repeat(roots, len(rows)), np.tile(rows, len(roots))
         # Most paths are short and a few are very long: every few levels those that have arrived are put aside.
-        going = np.arange(len(leaf))
-        row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
-        node = leaf
+        going, node = np.arange(len(leaf)), leaf
         while len(going):
             for _ in range(_LEVELS_AT_ONCE):
                 node, _ = self._below(node, row, flat)
             leaf[going] = node
-            far = np.flatnonzero(self.left[node] != node)
+            far = np.flatnonzero(self.left.take(node) != node)
             going, row, node = going[far], row[far], node[far]
-        return leaf.reshape(len(values), len(self.roots))
+        return leaf.reshape(len(roots), len(rows))
 
     @cached_property
     def _packed(self) -> npt.NDArray[np.complex128]:
@@ -74,18 +84,25 @@ class MondrianTrees:
         packed["left"], packed["feature"], packed["threshold"] = self.left, self.feature, self.threshold
         return packed.view(np.complex128)
 
-    def _below(self, node: Ints, row: npt.NDArray[np.int64], flat: Floats) -> tuple[Ints, Ints]:
-        """The next node of each path, and what the present one splits on."""
-        found = self._packed[node]
+    def _below(self, node: Places, row: Places, flat: Floats) -> tuple[Places, Places]:
+        """The next node of each path, and the place in `flat` of the value that the present one asks for."""
+        found = self._packed.take(node, mode="clip")  # that no place is out of bounds need not be looked at again
         whole, threshold = found.view(np.int32).reshape(-1, 4), found.view(np.float64)[1::2]
-        feature: Ints = whole[:, 1]
-        below: Ints = whole[:, 0] + (flat[row + feature] > threshold)
-        return below, feature
+        asked = row + whole[:, 1]
+        below: Places = np.add(whole[:, 0], flat.take(asked, mode="clip") > threshold, dtype=np.int64)
+        return below, asked
+
+    @cached_property
+    def _by_kind(self) -> tuple[Floats, ...]:
+        return tuple(np.ascontiguousarray(column) for column in self.probability.T)
 
     def predict_proba(self, values: Floats) -> Floats:
         """Probability of each kind, float64[n, K]: what River's `predict_proba_one` gives for each row."""
-        probability: Floats = self.probability[self.leaves(values)].sum(axis=1) / len(self.roots)
-        return probability
+        leaves = self.leaves(values)
+        if len(values) == 1:  # NumPy adds a lone column up in another order: a row must not notice if it is alone
+            leaves = leaves.repeat(2, axis=1)
+        sums = [kind.take(leaves, mode="clip").sum(axis=0)[: len(values)] for kind in self._by_kind]
+        return np.column_stack(sums) / len(self.roots)
 
     @property
     def base(self) -> Floats:
@@ -103,15 +120,15 @@ class MondrianTrees:
         Each step down a path moves the node's probability, and the feature that was split on is credited with it; so a
         row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
         """
-        flat, node = np.ascontiguousarray(values).ravel(), np.tile(self.roots, len(values))
+        flat, node = np.ascontiguousarray(values).ravel(), np.tile(self.roots.astype(np.int64), len(values))
         row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
         asked = np.repeat(kind, len(self.roots))
         moved = np.zeros(values.size)
         while len(node):
-            below, feature = self._below(node, row, flat)
+            below, place = self._below(node, row, flat)
             step = self.probability[below, asked] - self.probability[node, asked]
-            moved += np.bincount(row + feature, step, minlength=values.size)
-            far = np.flatnonzero(self.left[below] != below)
+            moved += np.bincount(place, step, minlength=values.size)
+            far = np.flatnonzero(self.left.take(below) != below)
             row, node, asked = row[far], below[far], asked[far]
         return moved.reshape(values.shape) / len(self.roots)
 

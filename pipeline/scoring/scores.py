@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.combination import PARTS
+from pipeline.scoring.scaling import Floats
 
 TOP: int = 5
 """Contributions kept of each row."""
@@ -28,6 +29,8 @@ class Scores:
         top: int16[n, TOP]: the features that contributed most, the largest first; -1 for none.
         contribution: float32[n, TOP]: what each of them adds to the log-odds of the risk.
         versions: of what made the scores.
+        ranks: float64[n, F]: the rows' values as ranks in the running population, for whoever learns them; None if
+            nobody made them.
     """
 
     risk: npt.NDArray[np.float32]
@@ -35,6 +38,7 @@ class Scores:
     top: npt.NDArray[np.int16]
     contribution: npt.NDArray[np.float32]
     versions: Mapping[str, str]
+    ranks: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.risk)

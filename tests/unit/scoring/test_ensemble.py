@@ -72,7 +72,7 @@ def test_scoring_changes_nothing() -> None:
     ensemble = Ensemble(traffic.models())
     traffic.run(ensemble, ROWS.slice(0, 300))
     before = snapshot(ensemble)
-    first, second = (ensemble.score(ROWS.slice(300, 400)) for _ in range(2))
+    first, second = (traffic.score(ensemble, ROWS.slice(300, 400)) for _ in range(2))
     assert traffic.same_scores(first, second)
     assert traffic.same_tables(snapshot(ensemble), before)
 
@@ -94,7 +94,7 @@ def test_a_row_of_which_nothing_is_known_gets_a_risk() -> None:
     rows = traffic.feature_rows(4)
     rows.values[:] = np.nan
     rows.exchanges[:] = 100
-    risk = Ensemble(traffic.models()).score(rows).risk
+    risk = traffic.score(Ensemble(traffic.models()), rows).risk
     assert ((risk > 0) & (risk < 1)).all()
 
 
@@ -102,7 +102,7 @@ def test_extreme_values_get_a_risk() -> None:
     rows = traffic.feature_rows(4)
     rows.values[:] = np.array([[np.inf], [-np.inf], [3e38], [-3e38]], dtype=np.float32)
     rows.exchanges[:] = 100
-    scores = Ensemble(traffic.models()).score(rows)
+    scores = traffic.score(Ensemble(traffic.models()), rows)
     assert ((scores.risk >= 0) & (scores.risk <= 1)).all()
     assert np.isfinite(scores.contribution).all()
 
@@ -110,9 +110,8 @@ def test_extreme_values_get_a_risk() -> None:
 def test_the_suspect_do_not_teach() -> None:
     ensemble = Ensemble(traffic.models())
     before = snapshot(ensemble)
-    for start, stop in ensemble.pieces(BLOCK):
-        piece = ROWS.slice(start, stop)
-        ensemble.learn(piece, ensemble.score(piece), np.zeros(stop - start, dtype=np.bool_))
+    for piece, scores in ensemble.scored(ROWS.slice(0, BLOCK)):
+        ensemble.learn(piece, scores, np.zeros(len(piece), dtype=np.bool_))
     after = snapshot(ensemble)
     for name in ("population", "masses", "teachers", "linear"):
         assert traffic.as_bytes(after[name]) == traffic.as_bytes(before[name])
@@ -141,9 +140,13 @@ def test_memory_does_not_grow() -> None:
     assert max(sizes) - min(sizes) < 4096
 
 
-def test_a_piece_beyond_its_block_is_refused() -> None:
-    with pytest.raises(SchemaError, match="the block has room"):
-        Ensemble(traffic.models()).score(ROWS.slice(0, BLOCK + 1))
+def test_no_piece_goes_beyond_its_block() -> None:
+    ensemble, sizes = Ensemble(traffic.models()), []
+    for start, stop in ((0, 100), (100, BLOCK * 3 + 1)):
+        for piece, scores in ensemble.scored(ROWS.slice(start, stop)):
+            ensemble.learn(piece, scores, np.ones(len(piece), dtype=np.bool_))
+            sizes.append(len(piece))
+    assert sizes == [100, BLOCK - 100, BLOCK, BLOCK, 1]
 
 
 def test_reasons_say_value_median_and_place() -> None:

@@ -85,12 +85,16 @@ def feature_rows(count: int, seed: int = 1, accounts: int = 200) -> FeatureRows:
 def run(ensemble: Ensemble, rows: FeatureRows) -> Scores:
     """Score and learn rows as the job does: piece by piece, without those that look suspect."""
     parts = [Scores.unknown(0, ensemble.models.versions)]
-    for start, stop in ensemble.pieces(len(rows)):
-        piece = rows.slice(start, stop)
-        scores = ensemble.score(piece)
+    for piece, scores in ensemble.scored(rows):
         ensemble.learn(piece, scores, ~(scores.risk >= 0.3))
         parts.append(scores)
     return Scores.concat(parts)
+
+
+def score(ensemble: Ensemble, rows: FeatureRows) -> Scores:
+    """Scores of rows that fit in the block, with nothing learned."""
+    ((_, scores),) = ensemble.scored(rows)
+    return scores
 
 
 def same_scores(one: Scores, other: Scores) -> bool:
