@@ -5,6 +5,6 @@ from __future__ import annotations
 from pipeline.scoring.ensemble import BLOCK, Ensemble
 from pipeline.scoring.explain import Explainer, Reason
 from pipeline.scoring.models import Models
-from pipeline.scoring.scores import EXCHANGES_MIN, TOP, Scores
+from pipeline.scoring.scores import TOP, Scores
 
-__all__ = ["BLOCK", "EXCHANGES_MIN", "TOP", "Ensemble", "Explainer", "Models", "Reason", "Scores"]
+__all__ = ["BLOCK", "TOP", "Ensemble", "Explainer", "Models", "Reason", "Scores"]

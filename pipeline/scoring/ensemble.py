@@ -21,12 +21,12 @@ from pipeline.scoring.drift import DriftDetector
 from pipeline.scoring.evidence import channels_of
 from pipeline.scoring.explain import top_contributions
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
-from pipeline.scoring.kinds import stage_of
+from pipeline.scoring.kinds import COLD, LOOKS, likeliest_kind, stage_of
 from pipeline.scoring.logistic_regression import LogisticRegression
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import LabelledValues, MondrianForest
 from pipeline.scoring.scaling import Floats, Values
-from pipeline.scoring.scores import EXCHANGES_MIN, Scores
+from pipeline.scoring.scores import Scores
 from pipeline.scoring.teachers import DailyTeachers
 from pipeline.scoring.zscores import Population, zscore_contributions
 
@@ -36,6 +36,8 @@ EXPLAINED_FROM: Final = 0.01
 """Risk from which the forest's part is explained too; below it the linear parts do, which cost nothing more."""
 
 _APART: Final = 1e-6
+
+_ANY: Final = LOOKS.index("any")
 
 _AHEAD_ROWS: Final = 4096
 """Rows that are looked at by the models that blocks do not teach, at once: many together cost less each."""
@@ -51,7 +53,8 @@ class _Ahead:
         ranks: float64[n, F].
         linear: float64[n, F], what each feature adds to the logistic regression's log-odds.
         forest: float64[n, K], the Mondrian forest's probabilities.
-        trees: float64[n, K], the extra trees'.
+        trees: float64[n, K], the extra trees'; NaN for cold rows.
+        stage: int64[n].
     """
 
     values: Values
@@ -60,6 +63,7 @@ class _Ahead:
     linear: Floats
     forest: Floats
     trees: Floats
+    stage: npt.NDArray[np.int64]
 
     def part(self, rows: slice | npt.NDArray[np.int64]) -> _Ahead:
         """Of some of the rows."""
@@ -110,6 +114,7 @@ class Ensemble:
 
     def _look_ahead(self, rows: FeatureRows) -> _Ahead:
         values = self._used(rows.values)
+        stage = stage_of(rows.exchanges, rows.kind == COUNT)
         filled, ranks = self.models.forest.scaling.filled(values), self.models.forest.scaling.ranks(values)
         return _Ahead(
             values=values,
@@ -117,56 +122,54 @@ class Ensemble:
             ranks=ranks,
             linear=self.logistic_regression.contributions(ranks),
             forest=self.mondrian_forest.predict_proba(ranks),
-            trees=self.models.trees.predict_proba(filled),
+            trees=self.models.trees.predict_proba(filled, stage),
+            stage=stage,
         )
 
     def _score(self, rows: FeatureRows, ahead: _Ahead) -> Scores:
-        known = np.flatnonzero(rows.exchanges >= EXCHANGES_MIN)
+        known = np.flatnonzero(ahead.stage != COLD)
         scores = Scores.unknown(len(rows), self.models.versions)
         if not len(known):
             return scores
         ranks = self.population.ranks(ahead.values)
         if len(known) < len(rows):
             ahead = ahead.part(known)
-        stage = stage_of(rows.exchanges[known], rows.kind[known] == COUNT)
-        self._score_known(ahead, ranks[known], stage, known, scores)
+        self._score_known(ahead, ranks[known], known, scores)
         return replace(scores, ranks=ranks)
 
     def _used(self, values: Values) -> Values:
         """The values with NaN for features that the models do not look at."""
         return np.where(self.models.used, values, np.float32(np.nan))
 
-    def _score_known(
-        self, ahead: _Ahead, ranks: Floats, stage: npt.NDArray[np.int64], at: npt.NDArray[np.int64], scores: Scores
-    ) -> None:
+    def _score_known(self, ahead: _Ahead, ranks: Floats, at: npt.NDArray[np.int64], scores: Scores) -> None:
         combination, forest, trees = self.models.combination, ahead.forest, ahead.trees
+        stage = ahead.stage
         towards = zscore_contributions(self.population.zscores(ahead.values), self.models.directions)
         said = {
             "zscore": towards.sum(axis=1),
             "half_space_trees": self.half_space_trees.score(ranks),
             "logistic_regression": ahead.linear.sum(axis=1) + self.logistic_regression.learned.intercept,
         }
-        parts, kind = self.models.evidence.parts(
+        parts, look = self.models.evidence.parts(
             channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest, trees), stage
         )
         risk = probability_of(combination.log_odds(parts))
         scores.risk[at] = risk
         said["logistic_regression"] = probability_of(said["logistic_regression"])
-        said["mondrian_forest"], said["extra_trees"] = forest.sum(axis=1), trees.sum(axis=1)
+        said["mondrian_forest"], said["extra_trees"] = forest[:, _ANY], trees[:, _ANY]
         for part in PARTS:
             scores.parts[part][at] = said[part]
-        added = _shared_out(towards, parts[:, 0] * combination.weights[0])
-        added += _shared_out(ahead.linear, parts[:, 3] * combination.weights[3])
+        worth = np.maximum(parts, 0.0)
+        added = _shared_out(towards, worth[:, 0] * combination.weights[0])
+        added += _shared_out(ahead.linear, worth[:, 3] * combination.weights[3])
         risky = np.flatnonzero(risk >= EXPLAINED_FROM)
         if len(risky):
-            explained = (
-                (2, kind[risky, 0], self.mondrian_forest.contributions, ahead.ranks),
-                (4, kind[risky, 1], self.models.trees.contributions, ahead.filled),
-            )
-            for number, kinds, contributions, places in explained:
-                if combination.weights[number]:
-                    weighed = parts[risky, number] * combination.weights[number]
-                    added[risky] += _shared_out(contributions(places[risky], kinds), weighed)
+            if combination.weights[2]:
+                moved = self.mondrian_forest.contributions(ahead.ranks[risky], look[risky, 0])
+                added[risky] += _shared_out(moved, worth[risky, 2] * combination.weights[2])
+            if combination.weights[4]:
+                moved = self.models.trees.contributions(ahead.filled[risky], look[risky, 1], stage[risky])
+                added[risky] += _shared_out(moved, worth[risky, 4] * combination.weights[4])
         scores.top[at], scores.contribution[at] = top_contributions(added)
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
@@ -213,8 +216,8 @@ class Ensemble:
         """
         values = self._used(values)
         ranks = self.models.forest.scaling.ranks(values)
-        likeliest = self.mondrian_forest.predict_proba(ranks).argmax(axis=1) + 1
-        self.mondrian_forest.learn(LabelledValues(values, np.where(harvesting, likeliest, 0).astype(np.int8)))
+        likeliest = likeliest_kind(self.mondrian_forest.predict_proba(ranks))
+        self.mondrian_forest.learn(LabelledValues(values, np.where(harvesting, likeliest, np.int8(0))))
         self.logistic_regression.learn(ranks, harvesting)
         for is_harvesting in harvesting.tolist():
             self._notice(self.verdict_drift, float(is_harvesting))

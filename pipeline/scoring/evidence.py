@@ -1,9 +1,12 @@
 """How rare a score is among honest accounts at the same stage: what makes scores of different models comparable.
 
-For each stage and channel (a kind of the forest, or another part) the table holds the highest scores that honest
+For each stage and channel (a look of the trees, or another part) the table holds the highest scores that honest
 accounts reached there, as quantiles.  The evidence of a score is -ln of the share of all honest accounts that ever
-reach as much at that stage: the same unit for all, and an account's maximum over its rows is not carried by the one
-stage at which everybody looks odd.
+reach as much at that stage, divided by the channel's part in the false alerts that may be spent: the same unit for all,
+and an account's maximum over its rows is not carried by the one stage or kind at which everybody looks odd.
+
+The parts are weights of p-values as of Genovese, Roeder and Wasserman: False discovery control with p-value weighting,
+Biometrika 93, 2006; they add up to 1, so that the share of honest accounts above some evidence is known for all together.
 """
 
 from __future__ import annotations
@@ -15,24 +18,49 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.combination import log_odds_of
-from pipeline.scoring.kinds import KINDS, STAGES
+from pipeline.scoring.kinds import EARLY, GROWN, LOOKS, QUIET, STAGES
 from pipeline.scoring.scaling import Floats
 
 CHANNELS: Final = (
     "zscore", "half_space_trees", "logistic_regression",
-    *(f"mondrian_forest_{kind}" for kind in KINDS), *(f"extra_trees_{kind}" for kind in KINDS),
+    *(f"mondrian_forest_{look}" for look in LOOKS), *(f"extra_trees_{look}" for look in LOOKS),
 )  # fmt: skip
-_FOREST: Final = slice(3, 3 + len(KINDS))
-_TREES: Final = slice(3 + len(KINDS), 3 + 2 * len(KINDS))
+_FOREST: Final = slice(3, 3 + len(LOOKS))
+_TREES: Final = slice(3 + len(LOOKS), 3 + 2 * len(LOOKS))
+
+SPENT: Final = {EARLY: {"any": 0.02}, QUIET: {"any": 0.25}, GROWN: {"open": 0.33, "hidden": 0.4}}
+"""Of the false alerts that may be spent, the part of each look at each stage.  Hidden harvests get half: they are the
+hardest to tell, from resellers that do a bit of everything for honest reasons."""
 
 POINTS: Final = 24
 """Quantiles kept of a stage and channel."""
 
-_COMMON: Final = 0.5
-"""Scores that more than this share of honest accounts reach are no evidence."""
+_COMMON: Final = 0.98
+"""Scores that more than this share of honest accounts reach are all worth the same."""
 
-_BEYOND: Final = 0.5
-"""Evidence for each unit above all that honest accounts ever scored."""
+_FITTED: Final = (0.05, 0.002)
+_STRAIGHT: Final = 0.03
+"""Shares of honest accounts between which a straight line is fitted to -ln of the share, and from where on it counts in
+place of the quantiles: a handful of accounts are no measure of how rare something is.  Log-odds fall off
+exponentially, as the tail of a generalised Pareto distribution of shape 0 does (Pickands, 1975)."""
+
+_FLATTEST: Final = 0.05
+"""Evidence for each unit of score, at least, on the line."""
+
+NOTHING: Final = -10.0
+"""What cold rows, and looks that do not count at a stage, are worth: less than anything else."""
+
+
+def _spent() -> Floats:
+    """The part of each channel at each stage, float64[STAGES, C]: 0 where it does not count."""
+    spent = np.zeros((STAGES, len(CHANNELS)))
+    for stage, looks in SPENT.items():
+        by_look = [looks.get(look, 0.0) for look in LOOKS]
+        spent[stage, :] = [*[sum(by_look)] * 3, *by_look, *by_look]
+    return spent
+
+
+_SPENT: Final = _spent()
 
 
 def channels_of(zscore: Floats, half_space_trees: Floats, linear: Floats, forest: Floats, trees: Floats) -> Floats:
@@ -42,11 +70,11 @@ def channels_of(zscore: Floats, half_space_trees: Floats, linear: Floats, forest
         zscore: float64[n].
         half_space_trees: float64[n]; NaN while cold.
         linear: float64[n], log-odds.
-        forest: float64[n, K], probabilities.
-        trees: float64[n, K], probabilities.
+        forest: float64[n, K], probabilities of LOOKS.
+        trees: the same; NaN for cold rows.
     """
     return np.column_stack(
-        [zscore, np.nan_to_num(half_space_trees, nan=0.0), linear, log_odds_of(forest), log_odds_of(trees)]
+        [zscore, np.nan_to_num(half_space_trees), linear, log_odds_of(forest), log_odds_of(np.nan_to_num(trees))]
     )
 
 
@@ -82,28 +110,44 @@ class Evidence:
             ordered = -np.sort(-highest, axis=0)
             picked = ordered[np.clip(at, 0, accounts - 1)]
             lowest = channels.min(axis=0) - 1.0  # where fewer accounts than that reach the stage at all
-            scores[number] = np.maximum.accumulate(np.where(np.isfinite(picked), picked, lowest), axis=0).T
+            quantiles = np.maximum.accumulate(np.where(np.isfinite(picked), picked, lowest), axis=0).T
+            scores[number] = [_straightened(points, tails) for points in quantiles]
         return cls(scores, tails)
 
     def of(self, channels: Floats, stage: npt.NDArray[np.int64]) -> Floats:
-        """Evidence of scores float64[n, C] at their stages, float64[n, C], at least 0."""
-        found = np.zeros(channels.shape)
-        surprise = -np.log(self.tails / _COMMON)
+        """Evidence of scores float64[n, C] at their stages, float64[n, C]."""
+        found = np.full(channels.shape, NOTHING)
+        surprise = -np.log(self.tails)
         for number in range(STAGES):
             rows = np.flatnonzero(stage == number)
             if not len(rows):
                 continue
-            for channel in range(channels.shape[1]):
+            for channel in np.flatnonzero(_SPENT[number] > 0):
                 points = self.scores[number, channel] + np.arange(POINTS) * 1e-9  # interp wants them apart
                 score = channels[rows, channel]
-                beyond = np.maximum(score - points[-1], 0.0) * _BEYOND
-                found[rows, channel] = np.interp(score, points, surprise) + beyond
+                slope = (surprise[-1] - surprise[-2]) / (points[-1] - points[-2])
+                beyond = np.maximum(score - points[-1], 0.0) * slope
+                found[rows, channel] = np.interp(score, points, surprise) + beyond + np.log(_SPENT[number, channel])
         return found
 
     def parts(self, channels: Floats, stage: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Evidence of each part, float64[n, P] by PARTS, and the kind that each tree part's is of, int64[n, 2]."""
+        """Evidence of each part, float64[n, P] by PARTS, and the look that each tree part's is of, int64[n, 2]."""
         found = self.of(channels, stage)
         forest, trees = found[:, _FOREST], found[:, _TREES]
-        kind = np.column_stack([forest.argmax(axis=1), trees.argmax(axis=1)])
+        look = np.column_stack([forest.argmax(axis=1), trees.argmax(axis=1)])
         parts = [found[:, 0], found[:, 1], forest.max(axis=1), found[:, 2], trees.max(axis=1)]
-        return np.column_stack(parts), kind
+        return np.column_stack(parts), look
+
+
+def _straightened(points: Floats, tails: Floats) -> Floats:
+    """Quantiles float64[POINTS] with those of rare scores on the line that fits them best."""
+    surprise = -np.log(tails)
+    fitted = (tails <= _FITTED[0]) & (tails >= _FITTED[1])
+    if np.ptp(points[fitted]) <= 0:
+        return points
+    slope = max(float(np.polyfit(points[fitted], surprise[fitted], 1)[0]), _FLATTEST)
+    common = tails > _STRAIGHT
+    joint = np.interp(-np.log(_STRAIGHT), surprise, points)
+    line = joint + (surprise + np.log(_STRAIGHT)) / slope
+    straight: Floats = np.where(common, points, line)
+    return straight

@@ -12,22 +12,32 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 KINDS: Final = ("open", "hidden", "pooled")
 """Classes 1, 2 and 3; class 0 is honest."""
 
 _KIND_OF_VARIANT: Final = {"mixed": 2, "faint": 2, "hydra": 3, "drip": 3}
 """Other variants (`loud`, `paced`) are open."""
 
+LOOKS: Final = ("open", "hidden", "any")
+"""What trees tell of a row: two kinds, and whether it is any of the three.  A pool's member is told from honest accounts
+before there is enough of it to be told from harvesters of other kinds."""
+
 HIDDEN_EXCHANGES_MIN: Final = 64
 """Before so many exchanges an account that hides its harvest has done little but converse, and would teach the models
 that conversation is harvest."""
 
-STAGES: Final = 6
-"""What has been seen of an account when a row is emitted, from a first glance to long acquaintance: `stage_of`."""
+EXCHANGES_MIN: Final = 4
+"""An account with fewer exchanges is neither learned from nor scored."""
 
-_EARLY: Final = 16
-_WARM: Final = 64
-_LONG: Final = 256
+GROWN_EXCHANGES: Final = 48
+"""From here on an account has shown what it does."""
+
+COLD, EARLY, QUIET, GROWN = -1, 0, 1, 2
+STAGES: Final = 3
+"""`EARLY`, `QUIET` and `GROWN`; rows that are `COLD` get no risk."""
 
 
 def kind_of(variants: Iterable[str]) -> npt.NDArray[np.int8]:
@@ -35,16 +45,28 @@ def kind_of(variants: Iterable[str]) -> npt.NDArray[np.int8]:
     return np.array([_KIND_OF_VARIANT.get(variant, 1) for variant in variants], dtype=np.int8)
 
 
-def stage_of(exchanges: npt.NDArray[np.int64], is_count: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The stage of rows, int64[n] in [0, STAGES).
+def stage_of(exchanges: Ints, is_count: npt.NDArray[np.bool_]) -> Ints:
+    """What a row can be told by, int64[n]: `COLD`, `EARLY`, `QUIET` or `GROWN`.
 
-    The first requests of a product look like all that a member of a pool ever sends; so rows are compared with honest
-    accounts at the same stage, and a row of an account that has fallen quiet is not one of an account in full swing.
+    The first requests of a product in full swing look like all that a member of a pool ever sends: a young account that
+    has fallen quiet is compared with others that have, and one in full swing says little until it has grown.
 
     Args:
         exchanges: int64[n].
         is_count: bool[n]: whether rows were emitted in full swing, by count, and not by time.
     """
-    early, warm = exchanges < _EARLY, exchanges < _WARM
-    young = np.where(is_count, np.where(early, 0, 1), np.where(early, 2, 3))
-    return np.where(warm, young, np.where(exchanges < _LONG, 4, 5))
+    young = np.where(is_count, EARLY, QUIET)
+    return np.where(exchanges < EXCHANGES_MIN, COLD, np.where(exchanges < GROWN_EXCHANGES, young, GROWN))
+
+
+def looks_of(probability: Floats) -> Floats:
+    """Probabilities of LOOKS, float64[n, K], from those of KINDS."""
+    return np.column_stack([probability[:, :-1], probability.sum(axis=1)])
+
+
+def likeliest_kind(looks: Floats) -> npt.NDArray[np.int8]:
+    """The class that is likeliest among KINDS, int8[n] from 1, given probabilities of LOOKS float64[n, K]."""
+    others = looks[:, :-1]
+    kinds = np.column_stack([others, looks[:, -1] - others.sum(axis=1)])
+    likeliest: npt.NDArray[np.int8] = (kinds.argmax(axis=1) + 1).astype(np.int8)
+    return likeliest

@@ -75,6 +75,19 @@ class LabelledRows:
         hidden = KINDS.index("hidden") + 1
         return np.asarray((self.kind != hidden) | (self.exchanges >= HIDDEN_EXCHANGES_MIN))
 
+    @property
+    def ends_doubling(self) -> npt.NDArray[np.bool_]:
+        """Which rows are their account's last before its exchanges double (from 4 to 7, 8 to 15, and so on), bool[n]."""
+        doubling = np.floor(np.log2(np.maximum(self.exchanges, 1)))
+        follows = (self.account[1:] != self.account[:-1]) | (doubling[1:] != doubling[:-1])
+        return np.asarray(np.r_[follows, True][: len(self)])
+
+    def account_weights(self) -> Floats:
+        """1 / (rows of the row's account), float64[n]: an account counts once."""
+        _, place, counts = np.unique(self.account, return_inverse=True, return_counts=True)
+        weights: Floats = 1.0 / counts[place]
+        return weights
+
     def per_stage_weights(self) -> Floats:
         """1 / (rows of the row's account at the row's stage), float64[n]: an account counts once at each stage."""
         _, place, counts = np.unique(

@@ -25,9 +25,9 @@ from pipeline.scoring.evaluation import (
     share_above,
     threshold_exceeded_by,
 )
+from pipeline.scoring.kinds import EXCHANGES_MIN
 from pipeline.scoring.labelled import LabelledRows, split_of
 from pipeline.scoring.scaling import Floats
-from pipeline.scoring.scores import EXCHANGES_MIN
 from pipeline.scoring.training import TrainingSettings, combine, fit_parts
 from pipeline.scoring.views import Columns, seen_through
 
@@ -109,7 +109,7 @@ def _held_out(job: tuple[str, int]) -> Held:
     parts = fit_parts(LabelledRows.concat(learned), plan.settings)
     held = Held(family, split, rows.take(tested))
     for name, view in plan.views.items():
-        held.scores[name] = parts.score(seen_through(held.rows.values, view))
+        held.scores[name] = parts.score(seen_through(held.rows.values, view), held.rows.stage)
     return held
 
 

@@ -3,7 +3,7 @@
 A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (the starting rows: features and label),
 `features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
 `population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give),
-`trees` (extremely randomised ones) and `evidence` (the highest scores of honest accounts).
+`trees_young`, `trees_grown`, `gate_young` and `gate_grown` (extremely randomised ones) and `evidence` (the highest scores of honest accounts).
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.scoring.combination import PARTS, Combination
 from pipeline.scoring.evidence import CHANNELS, Evidence
+from pipeline.scoring.extra_trees import Experts, StagedTrees
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
 from pipeline.scoring.kinds import STAGES
 from pipeline.scoring.logistic_regression import LinearWeights
@@ -33,13 +35,15 @@ from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, Labell
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 SHIPPED: Final = Path(__file__).parent / "shipped"
 
-_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", "trees", "evidence")
+_STAGED: Final = ("trees_young", "gate_young", "trees_grown", "gate_grown")
+_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", *_STAGED, "evidence")
 _LABEL: Final = "kind"
 _NAME: Final = "name"
 _TAIL: Final = "tail"
+_EXPERT: Final = "expert"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ class Models:
     features_hash: str
     used: npt.NDArray[np.bool_]
     forest: ForestStart
-    trees: MondrianTrees
+    trees: StagedTrees
     linear: LinearWeights
     directions: Floats
     population: Values
@@ -153,7 +157,8 @@ class Models:
         population = _matrix(tables["population"], np.float32)
         return cls(
             names=names, features_hash=features_hash, used=features["used"], forest=forest,
-            trees=MondrianTrees.from_table(tables["trees"]), linear=linear,
+            trees=StagedTrees(_experts(tables, "young"), _experts(tables, "grown")),
+            linear=linear,
             directions=features["direction"], population=population, evidence=_evidence(tables["evidence"]),
             combination=combination, sources=manifest["sources"],
         )  # fmt: skip
@@ -173,7 +178,8 @@ class Models:
             "quantiles": _table(self.names, self.forest.scaling.knots),
             "population": _table(self.names, self.population),
             "forest": self.forest.trees.to_table(),
-            "trees": self.trees.to_table(),
+            **_tables_of(self.trees.young, "young"),
+            **_tables_of(self.trees.grown, "grown"),
             "evidence": _table_of(self.evidence),
         }
 
@@ -189,6 +195,23 @@ class Models:
             "forest": asdict(self.forest.settings),
             "linear_intercept": self.linear.intercept,
         }
+
+
+def _tables_of(experts: Experts, stage: str) -> dict[str, pa.Table]:
+    tables = [
+        expert.to_table().append_column(_EXPERT, pa.repeat(pa.scalar(number, pa.int32()), len(expert.feature)))
+        for number, expert in enumerate(experts.experts)
+    ]
+    return {f"trees_{stage}": pa.concat_tables(tables), f"gate_{stage}": experts.gate.to_table()}
+
+
+def _experts(tables: Mapping[str, pa.Table], stage: str) -> Experts:
+    table = tables[f"trees_{stage}"]
+    numbers = range(pc.max(table[_EXPERT]).as_py() + 1)
+    own = (table.filter(pc.equal(table[_EXPERT], number)).drop_columns([_EXPERT]) for number in numbers)
+    return Experts(
+        tuple(MondrianTrees.from_table(nodes) for nodes in own), MondrianTrees.from_table(tables[f"gate_{stage}"])
+    )
 
 
 def _table_of(evidence: Evidence) -> pa.Table:

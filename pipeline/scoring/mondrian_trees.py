@@ -9,6 +9,7 @@ Mourtada, Gaïffas, Scornet: AMF: Aggregated Mondrian forests for online learnin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Self
@@ -16,6 +17,8 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from pipeline.scoring.kinds import looks_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -34,7 +37,7 @@ class MondrianTrees:
         feature: int32[N]: what a branch splits on; 0 for a leaf.
         threshold: float64[N]: a row goes left if its value is at most this; infinite for a leaf.
         left: int32[N]: the left child; a leaf is its own, so that descending further does nothing.
-        probability: float64[N, K]: of each kind of harvesting, classes 1 to K.  For a leaf what the tree predicts
+        probability: float64[N, K]: of each of `kinds.LOOKS`.  For a leaf what the tree predicts
             there; for a branch the mean of the leaves below it, weighted by the rows that they learned.
     """
 
@@ -77,6 +80,17 @@ class MondrianTrees:
             going, row, node = going[far], row[far], node[far]
         return leaf.reshape(len(roots), len(rows))
 
+    @classmethod
+    def joined(cls, lots: Sequence[Self]) -> Self:
+        """The trees of all of `lots`, at least one; a row's probability is the mean over all of them."""
+        starts = np.cumsum([0, *(len(lot.feature) for lot in lots)])[:-1]
+        shifted = {
+            name: np.concatenate([getattr(lot, name) + start for lot, start in zip(lots, starts, strict=True)])
+            for name in ("roots", "left")
+        }
+        same = {n: np.concatenate([getattr(lot, n) for lot in lots]) for n in ("feature", "threshold", "probability")}
+        return cls(shifted["roots"].astype(np.int32), left=shifted["left"].astype(np.int32), **same)
+
     @cached_property
     def _packed(self) -> npt.NDArray[np.complex128]:
         """Left child, feature and threshold of each node side by side in 16 bytes: one look into memory for all."""
@@ -97,7 +111,7 @@ class MondrianTrees:
         return tuple(np.ascontiguousarray(column) for column in self.probability.T)
 
     def predict_proba(self, values: Floats) -> Floats:
-        """Probability of each kind, float64[n, K]: what River's `predict_proba_one` gives for each row."""
+        """Probability of each look, float64[n, K]: what River's `predict_proba_one` gives for each row, summed for any."""
         leaves = self.leaves(values)
         if len(values) == 1:  # NumPy adds a lone column up in another order: a row must not notice if it is alone
             leaves = leaves.repeat(2, axis=1)
@@ -181,7 +195,7 @@ def _own_probabilities(nodes: list[Any], tree: Any, forest: Any, kinds: int) -> 
     own = np.zeros((len(nodes), kinds + 1))
     for index, node in enumerate(nodes):
         own[index, classes] = node.predict(forest.dirichlet, len(classes))
-    return own[:, 1:]
+    return looks_of(own[:, 1:])
 
 
 def _mixed(family: _Family, own: Floats, use_aggregation: bool) -> Floats:

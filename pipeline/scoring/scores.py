@@ -14,9 +14,6 @@ from pipeline.scoring.scaling import Floats
 TOP: int = 5
 """Contributions kept of each row."""
 
-EXCHANGES_MIN: int = 4
-"""An account with fewer exchanges is cold: its risk is unknown."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:

@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.features.feature import Feature
-from pipeline.scoring import extra_trees
 from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
 from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
+from pipeline.scoring.extra_trees import StagedTrees
+from pipeline.scoring.growing import Curriculum, grow_trees
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
+from pipeline.scoring.kinds import COLD, EXCHANGES_MIN, GROWN_EXCHANGES
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegression
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
-from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
-from pipeline.scoring.scores import EXCHANGES_MIN
 from pipeline.scoring.views import unused_columns, views_of
 from pipeline.scoring.zscores import Population, zscore_contributions
 
@@ -97,13 +97,13 @@ class Parts:
 
     used: npt.NDArray[np.bool_]
     forest: ForestStart
-    trees: MondrianTrees
+    trees: StagedTrees
     linear: LinearWeights
     directions: Floats
     population: Values
 
-    def score(self, values: Values) -> Floats:
-        """Each channel's score (see `evidence.CHANNELS`), float64[n, C]."""
+    def score(self, values: Values, stage: npt.NDArray[np.int64]) -> Floats:
+        """Each channel's score (see `evidence.CHANNELS`), float64[n, C], of rows at their stages, int64[n]."""
         values = np.where(self.used, values, np.float32(np.nan))
         population = Population(self.population)
         trees = HalfSpaceTrees(self.population.shape[1])
@@ -114,7 +114,7 @@ class Parts:
             trees.score(population.ranks(values)),
             LogisticRegression(self.linear).log_odds(ranks),
             MondrianForest(self.forest).predict_proba(ranks),
-            self.trees.predict_proba(self.forest.scaling.filled(values)),
+            self.trees.predict_proba(self.forest.scaling.filled(values), stage),
         )
 
 
@@ -122,13 +122,13 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
     """Models from labelled rows.
 
     Args:
-        rows: of all sources; those of accounts with fewer than eight exchanges are not used.
+        rows: of all sources; those of accounts with fewer than four exchanges are not used.
         names: of the features.
         features_hash: of their definitions.
         settings: see there.
 
     Raises:
-        ConfigError: there are no honest accounts or fewer than two families to learn from.
+        ConfigError: there are no honest accounts or fewer than two families to learn from, or none that have grown.
     """
     warm = rows.take(rows.exchanges >= EXCHANGES_MIN)
     families = len(np.unique(warm.family[warm.harvesting]))
@@ -136,6 +136,12 @@ def train(rows: LabelledRows, names: tuple[str, ...], features_hash: str, settin
         raise ConfigError(
             f"{families} families and {len(np.unique(warm.account[~warm.harvesting]))} honest accounts have "
             f"{EXCHANGES_MIN} exchanges or more: training needs {FAMILIES_MIN} families and some honest accounts"
+        )
+    grown = warm.take(warm.exchanges >= GROWN_EXCHANGES)
+    if not len(grown) or grown.harvesting.all() or not grown.harvesting.any():
+        raise ConfigError(
+            f"training needs honest accounts and harvesters with {GROWN_EXCHANGES} exchanges or more: "
+            "give it longer traffic"
         )
     parts = fit_parts(warm, settings)
     evidence, combination = fit_out_of_family(warm, settings)
@@ -172,22 +178,9 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
         linear.learn(ranks, chosen.harvesting, weights)
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
     population = population_rows(rows, settings.seed)
-    trees = grow_trees(teaching, scaling, settings)
+    curriculum = Curriculum(scaling, settings.withheld, settings.withheld_weight, settings.seed)
+    trees = grow_trees(teaching, curriculum)
     return Parts(used, forest, trees, linear.learned, np.sign(difference) * used, population)
-
-
-def grow_trees(rows: LabelledRows, scaling: Scaling, settings: TrainingSettings) -> MondrianTrees:
-    """Extremely randomised trees from all rows, and from copies of them that lack what a log may lack."""
-    weights = rows.per_stage_weights()
-    copies = [rows.values]
-    for columns in settings.withheld:
-        without = rows.values.copy()
-        without[:, list(columns)] = np.nan
-        copies.append(without)
-    share = np.repeat([1.0, *(settings.withheld_weight for _ in settings.withheld)], len(rows))
-    filled = np.concatenate([scaling.filled(values) for values in copies])
-    weights = np.tile(weights, len(copies)) * share
-    return extra_trees.grow(filled, np.tile(rows.kind, len(copies)), weights, settings.seed)
 
 
 def starting_rows(rows: LabelledRows, settings: TrainingSettings) -> LabelledRows:
@@ -238,7 +231,8 @@ def fit_out_of_family(rows: LabelledRows, settings: TrainingSettings) -> tuple[E
     fold[rows.harvesting] = [of_family[family] for family in rows.family[rows.harvesting].tolist()]
     scores = np.zeros((len(rows), len(CHANNELS)))
     for held_out in range(folds):
-        scores[fold == held_out] = fit_parts(rows.take(fold != held_out), settings).score(rows.values[fold == held_out])
+        tested = rows.take(fold == held_out)
+        scores[fold == held_out] = fit_parts(rows.take(fold != held_out), settings).score(tested.values, tested.stage)
     return combine(scores, rows, settings)
 
 
@@ -250,8 +244,8 @@ def combine(scores: Floats, rows: LabelledRows, settings: TrainingSettings) -> t
     evidence = Evidence.fit(scores[honest], rows.stage[honest], number, int(number.max()) + 1)
     parts, _ = evidence.parts(scores, rows.stage)
     parts[:, [part not in settings.parts for part in PARTS]] = 0.0
-    teaches = rows.teaches
-    weights = rows.per_stage_weights()[teaches]
+    teaches = rows.teaches & (rows.stage != COLD)
+    weights = rows.take(teaches).per_stage_weights()
     combination = fit_combination(parts[teaches], rows.harvesting[teaches], weights, settings.prior)
     found = calibrated(combination, parts, rows.harvesting, account)
     highest = np.full(int(account.max()) + 1, 0.0)

@@ -18,9 +18,12 @@ WITHHELD: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Each view by the families of features that it lacks."""
 
-UNUSED: Final = ("template", "elicitation", "release", "identity")
+UNUSED: Final = ("template", "elicitation", "rhythm", "release", "identity")
 """Families of features that serve rules and people: with them the models tell families that they have not seen less
-well."""
+well, or no better."""
+
+UNUSED_NAMES: Final = ("requests_hour_in_day", "oneshot_gap_mean_7d", "oneshot_gap_spread_7d")
+"""When requests come differs more between one source of traffic and the next than between honest use and harvest."""
 
 
 def unused_columns(features: Sequence[Feature]) -> tuple[int, ...]:
@@ -28,7 +31,7 @@ def unused_columns(features: Sequence[Feature]) -> tuple[int, ...]:
     return tuple(
         column
         for column, feature in enumerate(features)
-        if feature.family in UNUSED or feature.name.endswith(("_1h", "_24h")) or feature.name == "requests_hour_in_day"
+        if feature.family in UNUSED or feature.name.endswith(("_1h", "_24h")) or feature.name in UNUSED_NAMES
     )
 
 

@@ -1,0 +1,98 @@
+"""Growing the trees that ship: an expert for each source of traffic, and a gate that knows the sources apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from pipeline.scoring.extra_trees import Experts, Growth, Lesson, StagedTrees, grow
+from pipeline.scoring.kinds import GROWN_EXCHANGES, KINDS, looks_of
+from pipeline.scoring.labelled import LabelledRows
+from pipeline.scoring.mondrian_trees import MondrianTrees
+from pipeline.scoring.scaling import Floats, Scaling
+
+TREES: Final = 80
+"""Of each expert."""
+
+GATE_TREES: Final = 40
+
+YOUNG_TRIED: Final = 0.2
+"""Share of the features that a split of the trees for young accounts chooses among, as measured on unseen families."""
+
+GROWN_TRIED: Final = 0.4
+"""The same for grown ones."""
+
+GATE_TRIED: Final = 0.2
+"""The same for the gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """How rows are taught.
+
+    Attributes:
+        scaling: fills unknown values.
+        withheld: groups of columns that a log may lack; trees also learn copies of the rows that lack them.
+        withheld_weight: of such a copy beside the rows themselves.
+        seed: of all trees.
+    """
+
+    scaling: Scaling
+    withheld: tuple[tuple[int, ...], ...]
+    withheld_weight: float
+    seed: int
+
+    def lesson(self, rows: LabelledRows, label: np.ndarray[tuple[int], np.dtype[np.int64]], labels: int) -> Lesson:
+        """The rows and their copies; every account counts the same."""
+        copies = [rows.values]
+        for columns in self.withheld:
+            without = rows.values.copy()
+            without[:, list(columns)] = np.nan
+            copies.append(without)
+        filled = np.concatenate([self.scaling.filled(values) for values in copies])
+        share = np.repeat([1.0, *(self.withheld_weight for _ in self.withheld)], len(rows))
+        weights: Floats = np.tile(rows.account_weights(), len(copies)) * share
+        return Lesson(filled, np.tile(label, len(copies)), labels, weights)
+
+
+def grow_trees(rows: LabelledRows, curriculum: Curriculum) -> StagedTrees:
+    """Extremely randomised trees of both stages, from the last rows of each doubling of an account's exchanges."""
+    rows = rows.take(rows.ends_doubling)
+    grown = rows.take(rows.exchanges >= GROWN_EXCHANGES)
+    return StagedTrees(_experts(rows, curriculum, YOUNG_TRIED), _experts(grown, curriculum, GROWN_TRIED))
+
+
+def _experts(rows: LabelledRows, curriculum: Curriculum, tried: float) -> Experts:
+    """An expert for each source that knows both classes; the rows of other sources teach all of them."""
+    known = np.unique(rows.source).tolist()
+    sources = [source for source in known if _has_both(rows.take(rows.source == source))]
+    if not sources:
+        return Experts((_expert(rows, curriculum, tried),), _gate(rows, known[:1], curriculum))
+    others = ~np.isin(rows.source, sources)
+    experts = tuple(_expert(rows.take((rows.source == source) | others), curriculum, tried) for source in sources)
+    return Experts(experts, _gate(rows.take(~others), sources, curriculum))
+
+
+def _has_both(rows: LabelledRows) -> bool:
+    return bool(rows.harvesting.any()) and not rows.harvesting.all()
+
+
+def _expert(rows: LabelledRows, curriculum: Curriculum, tried: float) -> MondrianTrees:
+    lesson = curriculum.lesson(rows, rows.kind.astype(np.int64), len(KINDS) + 1)
+    trees = grow(lesson, Growth(TREES, tried, curriculum.seed))
+    return replace(trees, probability=looks_of(trees.probability[:, 1:]))
+
+
+def _gate(rows: LabelledRows, sources: list[str], curriculum: Curriculum) -> MondrianTrees:
+    """Trees that tell the sources apart; with one source there is nothing to tell, and one leaf says so."""
+    if len(sources) == 1:
+        return MondrianTrees(
+            np.zeros(1, np.int32), np.zeros(1, np.int32), np.full(1, np.inf), np.zeros(1, np.int32), np.ones((1, 1))
+        )
+    label = np.searchsorted(sources, rows.source)
+    lesson = curriculum.lesson(rows, label, len(sources))
+    of_source = np.bincount(lesson.label, lesson.weights, minlength=len(sources))
+    even = replace(lesson, weights=lesson.weights / of_source[lesson.label])
+    return grow(even, Growth(GATE_TREES, GATE_TRIED, curriculum.seed))
