@@ -7,7 +7,7 @@ Memory is bounded by accounts, whatever their events say: a row has `bytes_per_a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +29,7 @@ BYTES_PER_ACCOUNT_MAX: Final = 3000
 """What all families' columns may take of each account: a million active accounts fit in 4 GB with their ids."""
 
 _ROWS_MIN: Final = 1024
+_BATCH_ROWS: Final = 4096
 _OWN: Final = {
     "key": "u8",  # XXH3-64 of the id
     "phase": "i8",  # what shifts its hours and days, milliseconds
@@ -178,42 +179,57 @@ class AccountColumns:
                 self.columns[name][rows * lines + line] = 0
         self._forget(rows)
 
-    def table(self) -> pa.Table:
-        """All accounts as a plain table: `account_id`, and a column of bytes for each column of the state."""
-        rows = np.array(sorted(self._row_of.values()), np.int64)
-        columns = {"account_id": pa.array([self._ids[row] for row in rows.tolist()], pa.large_string())}
-        for name, (lines, width, kind) in self._spec.items():
-            values = self.columns[name].reshape(-1, lines * max(width, 1))[rows]
-            size = values.shape[1] * np.dtype(kind).itemsize
-            data = pa.py_buffer(np.ascontiguousarray(values))
-            columns[name] = pa.Array.from_buffers(pa.binary(size), len(rows), [None, data])
-        return pa.table(columns)
+    def batches(self) -> pa.RecordBatchReader:
+        """All accounts: `account_id`, and a column of bytes for each column of the state.
 
-    def fill(self, table: pa.Table) -> None:
-        """Take accounts from a table that `table` made; what was here before is kept beside them.
+        Made batch by batch as they are read, so that there is never a second copy of all; to be read before the state
+        changes.
+        """
+        rows = np.array(sorted(self._row_of.values()), np.int64)
+        starts = range(0, len(rows), _BATCH_ROWS)
+        return pa.RecordBatchReader.from_batches(
+            self._schema, (self._batch(rows[start : start + _BATCH_ROWS]) for start in starts)
+        )
+
+    @property
+    def _schema(self) -> pa.Schema:
+        sizes = {
+            name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()
+        }
+        columns = [pa.field(name, pa.binary(size)) for name, size in sizes.items()]
+        return pa.schema([pa.field("account_id", pa.large_string()), *columns])
+
+    def _batch(self, rows: Ints) -> pa.RecordBatch:
+        columns = [pa.array(self.ids_of(rows), pa.large_string())]
+        for name, (lines, width, _) in self._spec.items():
+            values = self.columns[name].reshape(-1, lines * max(width, 1))[rows]
+            size = values.shape[1] * values.dtype.itemsize
+            columns.append(pa.Array.from_buffers(pa.binary(size), len(rows), [None, pa.py_buffer(values)]))
+        return pa.record_batch(columns, schema=self._schema)
+
+    def fill(self, batches: pa.RecordBatchReader) -> None:
+        """Take accounts from what `batches` made; what was here before is kept beside them.
 
         Raises:
             SchemaError: it has other columns, or of other sizes.
         """
-        want = {
-            name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()
-        }
-        have = {
-            field.name: getattr(field.type, "byte_width", None) for field in table.schema if field.name != "account_id"
-        }
-        if have != want or table.schema.field("account_id").type != pa.large_string():
+        if not batches.schema.equals(self._schema):
             raise SchemaError(
                 "the snapshot's account columns are not those of this version: replay from an older offset"
             )
-        table = table.combine_chunks()
-        rows = self.rows(table["account_id"].to_pylist())
-        if not len(rows):
-            return
-        for name, (lines, width, kind) in self._spec.items():
-            column = table[name].chunk(0)
-            size = lines * max(width, 1)
-            data = np.frombuffer(column.buffers()[1], kind)[column.offset * size :][: len(rows) * size]
-            self.columns[name].reshape(-1, size)[rows] = data.reshape(len(rows), size)
+        for batch in _readable(batches):
+            rows = self.rows(batch["account_id"].to_pylist())
+            for name, (lines, width, kind) in self._spec.items():
+                column, size = batch[name], lines * max(width, 1)
+                data = np.frombuffer(column.buffers()[1], kind)[column.offset * size :][: len(rows) * size]
+                self.columns[name].reshape(-1, size)[rows] = data.reshape(len(rows), size)
+
+
+def _readable(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SchemaError(f"the snapshot's accounts cannot be read: {' '.join(str(error).split())}") from error
 
 
 def watermark_scalars(mark: Watermark) -> dict[str, Any]:

@@ -32,9 +32,10 @@ def fresh() -> AccountStates:
 def restored(states: AccountStates, seed: int) -> AccountStates:
     """A new object from a snapshot whose rows came in another order: row numbers mean nothing."""
     parts = states.snapshot()
-    accounts = parts["accounts"]
+    accounts = parts["accounts"].read_all()
+    shuffled = accounts.take(np.random.default_rng(seed).permutation(len(accounts)))
     again = fresh()
-    again.restore({**parts, "accounts": accounts.take(np.random.default_rng(seed).permutation(len(accounts)))})
+    again.restore({**parts, "accounts": shuffled.to_reader()})
     return again
 
 
