@@ -377,7 +377,7 @@ def _joined(parts: Sequence[Emitted]) -> Emitted:
     )
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
+def _codes(column: pa.ChunkedArray) -> tuple[Ints, pa.LargeStringArray]:
     """Number the accounts of a slice: each event's number, and the account of each number."""
     coded = one_chunk(column).cast(pa.large_string()).dictionary_encode()
-    return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary

@@ -156,7 +156,7 @@ def test_a_duplicate_is_an_event() -> None:
 
 def test_ids_of_one_hash_are_emitted_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """XXH3 is no secret: somebody may look for two ids of one key."""
-    monkeypatch.setattr("pipeline.features.state.keys", lambda ids: np.full(len(ids), 5, np.uint64))
+    monkeypatch.setattr("pipeline.features.ids.hashes", lambda ids: np.full(len(ids), 5, np.uint64))
     events = log(
         60,
         account_id=["b", "a"] * 30,
