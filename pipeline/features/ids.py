@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.features.flat import Bytes, flat
 from pipeline.features.hash_table import HashTable
-from pipeline.features.hashing import Hashes, grouped, hashes, mixed
+from pipeline.features.hashing import Hashes, grouped, hashes
 
 Ints = npt.NDArray[np.int64]
 
@@ -36,7 +35,6 @@ class AccountIds:
         """Length of all ids."""
         self._names: list[str | None] = []
         self._free: list[int] = []
-        self._secret: Final = np.uint64(secrets.randbits(64))  # where a hash is looked for; no row depends on it
         self._table = HashTable()
         self._row_of_place = np.zeros(self._table.places, np.int64)
         self._hashes = np.zeros(0, np.uint64)
@@ -81,7 +79,7 @@ class AccountIds:
         hashed, (data, ends) = hashes(texts), flat(texts)
         sizes = np.diff(ends)
         words = _words_of(data, ends[:-1], sizes)
-        place, known = self._table.find(self._hidden(hashed))
+        place, known = self._table.find(self._key(hashed))
         rows = np.where(known, self._row_of_place[place], _NOBODY)
         self._compare(rows, ids, sizes, words)
         new = np.flatnonzero(rows < 0)
@@ -125,8 +123,8 @@ class AccountIds:
         self._hashes[rows], self._sizes[rows] = hashed, sizes
         for number, column in enumerate(self._words):
             column[rows] = words[number] if number < len(words) else 0
-        first, _ = grouped(hashed)
-        first = first[~self._table.find(self._hidden(hashed[first]))[1]]
+        first, _ = grouped(self._key(hashed))
+        first = first[~self._table.find(self._key(hashed[first]))[1]]
         self._put(rows[first])
         for at in np.setdiff1d(np.arange(len(rows)), first).tolist():
             row = int(rows[at])
@@ -135,10 +133,11 @@ class AccountIds:
     def _put(self, rows: Ints) -> None:
         if moved := self._table.make_room(len(rows)):
             self._row_of_place = moved(self._row_of_place)
-        self._row_of_place[self._table.put(self._hidden(self._hashes[rows]))] = rows
+        self._row_of_place[self._table.put(self._key(self._hashes[rows]))] = rows
 
-    def _hidden(self, hashed: Hashes) -> Hashes:
-        return np.maximum(mixed(hashed ^ self._secret), np.uint64(1))
+    @staticmethod
+    def _key(hashed: Hashes) -> Hashes:
+        return np.maximum(hashed, np.uint64(1))  # 0 is an empty place
 
     def drop(self, rows: Ints) -> None:
         """Forget accounts; their rows are given to others."""

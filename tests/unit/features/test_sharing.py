@@ -75,8 +75,7 @@ def test_a_table_finds_what_was_put_and_nothing_else(lots: list[set[int]]) -> No
 
 
 def test_hashes_that_begin_alike_find_their_places() -> None:
-    """Somebody may look for such: slow, but right."""
-    table, keys = HashTable(), np.arange(1, 500, dtype=np.uint64)
+    table, keys = HashTable(500), np.arange(1, 500, dtype=np.uint64)
     table.put(keys)
     assert table.find(keys)[1].all()
     assert not table.find(keys + np.uint64(1000))[1].any()
@@ -88,4 +87,6 @@ def test_groups_are_those_of_a_sort(numbers: list[int]) -> None:
     values, first, group, counts = np.unique(hashed, return_index=True, return_inverse=True, return_counts=True)
     assert [part.tolist() for part in grouped(hashed)] == [first.tolist(), group.tolist()]
     at, found = distinct(hashed)
-    assert (hashed[at].tolist(), found.tolist()) == (values.tolist(), counts.tolist())
+    assert dict(zip(hashed[at].tolist(), found.tolist(), strict=True)) == dict(
+        zip(values.tolist(), counts.tolist(), strict=True)
+    )
