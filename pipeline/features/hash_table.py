@@ -21,8 +21,11 @@ Moved = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 _SECRET: Final = np.uint64(secrets.randbits(64) | 1)
 _BITS_MIN: Final = 10
-_ROOM: Final = 2
-"""Places for each hash at least, so that one look or two are enough."""
+_FULL: Final = 0.6
+"""Share of the places that may be taken, so that one look or two are enough."""
+
+_GROWTH: Final = 2
+"""Bits that a table grows by: memory that is touched for the first time costs more than what is done with it."""
 
 
 class HashTable:
@@ -84,6 +87,11 @@ class HashTable:
             place[ahead] = at = self._next(place[ahead], wanted)
         return place
 
+    def clear(self) -> None:
+        """Empty all places."""
+        self.keys[:] = 0
+        self._taken = 0
+
     def make_room(self, more: int) -> Moved | None:
         """Grow if need be, so that so many more hashes can be put.
 
@@ -93,6 +101,7 @@ class HashTable:
         bits = _bits_for(self._taken + more)
         if bits <= self._bits:
             return None
+        bits = max(bits, self._bits + _GROWTH)
         old = np.flatnonzero(self.keys)
         kept = self.keys[old]
         self.keys, self._bits, self._taken = np.zeros(1 << bits, np.uint64), bits, 0
@@ -114,7 +123,7 @@ class HashTable:
 
 
 def _bits_for(hashes: int) -> int:
-    return max(_BITS_MIN, (_ROOM * hashes - 1).bit_length())
+    return max(_BITS_MIN, int(hashes / _FULL).bit_length())
 
 
 def spread(keys: Hashes) -> Hashes:

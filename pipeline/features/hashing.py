@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT: Final = np.uint64(32)
 _TEXT: Final = "text"
-_XXH3: Final = plh.col(_TEXT).nchash.xxh3_64()  # type: ignore[attr-defined]
+_XXH3: Final = plh.col(_TEXT).nchash.xxh3_64()
 
 
 def hashes(texts: pl.Series) -> Hashes:
