@@ -118,8 +118,13 @@ class Panes:
         order = np.argsort(self._cut.of_event[events], kind="stable")
         pane = self._cut.of_event[events][order]
         heads = np.flatnonzero(np.diff(pane, prepend=-1))
-        sums = np.add.reduceat(values[order], heads, axis=0)
-        record[pane[heads], column : column + values.shape[1]] += sums.astype(record.dtype)
+        size = np.diff(heads, append=len(pane))
+        sums = values[order[heads]].astype(record.dtype)
+        many = size > 1  # most panes have one row, which is its own sum
+        if many.any():
+            starts = np.cumsum(size[many]) - size[many]
+            sums[many] = np.add.reduceat(values[order[np.repeat(many, size)]], starts, axis=0)
+        record[pane[heads], column : column + values.shape[1]] += sums
 
     def mix(self, name: str, hashes: Hashes, counted: npt.NDArray[np.bool_]) -> None:
         """Count events in a `mix` by the first bits of their hashes; a hash of 0 is absent."""
