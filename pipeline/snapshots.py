@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import struct
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ import pyarrow as pa
 from pipeline.batch import Partition
 from pipeline.errors import SchemaError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _MAGIC: Final = b"STILLSNP"
 _START: Final = struct.Struct("<8sI32s")
@@ -35,9 +36,12 @@ _HEADER_BYTES: Final = struct.Struct("<I")
 _ALIGNMENT: Final = 64
 
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
-Part: TypeAlias = pa.Table | bytes | Json
+Part: TypeAlias = pa.Table | pa.RecordBatchReader | bytes | Json
 Parts: TypeAlias = Mapping[str, Part]
-"""What a stage remembers: tables, bytes and what JSON can say, by name."""
+"""What a stage remembers: tables, bytes and what JSON can say, by name.
+
+A table that is too large to be held twice is a reader, which makes it batch by batch: once, and before the stage goes
+on."""
 
 
 def _libraries() -> dict[str, str]:
@@ -67,11 +71,12 @@ def pack(label: Label, parts: Parts) -> bytes:
     """Put parts into an envelope; the same parts give the same bytes."""
     pieces, places, at = [], [], 0
     for name, part in parts.items():
-        kind, content = _written(part)
-        places.append([name, kind, at, len(content)])
-        padding = -len(content) % _ALIGNMENT
-        pieces += [content, bytes(padding)]
-        at += len(content) + padding
+        kind, contents = _written(part)
+        size = sum(map(len, contents))
+        places.append([name, kind, at, size])
+        padding = -size % _ALIGNMENT
+        pieces += [*contents, bytes(padding)]
+        at += size + padding
     said = {**asdict(label), "partition": list(label.partition), "parts": places}
     header = json.dumps(said, separators=(",", ":")).encode()
     header += b" " * (-(_START.size + _HEADER_BYTES.size + len(header)) % _ALIGNMENT)
@@ -139,20 +144,42 @@ def _opened(blob: bytes) -> tuple[Label, list[Any], memoryview]:
     return label, places, view[start + size :]
 
 
-def _written(part: Part) -> tuple[str, bytes]:
-    if isinstance(part, pa.Table):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, part.schema) as writer:
-            writer.write_table(part)
-        return "arrow", sink.getvalue().to_pybytes()
+class _Pieces(io.RawIOBase):
+    """Collects what is written; one growing buffer would be copied each time that it grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, piece: Any, /) -> int:
+        """Keep a copy."""
+        self.pieces.append(bytes(piece))
+        return len(self.pieces[-1])
+
+
+def _written(part: Part) -> tuple[str, list[bytes]]:
+    if isinstance(part, (pa.Table, pa.RecordBatchReader)):
+        sink, is_table = _Pieces(), isinstance(part, pa.Table)
+        # Most of a state is zeros.  Compressed by one thread, so that it takes no more CPUs than the job is counted by.
+        options = pa.ipc.IpcWriteOptions(compression=None if is_table else "zstd", use_threads=False)
+        with pa.ipc.new_stream(sink, part.schema, options=options) as writer:
+            for batch in part.to_batches() if is_table else part:
+                writer.write_batch(batch)
+        return "arrow" if is_table else "batches", sink.pieces
     if isinstance(part, bytes):
-        return "bytes", part
-    return "json", json.dumps(part, separators=(",", ":")).encode()
+        return "bytes", [part]
+    return "json", [json.dumps(part, separators=(",", ":")).encode()]
 
 
 def _read(kind: str, content: memoryview) -> Part:
     if kind == "arrow":
         return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+    if kind == "batches":
+        return pa.ipc.open_stream(pa.py_buffer(content))
     if kind == "bytes":
         return bytes(content)
     if kind == "json":

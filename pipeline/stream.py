@@ -344,9 +344,10 @@ class Stream:
                 own.since_s = self._clock.elapsed_s()
             own.parts.append(decoded)
             own.rows += len(decoded.events) + len(decoded.rejects)
-            own.bytes += decoded.nbytes
+            size = decoded.nbytes
+            own.bytes += size
             if own.watched is not None:
-                own.watched.add(decoded.events, self._clock.elapsed_s())
+                own.watched.add(decoded.events, size, self._clock.elapsed_s())
             self.progress.records += len(records)
             log.debug("read", partition=str(records.partition), records=len(records), rejects=len(decoded.rejects))
         own.next_offset = max(own.next_offset, records.next_offset)

@@ -16,6 +16,9 @@ from pipeline.windows import WINDOWS_SCHEMA, joined
 STEP_EVENTS: Final = 50_000
 """Events are taken in once this many wait: a step costs something whatever its size."""
 
+STEP_BYTES: Final = 64 << 20
+"""Or once they take this much memory: a step takes some more for a while, and events may be of megabytes."""
+
 STEP_WAIT_S: Final = 0.5
 """Or once the first of them has waited this long."""
 
@@ -63,7 +66,7 @@ class Watched:
         """
         self._analysis, self._limits = analysis, limits
         self._waiting: list[pa.Table] = []
-        self._waiting_events, self._waiting_since_s = 0, 0.0
+        self._waiting_events, self._waiting_bytes, self._waiting_since_s = 0, 0, 0.0
         self._windows: list[pa.Table] = []
         self._alerts: list[Alert] = []
         self._alert_since_s = 0.0
@@ -75,18 +78,26 @@ class Watched:
         """How many accounts the analysis remembers."""
         return self._analysis.accounts
 
-    def add(self, events: pa.Table, now_s: float) -> None:
-        """Let events wait for the next step."""
+    def add(self, events: pa.Table, size: int, now_s: float) -> None:
+        """Let events wait for the next step.
+
+        Args:
+            events: after all that came before.
+            size: bytes of memory that they take.
+            now_s: by `Clock.elapsed_s`.
+        """
         if len(events):
             if not self._waiting:
                 self._waiting_since_s = now_s
             self._waiting.append(events)
             self._waiting_events += len(events)
+            self._waiting_bytes += size
 
     def step_if_due(self, now_s: float) -> int:
         """Take in what waits, if it is enough or has waited for long enough; says how many bytes came of it."""
         is_old = self._waiting_events > 0 and now_s - self._waiting_since_s >= STEP_WAIT_S
-        return self._step(now_s) if is_old or self._waiting_events >= STEP_EVENTS else 0
+        is_much = self._waiting_events >= STEP_EVENTS or self._waiting_bytes >= STEP_BYTES
+        return self._step(now_s) if is_old or is_much else 0
 
     def has_old_alerts(self, now_s: float) -> bool:
         """Whether an alert has waited for as long as one may."""
@@ -111,7 +122,7 @@ class Watched:
             return 0
         analysed = self._analysis.step(pa.concat_tables(self._waiting))
         self._ahead += self._waiting_events
-        self._waiting, self._waiting_events = [], 0
+        self._waiting, self._waiting_events, self._waiting_bytes = [], 0, 0
         self._windows.append(analysed.windows)
         if analysed.alerts and not self._alerts:
             self._alert_since_s = now_s

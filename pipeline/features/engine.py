@@ -125,14 +125,17 @@ class AccountStates:
         return FeatureRows.concat(parts)
 
     def snapshot(self) -> dict[str, Any]:
-        """The state as plain tables and plain values; `restore` makes a state of them that continues the same."""
+        """The state as plain tables and plain values; `restore` makes a state of them that continues the same.
+
+        The accounts are many, and made as they are read: to be read before the next step.
+        """
         state = {
             "watermark": watermark_scalars(self._watermark),
             "filled": sorted(self._filled),
             "launches": self._launches.scalars(),
             "typical": self._typical.scalars(),
         }
-        return {"state": state, "accounts": self._accounts.table(), **self._sharing.tables()}
+        return {"state": state, "accounts": self._accounts.batches(), **self._sharing.tables()}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
         """Take the place of the state that a snapshot was made of; this object must not have seen an event.
@@ -374,7 +377,7 @@ def _joined(parts: Sequence[Emitted]) -> Emitted:
     )
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
+def _codes(column: pa.ChunkedArray) -> tuple[Ints, pa.LargeStringArray]:
     """Number the accounts of a slice: each event's number, and the account of each number."""
     coded = one_chunk(column).cast(pa.large_string()).dictionary_encode()
-    return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary

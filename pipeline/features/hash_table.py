@@ -6,6 +6,7 @@ copy; here it is one or two looks, whatever the length.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,17 +19,23 @@ Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Moved = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
+_SECRET: Final = np.uint64(secrets.randbits(64) | 1)
 _BITS_MIN: Final = 10
-_ROOM: Final = 2
-"""Places for each hash at least, so that one look or two are enough."""
+_FULL: Final = 0.6
+"""Share of the places that may be taken, so that one look or two are enough."""
+
+_GROWTH: Final = 2
+"""Bits that a table grows by: memory that is touched for the first time costs more than what is done with it."""
 
 
 class HashTable:
     """Hashes, each in a place of its own.
 
     What belongs to a hash is kept by its place, in arrays of `places` values beside the table; they must be moved when
-    the table grows (`make_room`).  Hashes must be spread evenly over 64 bits: the first ones say where to look, the
-    last ones how far on to look next.  0 is an empty place and cannot be put.
+    the table grows (`make_room`).  0 is an empty place and cannot be put.
+
+    What is hashed was written by strangers, who may look for hashes that begin alike.  So where a hash is looked for
+    depends on a secret; whoever goes by places in order sees another order in each process.
 
     Args:
         room: hashes for which there is room from the start.
@@ -64,7 +71,10 @@ class HashTable:
         return place, known & (keys != 0)
 
     def put(self, keys: Hashes) -> Places:
-        """Put hashes for which there is room, no two alike and none of them here; the place of each."""
+        """Put hashes for which there is room, no two alike and none of them here; the place of each.
+
+        Those in the order of `spread` are put fastest, for their places are near each other.
+        """
         place = self._home(keys)
         self._taken += len(keys)
         ahead = np.arange(len(keys))
@@ -77,6 +87,11 @@ class HashTable:
             place[ahead] = at = self._next(place[ahead], wanted)
         return place
 
+    def clear(self) -> None:
+        """Empty all places."""
+        self.keys[:] = 0
+        self._taken = 0
+
     def make_room(self, more: int) -> Moved | None:
         """Grow if need be, so that so many more hashes can be put.
 
@@ -86,6 +101,7 @@ class HashTable:
         bits = _bits_for(self._taken + more)
         if bits <= self._bits:
             return None
+        bits = max(bits, self._bits + _GROWTH)
         old = np.flatnonzero(self.keys)
         kept = self.keys[old]
         self.keys, self._bits, self._taken = np.zeros(1 << bits, np.uint64), bits, 0
@@ -99,19 +115,26 @@ class HashTable:
         return moved
 
     def _home(self, keys: Hashes) -> Places:
-        return (keys >> np.uint64(64 - self._bits)).view(np.int64)
+        return (spread(keys) >> np.uint64(64 - self._bits)).view(np.int64)
 
     def _next(self, place: Places, keys: Hashes) -> Places:
-        return place + (keys.view(np.int64) | 1) & (self.places - 1)  # an odd step comes by all places
+        step = (spread(keys) >> np.uint64(8)).view(np.int64) | 1  # an odd one comes by all places
+        return place + step & (self.places - 1)
 
 
 def _bits_for(hashes: int) -> int:
-    return max(_BITS_MIN, (_ROOM * hashes - 1).bit_length())
+    return max(_BITS_MIN, int(hashes / _FULL).bit_length())
+
+
+def spread(keys: Hashes) -> Hashes:
+    """Hashes as this process scatters them; different ones stay different."""
+    return keys * _SECRET
 
 
 def distinct(hashes: Hashes) -> tuple[Places, Places]:
-    """Where each different hash is among some, in ascending order of them, and how many of it there are."""
-    order = np.argsort(hashes)
-    ascending = hashes[order]
+    """Where each different hash is among some, in the order of `spread`, and how many of it there are."""
+    scattered = spread(hashes)
+    order = np.argsort(scattered)
+    ascending = scattered[order]
     heads = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1])) if len(order) else order
     return order[heads], np.diff(heads, append=len(order))

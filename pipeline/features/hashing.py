@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT: Final = np.uint64(32)
+_TEXT: Final = "text"
+_XXH3: Final = plh.col(_TEXT).nchash.xxh3_64()
 
 
 def hashes(texts: pl.Series) -> Hashes:
@@ -28,9 +30,8 @@ def hashes(texts: pl.Series) -> Hashes:
     Args:
         texts: String or Binary.
     """
-    frame = pl.DataFrame({"text": texts})
-    expression = plh.col("text").cast(pl.Binary).nchash.xxh3_64().fill_null(0)  # type: ignore[attr-defined]
-    return np.asarray(frame.select(expression).to_series().to_numpy(), np.uint64)
+    found = pl.DataFrame({_TEXT: texts.cast(pl.Binary)}).select(_XXH3).to_series()
+    return np.asarray((found.fill_null(0) if found.null_count() else found).to_numpy(), np.uint64)
 
 
 def keys(ids: Sequence[str]) -> Hashes:

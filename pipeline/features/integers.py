@@ -27,6 +27,7 @@ _LOG2: Final = np.array([round(math.log2(1 + i / _TABLE) * 2**40) / 2**40 for i 
 _X_LOG2_X: Final = np.array([0, *(round(i * math.log2(i) * 1024) for i in range(1, 1 << 16))], np.int64)
 _ALPHA: Final = {16: 0.673, 32: 0.697, 64: 0.709}
 _RANK_MAX: Final = 40
+_WEIGHT: Final = np.int64(1) << (_RANK_MAX - np.minimum(np.arange(256), _RANK_MAX))
 
 
 def log2_q(x: Ints) -> Ints:
@@ -114,8 +115,7 @@ def distinct_registers(registers: npt.NDArray[np.uint8]) -> Floats:
     Source: Flajolet, Fusy, Gandouet, Meunier, HyperLogLog, 2007.
     """
     count = registers.shape[1]
-    ranks = np.minimum(registers, _RANK_MAX).astype(np.int64)
-    total = (np.int64(1) << (_RANK_MAX - ranks)).sum(1)
+    total = _WEIGHT.take(registers).sum(1)
     raw = _ALPHA[count] * count * count * float(1 << _RANK_MAX) / total
     empty = (registers == 0).sum(1)
     few = (raw <= 2.5 * count) & (empty > 0)

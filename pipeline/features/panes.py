@@ -11,7 +11,6 @@ from pipeline.features.clock import Cut
 from pipeline.features.fields import Layout, Matrix, Merge
 from pipeline.features.integers import Hashes, Ints, register_of
 
-_U4_MAX: Final = (1 << 32) - 1
 _WORD: Final = np.uint64(63)
 _ONE: Final = np.uint64(1)
 
@@ -30,6 +29,10 @@ class Panes:
         self._layout = layout
         self._cut = cut
         count = len(cut.heads)
+        self._starts, self._stops = cut.begin, cut.last + 1
+        self._ones = np.ones(len(cut.of_event), np.uint32)
+        self._cells: dict[int, Ints] = {}
+        """Where each event's record begins among all numbers of a group, by group."""
         self.records: Final[list[Matrix]] = [np.zeros((count, group.width), group.dtype) for group in layout.groups]
         """One array a group of the layout, [panes, columns of the group], in the order of `Cut`."""
 
@@ -39,16 +42,26 @@ class Panes:
             raise TypeError(f"the field {name} is not merged by {merge.value}")
         return self.records[number], column
 
+    def _cell(self, name: str, events: Ints | None = None) -> Ints:
+        """The place of a field's first number in each event's record, among all numbers of its group."""
+        number, column = self._layout.place[name]
+        if number not in self._cells:
+            self._cells[number] = self._cut.of_event * self._layout.groups[number].width
+        cells = self._cells[number]
+        return (cells if events is None else cells.take(events)) + column
+
     def add(self, name: str, values: npt.NDArray[Any]) -> None:
         """Sum integers into a `total`."""
         record, column = self._column(name, Merge.ADD)
-        record[:, column] = np.add.reduceat(values, self._cut.heads, dtype=np.int64)[self._cut.by_rank]
+        until = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(values, out=until[1:])  # it may wrap around, but differences of what does are right
+        record[:, column] = until.take(self._stops) - until.take(self._starts)
 
-    def tally(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Count events in a `counter`: flags, or integers of at least 0."""
-        record, column = self._column(name, Merge.SATURATE)
-        sums = np.add.reduceat(values.astype(np.int64), self._cut.heads)
-        record[:, column] = np.minimum(sums, _U4_MAX)[self._cut.by_rank]
+    def tally(self, name: str, flags: npt.NDArray[np.bool_]) -> None:
+        """Count events in a `counter`."""
+        record, _ = self._column(name, Merge.SATURATE)
+        some = np.flatnonzero(flags)
+        np.add.at(record.reshape(-1), self._cell(name, some), self._ones[: len(some)])
 
     def largest(self, name: str, values: npt.NDArray[Any]) -> None:
         """Keep the largest of unsigned integers; 0 is "none"."""
@@ -77,9 +90,9 @@ class Panes:
 
     def ranks(self, name: str, hashes: Hashes) -> None:
         """Note distinct values in `registers` by their hashes; 0 is absent."""
-        record, column = self._column(name, Merge.MAX)
+        record, _ = self._column(name, Merge.MAX)
         register, rank = register_of(hashes, self._layout.fields[name].width)
-        np.maximum.at(record.reshape(-1), self._cut.of_event * record.shape[1] + column + register, rank)
+        np.maximum.at(record.reshape(-1), self._cell(name) + register, rank)
 
     def count(self, name: str, cells: Ints, counted: npt.NDArray[np.bool_], events: Ints | None = None) -> None:
         """Count events in the cells of a `mix`.
@@ -90,9 +103,8 @@ class Panes:
             counted: which of them count.
             events: the events that they are of, if not all: indices into the slice's arrays; may repeat.
         """
-        record, column = self._column(name, Merge.SATURATE)
-        pane = self._cut.of_event if events is None else self._cut.of_event[events]
-        np.add.at(record.reshape(-1), pane * record.shape[1] + column + cells, counted.astype(record.dtype))
+        record, _ = self._column(name, Merge.SATURATE)
+        np.add.at(record.reshape(-1), self._cell(name, events) + cells, counted.astype(record.dtype))
 
     def rows(self, name: str, events: Ints, values: npt.NDArray[Any]) -> None:
         """Sum rows of integers into a field of some width.
@@ -106,8 +118,13 @@ class Panes:
         order = np.argsort(self._cut.of_event[events], kind="stable")
         pane = self._cut.of_event[events][order]
         heads = np.flatnonzero(np.diff(pane, prepend=-1))
-        sums = np.add.reduceat(values[order], heads, axis=0)
-        record[pane[heads], column : column + values.shape[1]] += sums.astype(record.dtype)
+        size = np.diff(heads, append=len(pane))
+        sums = values[order[heads]].astype(record.dtype)
+        many = size > 1  # most panes have one row, which is its own sum
+        if many.any():
+            starts = np.cumsum(size[many]) - size[many]
+            sums[many] = np.add.reduceat(values[order[np.repeat(many, size)]], starts, axis=0)
+        record[pane[heads], column : column + values.shape[1]] += sums
 
     def mix(self, name: str, hashes: Hashes, counted: npt.NDArray[np.bool_]) -> None:
         """Count events in a `mix` by the first bits of their hashes; a hash of 0 is absent."""

@@ -11,7 +11,7 @@ no batch plays a part.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ BLOCK: Final = 1 << 13
 """Default of `Sharing.block`."""
 
 PAIRS_MAX: Final = 1 << 19
-"""Default of the pairs that are kept: up to 40 MB, with room to look them up."""
+"""Default of the pairs that are kept: up to 33 MB, with room to look them up."""
 
 _ONE: Final = np.uint64(1)
 _NO_HASHES: Final[Hashes] = np.zeros(0, np.uint64)
@@ -65,7 +65,7 @@ class Sharing:
         for pairs, things in new:
             self._kept.see(pairs, things, block)
         if len(self._kept) > self._pairs_max:
-            self._kept = self._kept.latest(self._pairs_max // 2)
+            self._kept.drop_to(self._pairs_max // 2)
 
     def tables(self) -> dict[str, pa.Table]:
         """All of it as plain tables."""
@@ -102,17 +102,16 @@ class _Pairs:
     """Pairs of a thing and an account by their hashes, and how many there are of each thing.
 
     Args:
-        room: pairs for which there is room from the start, …
-        things: … and things.
+        room: pairs for which there is room from the start.
     """
 
-    def __init__(self, room: int = 0, things: int = 0) -> None:
-        self._pairs, self._things = HashTable(room), HashTable(things)
+    def __init__(self, room: int = 0) -> None:
+        self._pairs, self._things = HashTable(room), HashTable()
         self._thing = np.zeros(self._pairs.places, np.uint64)
         """The thing of each pair, by the pair's place, …"""
-        self._stamp = np.zeros(self._pairs.places, np.int64)
+        self._stamp = np.zeros(self._pairs.places, np.int32)
         """… the block in which it was seen last, …"""
-        self._count = np.zeros(self._things.places, np.int64)
+        self._count = np.zeros(self._things.places, np.int32)
         """… and the pairs of each thing, by the thing's place."""
 
     def __len__(self) -> int:
@@ -140,7 +139,7 @@ class _Pairs:
         new = new[distinct(pairs[new])[0]]
         self.put(pairs[new], things[new], np.full(len(new), block))
 
-    def put(self, pairs: Hashes, things: Hashes, stamps: Ints) -> None:
+    def put(self, pairs: Hashes, things: Hashes, stamps: npt.NDArray[Any]) -> None:
         """Take in pairs, no two alike and none of them here, with their things and when they were seen last."""
         if moved := self._pairs.make_room(len(pairs)):
             self._thing, self._stamp = moved(self._thing), moved(self._stamp)
@@ -158,10 +157,10 @@ class _Pairs:
         """All pairs in order, the thing of each, and the block in which it was seen last."""
         place = np.flatnonzero(self._pairs.keys)
         place = place[np.argsort(self._pairs.keys[place])]
-        return self._pairs.keys[place], self._thing[place], self._stamp[place]
+        return self._pairs.keys[place], self._thing[place], self._stamp[place].astype(np.int64)
 
-    def latest(self, size: int) -> _Pairs:
-        """The pairs that were seen last; of those of one block that not all may stay, the first by pair."""
+    def drop_to(self, size: int) -> None:
+        """Keep the pairs that were seen last; of those of one block that not all may stay, the first by pair."""
         place = np.flatnonzero(self._pairs.keys)
         seen = self._stamp[place]
         oldest = int(seen.min())
@@ -172,6 +171,8 @@ class _Pairs:
             some = place[seen == oldest + whole - 1]
             by_pair = np.argsort(self._pairs.keys[some])  # nobody chose the hashes
             kept = np.append(kept, some[by_pair[: size - len(kept)]])
-        made = _Pairs(len(self._pairs), len(self._things))
-        made.put(self._pairs.keys[kept], self._thing[kept], self._stamp[kept])
-        return made
+        pairs, things, stamps = self._pairs.keys[kept], self._thing[kept], self._stamp[kept]
+        self._pairs.clear()  # in place: memory that is new costs more
+        self._things.clear()
+        self._count[:] = 0
+        self.put(pairs, things, stamps)

@@ -6,8 +6,7 @@ Memory is bounded by accounts, whatever their events say: a row has `bytes_per_a
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +17,7 @@ from pipeline.errors import SchemaError
 from pipeline.features.clock import CONFIRM, DAY, HORIZON, NEVER, Watermark
 from pipeline.features.fields import Layout, View
 from pipeline.features.folding import Columns
-from pipeline.features.hashing import keys
+from pipeline.features.ids import AccountIds
 
 Ints = npt.NDArray[np.int64]
 
@@ -29,6 +28,7 @@ BYTES_PER_ACCOUNT_MAX: Final = 3000
 """What all families' columns may take of each account: a million active accounts fit in 4 GB with their ids."""
 
 _ROWS_MIN: Final = 1024
+_BATCH_ROWS: Final = 4096
 _OWN: Final = {
     "key": "u8",  # XXH3-64 of the id
     "phase": "i8",  # what shifts its hours and days, milliseconds
@@ -56,10 +56,7 @@ class AccountColumns:
         }
         """Column → (lines a row, values a line or 0 for one, type)."""
         self._spec |= {view.name: (2, layout.line_bytes[view], "u1") for view in View}
-        self._row_of: dict[str, int] = {}
-        self._ids: list[str | None] = []
-        self._free: list[int] = []
-        self._id_chars = 0
+        self._ids = AccountIds()
         self.columns: Final[Columns] = {}
         for name, (lines, width, kind) in self._spec.items():
             shape = (_ROWS_MIN * lines, width) if width else _ROWS_MIN * lines
@@ -68,12 +65,12 @@ class AccountColumns:
 
     def __len__(self) -> int:
         """Accounts that have a row."""
-        return len(self._row_of)
+        return len(self._ids)
 
     @property
     def rows_used(self) -> int:
         """Rows below this number may be an account's."""
-        return len(self._ids)
+        return self._ids.rows_used
 
     @property
     def bytes_per_account(self) -> int:
@@ -86,43 +83,28 @@ class AccountColumns:
         Raises:
             KeyError: nobody's.
         """
-        name = self._ids[row]
+        name = self._ids.name(row)
         if name is None:
             raise KeyError(row)
         return name
 
     def ids_of(self, rows: Ints) -> list[str]:
         """The accounts of rows that are somebody's."""
-        ids: list[Any] = self._ids
-        return [ids[row] for row in rows.tolist()]
+        return self._ids.names(rows)
 
-    def rows(self, ids: Sequence[str]) -> Ints:
+    def rows(self, ids: pa.LargeStringArray) -> Ints:
         """Rows of accounts, made where they are new.
 
         Args:
-            ids: no two alike.
+            ids: no two alike, none null.
         """
-        found = np.fromiter(map(self._row_of.get, ids, itertools.repeat(-1)), np.int64, len(ids))
-        new = np.flatnonzero(found < 0)
+        found, new, hashed = self._ids.rows(ids)
         if len(new):
-            names = [ids[position] for position in new.tolist()]
-            found[new] = self._settle(names)
+            self._grow(self.rows_used)
+            key = hashed[new]
+            self.columns["key"][found[new]] = key
+            self.columns["phase"][found[new]] = (key % np.uint64(DAY)).astype(np.int64)
         return found
-
-    def _settle(self, names: list[str]) -> Ints:
-        reused = [self._free.pop() for _ in range(min(len(names), len(self._free)))]
-        start = len(self._ids)
-        rows = [*reused, *range(start, start + len(names) - len(reused))]
-        self._ids.extend([None] * (len(names) - len(reused)))
-        self._grow(len(self._ids))
-        for row, name in zip(rows, names, strict=True):
-            self._ids[row] = name
-            self._row_of[name] = row
-            self._id_chars += len(name)
-        key = keys(names)
-        self.columns["key"][rows] = key
-        self.columns["phase"][rows] = (key % np.uint64(DAY)).astype(np.int64)
-        return np.array(rows, np.int64)
 
     def _grow(self, rows: int) -> None:
         have = len(self.columns["key"])
@@ -151,14 +133,14 @@ class AccountColumns:
         Returns:
             How many were dropped for room.
         """
-        clock = self.columns["clock"][: len(self._ids)]
+        clock = self.columns["clock"][: self.rows_used]
         live = clock > -NEVER
         self._drop(np.flatnonzero(live & (clock + HORIZON <= late)))
         over = len(self) - accounts_max
-        chars_over = self._id_chars - accounts_max * ID_CHARS
+        chars_over = self._ids.chars - accounts_max * ID_CHARS
         if over <= 0 and chars_over <= 0:
             return 0
-        rows = np.flatnonzero(self.columns["clock"][: len(self._ids)] > -NEVER)
+        rows = np.flatnonzero(self.columns["clock"][: self.rows_used] > -NEVER)
         by_age = rows[np.lexsort((self.columns["key"][rows], self.columns["clock"][rows]))]
         if chars_over > 0:
             sizes = np.cumsum([len(self.id_of(row)) for row in by_age.tolist()])
@@ -167,53 +149,63 @@ class AccountColumns:
         return over
 
     def _drop(self, rows: Ints) -> None:
-        for row in rows.tolist():
-            name = self.id_of(row)
-            del self._row_of[name]
-            self._id_chars -= len(name)
-            self._ids[row] = None
-        self._free.extend(rows.tolist())
+        self._ids.drop(rows)
         for name, (lines, _, _) in self._spec.items():
             for line in range(lines):
                 self.columns[name][rows * lines + line] = 0
         self._forget(rows)
 
-    def table(self) -> pa.Table:
-        """All accounts as a plain table: `account_id`, and a column of bytes for each column of the state."""
-        rows = np.array(sorted(self._row_of.values()), np.int64)
-        columns = {"account_id": pa.array([self._ids[row] for row in rows.tolist()], pa.large_string())}
-        for name, (lines, width, kind) in self._spec.items():
-            values = self.columns[name].reshape(-1, lines * max(width, 1))[rows]
-            size = values.shape[1] * np.dtype(kind).itemsize
-            data = pa.py_buffer(np.ascontiguousarray(values))
-            columns[name] = pa.Array.from_buffers(pa.binary(size), len(rows), [None, data])
-        return pa.table(columns)
+    def batches(self) -> pa.RecordBatchReader:
+        """All accounts: `account_id`, and a column of bytes for each column of the state.
 
-    def fill(self, table: pa.Table) -> None:
-        """Take accounts from a table that `table` made; what was here before is kept beside them.
+        Made batch by batch as they are read, so that there is never a second copy of all; to be read before the state
+        changes.
+        """
+        rows = self._ids.taken()
+        starts = range(0, len(rows), _BATCH_ROWS)
+        return pa.RecordBatchReader.from_batches(
+            self._schema, (self._batch(rows[start : start + _BATCH_ROWS]) for start in starts)
+        )
+
+    @property
+    def _schema(self) -> pa.Schema:
+        sizes = {
+            name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()
+        }
+        columns = [pa.field(name, pa.binary(size)) for name, size in sizes.items()]
+        return pa.schema([pa.field("account_id", pa.large_string()), *columns])
+
+    def _batch(self, rows: Ints) -> pa.RecordBatch:
+        columns = [pa.array(self.ids_of(rows), pa.large_string())]
+        for name, (lines, width, _) in self._spec.items():
+            values = self.columns[name].reshape(-1, lines * max(width, 1))[rows]
+            size = values.shape[1] * values.dtype.itemsize
+            columns.append(pa.Array.from_buffers(pa.binary(size), len(rows), [None, pa.py_buffer(values)]))
+        return pa.record_batch(columns, schema=self._schema)
+
+    def fill(self, batches: pa.RecordBatchReader) -> None:
+        """Take accounts from what `batches` made; what was here before is kept beside them.
 
         Raises:
             SchemaError: it has other columns, or of other sizes.
         """
-        want = {
-            name: max(width, 1) * lines * np.dtype(kind).itemsize for name, (lines, width, kind) in self._spec.items()
-        }
-        have = {
-            field.name: getattr(field.type, "byte_width", None) for field in table.schema if field.name != "account_id"
-        }
-        if have != want or table.schema.field("account_id").type != pa.large_string():
+        if not batches.schema.equals(self._schema):
             raise SchemaError(
                 "the snapshot's account columns are not those of this version: replay from an older offset"
             )
-        table = table.combine_chunks()
-        rows = self.rows(table["account_id"].to_pylist())
-        if not len(rows):
-            return
-        for name, (lines, width, kind) in self._spec.items():
-            column = table[name].chunk(0)
-            size = lines * max(width, 1)
-            data = np.frombuffer(column.buffers()[1], kind)[column.offset * size :][: len(rows) * size]
-            self.columns[name].reshape(-1, size)[rows] = data.reshape(len(rows), size)
+        for batch in _readable(batches):
+            rows = self.rows(batch["account_id"])
+            for name, (lines, width, kind) in self._spec.items():
+                column, size = batch[name], lines * max(width, 1)
+                data = np.frombuffer(column.buffers()[1], kind)[column.offset * size :][: len(rows) * size]
+                self.columns[name].reshape(-1, size)[rows] = data.reshape(len(rows), size)
+
+
+def _readable(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SchemaError(f"the snapshot's accounts cannot be read: {' '.join(str(error).split())}") from error
 
 
 def watermark_scalars(mark: Watermark) -> dict[str, Any]:

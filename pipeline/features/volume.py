@@ -90,7 +90,7 @@ _FIELDS: Final = (
 
 
 def _contribute(events: Events, panes: Panes) -> None:
-    panes.tally("requests", np.ones(len(events), np.int64))
+    panes.tally("requests", np.ones(len(events), np.bool_))
     tokens = events.integers("output_tokens")
     panes.tally("answered", tokens >= 0)
     panes.add("output_tokens", np.maximum(tokens, 0))

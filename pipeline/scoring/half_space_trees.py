@@ -8,6 +8,7 @@ Tan, Ting, Liu: Fast anomaly detection for streaming data, IJCAI 2011.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -46,14 +47,8 @@ class HalfSpaceTrees:
     """`river.anomaly.HalfSpaceTrees` over F features that are ranks in [0, 1], scored many rows at once."""
 
     def __init__(self, features: int, masses: TreeMasses | None = None) -> None:
-        river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
-        self._river = river
-        river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
-        every = [_level_by_level(tree) for tree in river.trees]
-        branches = [nodes[: (1 << HEIGHT) - 1] for nodes in every]
-        self._feature = np.array([[node.feature for node in nodes] for nodes in branches], dtype=np.int32)
-        self._threshold = np.array([[node.threshold for node in nodes] for nodes in branches])
-        nothing = np.zeros((N_TREES, len(every[0])), dtype=np.int32)
+        self._river, self._feature, self._threshold = _trees(features)
+        nothing = np.zeros((N_TREES, (1 << HEIGHT + 1) - 1), dtype=np.int32)
         start = masses or TreeMasses(nothing, nothing, learned=0, is_cold=True)
         self._scored_with, self._learning = start.scored_with, start.learning
         self._learned, self._is_cold = start.learned, start.is_cold
@@ -111,6 +106,16 @@ class HalfSpaceTrees:
     def masses(self) -> TreeMasses:
         """What was learned so far."""
         return TreeMasses(self._scored_with, self._learning, self._learned, self._is_cold)
+
+
+@cache
+def _trees(features: int) -> tuple[Any, npt.NDArray[np.int32], Floats]:
+    """River's trees, which are the same for every partition and never change, and what each branch asks for."""
+    river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
+    river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
+    branches = [_level_by_level(tree)[: (1 << HEIGHT) - 1] for tree in river.trees]
+    feature = np.array([[node.feature for node in nodes] for nodes in branches], dtype=np.int32)
+    return river, feature, np.array([[node.threshold for node in nodes] for nodes in branches])
 
 
 def _level_by_level(root: Any) -> list[Any]:

@@ -24,8 +24,27 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 Places = npt.NDArray[np.int64]
 
-_LEVELS_AT_ONCE: Final = 4
-_PATHS_AT_ONCE: Final = 1 << 16
+_LEVELS_AT_ONCE: Final = 6
+_PATHS_AT_ONCE: Final = 1 << 15
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Room:
+    """Memory for one level of so many paths, used again for each level: new memory is not in the cache."""
+
+    found: npt.NDArray[np.complex128]
+    asked: Places
+    value: Floats
+    is_right: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, paths: int) -> Self:
+        """For so many paths."""
+        return cls(np.empty(paths, complex), np.empty(paths, np.int64), np.empty(paths), np.empty(paths, bool))
+
+    def first(self, paths: int) -> tuple[npt.NDArray[np.complex128], Places, Floats, npt.NDArray[np.bool_]]:
+        """For so many of them."""
+        return self.found[:paths], self.asked[:paths], self.value[:paths], self.is_right[:paths]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +80,27 @@ class MondrianTrees:
         """The leaf of each row in each tree, int64[T, n]; `values` float64[n, F] without NaN."""
         leaves = np.empty((len(self.roots), len(values)), np.int64)
         flat, row = np.ascontiguousarray(values).ravel(), np.arange(len(values)) * values.shape[1]
-        at_once = max(1, _PATHS_AT_ONCE // max(1, len(values)))
+        at_once = min(len(self.roots), max(1, _PATHS_AT_ONCE // max(1, len(values))))
+        room = _Room.of(at_once * len(values))
         for tree in range(0, len(self.roots), at_once):
             roots = self.roots[tree : tree + at_once].astype(np.int64)
-            leaves[tree : tree + at_once] = self._descended(roots, row, flat)
+            leaves[tree : tree + at_once] = self._descended(roots, row, flat, room)
         return leaves
 
-    def _descended(self, roots: Places, rows: Places, flat: Floats) -> Places:
+    def _descended(self, roots: Places, rows: Places, flat: Floats, room: _Room) -> Places:
         """The leaf of each row in some trees, int64[trees, n]: paths of one tree are neighbours, as its nodes are."""
         leaf, row = np.repeat(roots, len(rows)), np.tile(rows, len(roots))
         # Most paths are short and a few are very long: every few levels those that have arrived are put aside.
-        going, node = np.arange(len(leaf)), leaf
+        going, node = np.arange(len(leaf)), leaf.copy()
         while len(going):
-            for _ in range(_LEVELS_AT_ONCE):
-                node, _ = self._below(node, row, flat)
+            found, asked, value, is_right = room.first(len(going))
+            whole, threshold = found.view(np.int32).reshape(-1, 4), found.view(np.float64)[1::2]
+            for _ in range(_LEVELS_AT_ONCE):  # as `_below`, in memory that is in the cache already
+                self._packed.take(node, out=found, mode="clip")
+                np.add(row, whole[:, 1], out=asked)
+                flat.take(asked, out=value, mode="clip")
+                np.greater(value, threshold, out=is_right)
+                np.add(whole[:, 0], is_right, out=node)
             leaf[going] = node
             far = np.flatnonzero(self.left.take(node) != node)
             going, row, node = going[far], row[far], node[far]

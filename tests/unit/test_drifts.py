@@ -37,7 +37,7 @@ def test_a_drift_is_handed_out_once_and_changes_no_row() -> None:
 
 def test_the_job_says_it() -> None:
     watched = Watched(Analysis(P0, WATCH), WatchLimits(), 0.0, ahead=0, based=True)
-    watched.add(EVENTS, 0.0)
+    watched.add(EVENTS, EVENTS.nbytes, 0.0)
     with structlog.testing.capture_logs() as lines:
         watched.cut(len(EVENTS), 1.0, last=False)
     (line,) = [line for line in lines if "drifted" in line["event"]]

@@ -32,9 +32,10 @@ def fresh() -> AccountStates:
 def restored(states: AccountStates, seed: int) -> AccountStates:
     """A new object from a snapshot whose rows came in another order: row numbers mean nothing."""
     parts = states.snapshot()
-    accounts = parts["accounts"]
+    accounts = parts["accounts"].read_all()
+    shuffled = accounts.take(np.random.default_rng(seed).permutation(len(accounts)))
     again = fresh()
-    again.restore({**parts, "accounts": accounts.take(np.random.default_rng(seed).permutation(len(accounts)))})
+    again.restore({**parts, "accounts": shuffled.to_reader()})
     return again
 
 
@@ -155,7 +156,7 @@ def test_a_duplicate_is_an_event() -> None:
 
 def test_ids_of_one_hash_are_emitted_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """XXH3 is no secret: somebody may look for two ids of one key."""
-    monkeypatch.setattr("pipeline.features.state.keys", lambda ids: np.full(len(ids), 5, np.uint64))
+    monkeypatch.setattr("pipeline.features.ids.hashes", lambda ids: np.full(len(ids), 5, np.uint64))
     events = log(
         60,
         account_id=["b", "a"] * 30,

@@ -23,8 +23,8 @@ def test_the_accounts_idle_longest_are_dropped_for_room() -> None:
     states.step(log(64, account_id=[f"a{i:02}" for i in range(64)]))
     assert len(states) == 10
     assert states.dropped_for_room == 54
-    names = [states._accounts.id_of(row) for row in sorted(states._accounts._row_of.values())]
-    assert sorted(names) == [f"a{i:02}" for i in range(54, 64)]
+    names = states.snapshot()["accounts"].read_all()["account_id"]
+    assert sorted(names.to_pylist()) == [f"a{i:02}" for i in range(54, 64)]
 
 
 @pytest.mark.usefixtures("_check_often")
