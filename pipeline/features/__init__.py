@@ -22,6 +22,7 @@ from pipeline.features import (
     spread,
     template,
     volume,
+    watermark,
 )
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
@@ -52,8 +53,9 @@ if len(set(NAMES)) < len(NAMES):  # a second one would take the first one's plac
 
 def _features_hash() -> str:
     text = "\n".join(f"{feature.name}\t{feature.unit}\t{feature.definition}" for feature in FEATURES)
+    text += f"\nwatermark\t{watermark.DEFINITION}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 FEATURES_HASH: Final = _features_hash()
-"""SHA-256 over names, units and definitions: a snapshot or a trained model fits if it was made with the same."""
+"""SHA-256 over names, units, definitions and what time is: a snapshot or trained model fits if made with the same."""

@@ -1,10 +1,8 @@
-"""Time: the partition's watermark, the account's own clock, its sequence numbers, and the panes they are cut into.
+"""Time: the account's own clock, its sequence numbers, and the panes they are cut into.
 
 All of it is a function of an event's place in the partition, never of where a batch ends.  Times are in milliseconds.
 
-* The *watermark* is the running maximum of the least of the last `CONFIRM` event times: a time that as many records in
-  a row have reached.  One event that is dated years ahead does not move it.
-* Event time is clipped to [watermark - `LATENESS`, watermark + `AHEAD`].  No event is dropped for being late.
+* Event time is clipped to what the partition's watermark (`watermark.py`) allows.
 * The account's clock is the running maximum of its clipped times.
 * An account that was silent for `HORIZON` begins a new life: so whoever has been silent for that long can be forgotten
   at any time, and nobody will know.
@@ -27,63 +25,14 @@ from pipeline.features import emission
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-CONFIRM: Final = 16
 SECOND: Final = 1000
-LATENESS: Final = 120 * SECOND
 HOUR: Final = 3600 * SECOND
-AHEAD: Final = HOUR
 HALF: Final = HOUR // 2
 DAY: Final = 24 * HOUR
 HORIZON: Final = 7 * DAY
 
 NEVER: Final = 1 << 62
-_LATEST: Final = (1 << 43) - 1  # the year 2248: `lift` below needs 43 bits
-
-
-@dataclass(slots=True)
-class Watermark:
-    """What a partition's time is known from.
-
-    Attributes:
-        mark: the watermark; `-NEVER` before the first `CONFIRM` events.
-        tail: the last `CONFIRM - 1` event times.
-        seen: events so far.
-    """
-
-    mark: int
-    tail: Ints
-    seen: int
-
-    @classmethod
-    def start(cls) -> Watermark:
-        """That of a partition nothing was read of."""
-        return cls(-NEVER, np.full(CONFIRM - 1, NEVER, np.int64), 0)
-
-    @property
-    def late(self) -> int:
-        """No later event can be older than this: where the time of accounts without events is."""
-        return self.mark - LATENESS
-
-    def advance(self, times: Ints) -> tuple[Ints, Ints]:
-        """Take the next events' times.
-
-        Args:
-            times: int64[n], n > 0, milliseconds since the epoch, as logged.
-
-        Returns:
-            Per event, `late` as of it, and its clipped time.
-        """
-        known_times = np.concatenate([self.tail, np.clip(times, 0, _LATEST)])
-        least, width = known_times, 1
-        while width < CONFIRM:  # the least of 2, 4, 8, 16: CONFIRM is a power of two
-            least, width = np.minimum(least[width:], least[:-width]), 2 * width
-        known = np.arange(self.seen, self.seen + len(times)) >= CONFIRM - 1
-        marks = np.maximum(np.maximum.accumulate(np.where(known, least, -NEVER)), self.mark)
-        near = np.where(known, marks, least)
-        self.tail, self.mark = known_times[len(times) :], int(marks[-1])
-        self.seen += len(times)
-        clipped = np.clip(known_times[CONFIRM - 1 :], np.maximum(near - LATENESS, 0), near + AHEAD)
-        return marks - LATENESS, clipped
+LATEST: Final = (1 << 43) - 1  # the year 2248: `lift` below needs 43 bits
 
 
 @dataclass(frozen=True, slots=True)

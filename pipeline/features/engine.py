@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipeline.accounts import Accounts, Facts
 from pipeline.errors import SchemaError
 from pipeline.features import emission, typical
-from pipeline.features.clock import HOUR, NEVER, Cut, Ordered, Watermark, by_account, panes
+from pipeline.features.clock import HOUR, NEVER, Cut, Ordered, by_account, panes
 from pipeline.features.events import Events, Partitioned
 from pipeline.features.family import Family
 from pipeline.features.fields import Layout
@@ -31,8 +31,9 @@ from pipeline.features.launches import Launches
 from pipeline.features.panes import Panes
 from pipeline.features.rows import COUNT, TICK, FeatureRows
 from pipeline.features.sharing import Sharing
-from pipeline.features.state import AccountColumns, watermark_of, watermark_scalars
+from pipeline.features.state import AccountColumns
 from pipeline.features.typical import Tokens, Typical
+from pipeline.features.watermark import Watermark
 from pipeline.text_views import one_chunk
 
 Ints = npt.NDArray[np.int64]
@@ -130,7 +131,7 @@ class AccountStates:
         The accounts are many, and made as they are read: to be read before the next step.
         """
         state = {
-            "watermark": watermark_scalars(self._watermark),
+            "watermark": self._watermark.scalars(),
             "filled": sorted(self._filled),
             "launches": self._launches.scalars(),
             "typical": self._typical.scalars(),
@@ -150,7 +151,7 @@ class AccountStates:
         state = parts["state"]
         if set(state) != {"watermark", "filled", "launches", "typical"}:
             raise SchemaError(f"the snapshot's state has other parts than this version's: {sorted(state)}")
-        self._watermark = watermark_of(state["watermark"])
+        self._watermark = Watermark.of(state["watermark"])
         self._filled = set(state["filled"])
         self._launches.restore(state["launches"])
         self._typical.restore(state["typical"])
@@ -163,7 +164,7 @@ class AccountStates:
         columns = self._accounts.columns
         times = one_chunk(table["event_time"]).cast(pa.int64()).to_numpy() // _US
         seen = self._watermark.seen
-        late, clipped = self._watermark.advance(times)
+        late, clipped = self._watermark.advance(columns["key"][row_of_code][code], times)
         ordered = by_account(code, row_of_code, clipped, columns["clock"], columns["seq"])
         stops = self._renewals(seen, len(times))
         cut = panes(ordered, columns["phase"], stops)
@@ -179,7 +180,7 @@ class AccountStates:
         for number, stop in enumerate([*stops, len(times)]):
             folding.run(records, number, stop)
             if number < len(stops):
-                self._renew(int(late[stop - 1]))
+                self._renew(int(late[stop]))
                 shown.append(self._typical.tokens)
         return self._rows(folding.emitted(), one_chunk(table["offset"]).to_numpy(), (stops, shown))
 

@@ -9,11 +9,12 @@ import sys
 from typing import Final
 
 from pipeline.features import FAMILIES, emission
-from pipeline.features.clock import AHEAD, CONFIRM, DAY, HORIZON, HOUR, LATENESS, SECOND
+from pipeline.features.clock import DAY, HORIZON, HOUR, SECOND
 from pipeline.features.engine import CHECK_EVERY
 from pipeline.features.events import SAMPLE_EVERY, SAMPLE_WHOLE
 from pipeline.features.sharing import BLOCK, PAIRS_MAX
 from pipeline.features.state import BYTES_PER_ACCOUNT_MAX, ID_CHARS
+from pipeline.features.watermark import AHEAD, EVERY, LATENESS, VOTERS, WINDOW
 
 _SIGNALS: Final = {
     1: "skeleton spread: other accounts with the same frames",
@@ -65,9 +66,11 @@ how they were batched, replayed or restored.
   not all end together.
 - **Views**: `1h`, `24h` and `7d` are the last 30 to 60 minutes, 12 to 24 hours, 3½ to 7 days of the account's own clock:
   two generations each, of which the older is dropped as a whole.
-- **Time**: event time, clipped to [watermark - {LATENESS // SECOND} s, watermark + {AHEAD // HOUR} h]. The watermark is what
-  {CONFIRM} records in a row have reached, so one event that is dated years ahead moves nothing. Late events count, at the
-  account's clock. After a silence of the whole partition, its first {CONFIRM - 1} records count as an hour after the last.
+- **Time**: event time, clipped to [watermark - {LATENESS // SECOND} s, watermark + {AHEAD // HOUR} h]. The watermark is the
+  time that three quarters of the {VOTERS} accounts seen last have reached, looked at every {EVERY} records. An account has
+  one vote, however many records it sends: a clock that is years ahead or hours behind moves its own account and nobody
+  else. Late events count, at the account's clock. What would move everybody's time is a wrong clock of three quarters of
+  the accounts that are active; or of one alone, if no other sends anything for {WINDOW} records.
 - **Lives**: an account that was silent for {HORIZON // DAY} days begins anew.
 - **Sample of texts**: an account's first {SAMPLE_WHOLE} events and every {SAMPLE_EVERY}th after that.
 - **Counts by hash**: a *distinct* is an estimate; two values may share a cell. A cell of a mix stops at 65,535; from its
@@ -77,8 +80,7 @@ how they were batched, replayed or restored.
   that it is not logged. So the first to send such a value decides what a null means for all from then on. *Sharing*: the
   features of the family `spread` say what other accounts sent, as of the last whole block of {BLOCK:,} records; of
   {PAIRS_MAX:,} pairs of a text and an account the half that was longest not seen is dropped. *Watermark*: it
-  decides at which record a row is emitted that is due by time, and it clips times: while every {CONFIRM} records in a row
-  hold one that is late by hours, whosever it is, it lags as much, and nobody's clock goes further than an hour after it. *Memory*: see below. *The accounts feed*: how many accounts
+  decides at which record a row is emitted that is due by time, and it clips times, as said above. *Memory*: see below. *The accounts feed*: how many accounts
   have the same payment, domain or organisation. Scores depend on what the models learned of all accounts, too.
 - **Memory**: at most `accounts_max` accounts at every {CHECK_EVERY:,}th record; those idle longest are dropped, and begin
   anew if they come back. The characters of all ids together are bounded to {ID_CHARS} for each account allowed. An account

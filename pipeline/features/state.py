@@ -7,14 +7,14 @@ Memory is bounded by accounts, whatever their events say: a row has `bytes_per_a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import SchemaError
-from pipeline.features.clock import CONFIRM, DAY, HORIZON, NEVER, Watermark
+from pipeline.features.clock import DAY, HORIZON, NEVER
 from pipeline.features.fields import Layout, View
 from pipeline.features.folding import Columns
 from pipeline.features.ids import AccountIds
@@ -206,20 +206,3 @@ def _readable(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         yield from batches
     except (pa.ArrowInvalid, OSError) as error:
         raise SchemaError(f"the snapshot's accounts cannot be read: {' '.join(str(error).split())}") from error
-
-
-def watermark_scalars(mark: Watermark) -> dict[str, Any]:
-    """A watermark as plain values."""
-    return {"mark": mark.mark, "tail": mark.tail.tolist(), "seen": mark.seen}
-
-
-def watermark_of(scalars: dict[str, Any]) -> Watermark:
-    """The watermark of such values.
-
-    Raises:
-        SchemaError: they are not of this version.
-    """
-    tail = np.array(scalars.get("tail", ()), np.int64)
-    if len(tail) != CONFIRM - 1 or not {"mark", "seen"} <= scalars.keys():
-        raise SchemaError("the snapshot's watermark is not of this version: replay from an older offset")
-    return Watermark(int(scalars["mark"]), tail, int(scalars["seen"]))

@@ -6,7 +6,7 @@ reach as much at that stage, divided by the channel's part in the false alerts t
 and an account's maximum over its rows is not carried by the one stage or kind at which everybody looks odd.
 
 The parts are weights of p-values as of Genovese, Roeder and Wasserman: False discovery control with p-value weighting,
-Biometrika 93, 2006; they add up to 1, so that the share of honest accounts above some evidence is known for all together.
+Biometrika 93, 2006.  They add up to 1, so that the share of honest accounts above some evidence is known for all.
 """
 
 from __future__ import annotations

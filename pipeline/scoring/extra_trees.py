@@ -30,8 +30,8 @@ class Experts:
     """Trees of several sources of traffic, each heard as far as a row looks like its traffic.
 
     Trees that learn sources together split on what tells the sources apart and tell less of either: what is odd in one
-    is usual in another.  Jacobs, Jordan, Nowlan, Hinton: Adaptive mixtures of local experts, Neural Computation 3, 1991;
-    here the experts learn apart and the gate learns which source a row is from.
+    is usual in another.  After Jacobs, Jordan, Nowlan and Hinton: Adaptive mixtures of local experts, Neural
+    Computation 3, 1991; but here the experts learn apart, and the gate learns which source a row is from.
 
     Attributes:
         experts: of each source, with the probabilities of `kinds.LOOKS`.

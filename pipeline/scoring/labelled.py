@@ -77,7 +77,7 @@ class LabelledRows:
 
     @property
     def ends_doubling(self) -> npt.NDArray[np.bool_]:
-        """Which rows are their account's last before its exchanges double (from 4 to 7, 8 to 15, and so on), bool[n]."""
+        """Which rows are their account's last before its exchanges double (4 to 7, 8 to 15, and so on), bool[n]."""
         doubling = np.floor(np.log2(np.maximum(self.exchanges, 1)))
         follows = (self.account[1:] != self.account[:-1]) | (doubling[1:] != doubling[:-1])
         return np.asarray(np.r_[follows, True][: len(self)])

@@ -3,7 +3,8 @@
 A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (the starting rows: features and label),
 `features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
 `population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give),
-`trees_young`, `trees_grown`, `gate_young` and `gate_grown` (extremely randomised ones) and `evidence` (the highest scores of honest accounts).
+`trees_young` and `trees_grown` (extremely randomised ones, of every source) with `gate_young` and `gate_grown` (which
+source a row is like), and `evidence` (the highest scores of honest accounts).
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class MondrianTrees:
         return tuple(np.ascontiguousarray(column) for column in self.probability.T)
 
     def predict_proba(self, values: Floats) -> Floats:
-        """Probability of each look, float64[n, K]: what River's `predict_proba_one` gives for each row, summed for any."""
+        """Probability of each look, float64[n, K]: what River's `predict_proba_one` gives, summed for any."""
         leaves = self.leaves(values)
         if len(values) == 1:  # NumPy adds a lone column up in another order: a row must not notice if it is alone
             leaves = leaves.repeat(2, axis=1)

@@ -51,10 +51,18 @@ class Life:
         return self.clock + 2 * HOUR_MS if self.fresh >= 2 and self.events >= 4 else FOREVER
 
 
+def voices(seen: list[tuple[str, int]]) -> list[int]:
+    """Last times of the 16 accounts seen last."""
+    last: dict[str, int] = {}
+    for name, time in reversed(seen):
+        last.setdefault(name, time)
+    return list(last.values())[:16]
+
+
 def naive(events: pa.Table) -> list[tuple[Any, ...]]:
     lives: dict[str, Life] = {}
     rows: list[tuple[Any, ...]] = []
-    times: list[int] = []
+    seen: list[tuple[str, int]] = []
     mark = -FOREVER
 
     def emit(life: Life, offset: int, kind: int) -> None:
@@ -65,12 +73,13 @@ def naive(events: pa.Table) -> list[tuple[Any, ...]]:
 
     for event in events.select(["offset", "account_id", "event_time", "output_tokens"]).to_pylist():
         raw = int(event["event_time"].timestamp() * 1000 + 0.5)
-        times.append(raw)
-        least = min(times[-16:])
-        if len(times) >= 16:
-            mark = max(mark, least)
-        near = mark if len(times) >= 16 else least
-        time = min(max(raw, near - 120_000), near + HOUR_MS)
+        if seen and len(seen) % 32 == 0:
+            votes = sorted(voices(seen[-512:]))
+            if len(votes) >= 4 or len(seen) >= 512:
+                mark = max(mark, votes[(len(votes) - 1) // 4])
+        seen.append((event["account_id"], raw))
+        near = mark if mark > -FOREVER else raw
+        time = min(max(raw, near - 120_000), near + DAY_MS)
         mine = lives.get(event["account_id"])
         due = [
             life for life in lives.values() if life.due() <= (max(time, life.clock) if life is mine else mark - 120_000)

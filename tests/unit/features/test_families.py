@@ -153,9 +153,9 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
     "release": (
         # "m" from the start, two days of it; then "n" twice, of which one is an error, and "m" again
         log(
-            40, account_id=["z"] * 32 + ["a"] * 8, model=["m"] * 32 + ["m", "n", "n", "n", "m", "m", "m", "m"],
-            status=[200] * 33 + [500] + [200] * 6,
-            times_ms=[START_MS + 1000 * i for i in range(16)] + [START_MS + 2 * DAY_MS + 1000 * i for i in range(24)],
+            72, account_id=["w", "x", "y", "z"] * 16 + ["a"] * 8, model=["m"] * 64 + ["m", "n", "n", "n", "m", "m", "m", "m"],
+            status=[200] * 65 + [500] + [200] * 6,
+            times_ms=[START_MS + 1000 * i for i in range(32)] + [START_MS + 2 * DAY_MS + 1000 * i for i in range(40)],
         ),
         {"new_model_share_24h": 2 / 7, "new_model_share_7d": 2 / 7},
     ),

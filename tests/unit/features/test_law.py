@@ -128,8 +128,10 @@ def test_the_silent_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     states.step(log(many, account_id=[f"a{i}" for i in range(many)]))
     assert len(states) == many
     later = START_MS + 8 * DAY_MS
-    states.step(log(40, account_id="b", times_ms=[later + i for i in range(40)]))
-    assert len(states) == 1
+    states.step(log(256, account_id="b", times_ms=[later + i for i in range(256)]))
+    assert len(states) == many + 1, "one account does not say what time it is"
+    states.step(log(320, account_id="b", times_ms=[later + i for i in range(320)]))
+    assert len(states) == 1, "but one alone for a whole window does"
     states.step(log(1, account_id="a7", times_ms=[later + 50]))
     assert len(states) == 2
 

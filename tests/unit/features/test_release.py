@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.accounts import Accounts
 from pipeline.errors import SchemaError
-from pipeline.features import FAMILIES, NAMES, launches, typical
+from pipeline.features import FAMILIES, NAMES, launches, typical, watermark
 from pipeline.features.clock import DAY, NEVER
 from pipeline.features.engine import AccountStates
 from pipeline.features.launches import Launches
@@ -75,6 +75,7 @@ def test_models_beyond_the_table_count_as_old(monkeypatch: pytest.MonkeyPatch) -
 def test_typical_of_a_plan_is_the_95th_percentile_of_its_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty accounts of 1 to 20 tokens, then eight requests of 4 tokens each; those of no plan have nothing typical."""
     monkeypatch.setattr(typical, "EVERY", 20)
+    monkeypatch.setattr(watermark, "EVERY", 4)
     events = log(
         36,
         account_id=[f"a{i}" for i in range(20)] + ["a20"] * 8 + ["b"] * 8,

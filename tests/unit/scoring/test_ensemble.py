@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SchemaError
-from pipeline.scoring import BLOCK, EXCHANGES_MIN, Ensemble, Explainer, Scores
+from pipeline.features.rows import COUNT
+from pipeline.scoring import BLOCK, Ensemble, Explainer, Scores
+from pipeline.scoring.kinds import COLD, stage_of
 from pipeline.scoring.snapshots import restore, snapshot
 from pipeline.scoring.teachers import DailyTeachers
 from tests.unit.scoring import traffic
@@ -78,7 +80,8 @@ def test_scoring_changes_nothing() -> None:
 
 
 def test_accounts_with_few_exchanges_are_unknown() -> None:
-    cold = ROWS.exchanges < EXCHANGES_MIN
+    cold = stage_of(ROWS.exchanges, ROWS.kind == COUNT) == COLD
+    assert 10 < cold.sum() < 200
     assert np.isnan(WHOLE.risk).tolist() == cold.tolist()
     for part in WHOLE.parts.values():
         assert np.isnan(part).tolist() == cold.tolist()

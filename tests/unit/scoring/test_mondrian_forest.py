@@ -11,6 +11,7 @@ from river import forest
 from river.checks import common
 
 from pipeline.scoring import mondrian_forest
+from pipeline.scoring.kinds import looks_of
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Scaling
@@ -48,7 +49,7 @@ def test_arrays_predict_what_river_predicts(settings: ForestSettings) -> None:
     start = start_of(settings)
     river, ranks = start.river_forest(), ranks_like(start, 5)
     said = [river.predict_proba_one(dict(enumerate(row))) for row in (ranks * start.stretch).tolist()]
-    expected = [[of_row.get(kind, 0.0) for kind in (1, 2, 3)] for of_row in said]
+    expected = looks_of(np.array([[of_row.get(kind, 0.0) for kind in (1, 2, 3)] for of_row in said]))
     np.testing.assert_allclose(MondrianForest(start).predict_proba(ranks), expected, rtol=0, atol=1e-12)
 
 
@@ -59,7 +60,8 @@ def test_a_forest_of_few_rows_predicts_what_river_predicts(labels: list[int]) ->
         river.learn_one({0: place / 2}, label)
     said = river.predict_proba_one({0: 0.2})
     found = MondrianTrees.of(river, 3).predict_proba(np.array([[0.2]]))[0]
-    assert found.tolist() == pytest.approx([said.get(kind, 0.0) for kind in (1, 2, 3)], abs=1e-12)
+    expected = looks_of(np.array([[said.get(kind, 0.0) for kind in (1, 2, 3)]]))[0]
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
 
 
 def test_a_row_is_predicted_alike_in_any_company() -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.features.rows import FeatureRows
 from pipeline.scoring.combination import PARTS
 from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.kinds import EARLY, GROWN
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import ForestSettings
@@ -37,7 +38,7 @@ def labelled(accounts: int = 120, seed: int = 0) -> LabelledRows:
         values,
         np.array([f"account-{account:04}" for account in of_row]),
         np.tile([8, 16, 64], accounts),
-        np.tile([0, 1, 4], accounts),
+        np.tile([EARLY, EARLY, GROWN], accounts),
         harvesting,
         np.where(harvesting, "", np.where(of_row % 2 == 0, "people", "chat_app")),
         np.where(harvesting, family, ""),
