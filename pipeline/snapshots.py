@@ -5,9 +5,10 @@
     magic          8 bytes   STILLSNP
     format         uint32    little-endian
     sha256        32 bytes   of all that follows
+    header at      uint64    its place in the file, little-endian
     header bytes   uint32    little-endian
+    parts                    from byte 64 on: Arrow IPC streams, JSON or bytes, each at a multiple of 64 bytes
     header         JSON      label; name, kind, start and size of each part
-    parts                    Arrow IPC streams, JSON or bytes, each at a multiple of 64 bytes after the header
 
 Nothing in it is ever run: no pickle, whatever the bytes say.
 """
@@ -32,8 +33,10 @@ FORMAT: Final = 2
 
 _MAGIC: Final = b"STILLSNP"
 _START: Final = struct.Struct("<8sI32s")
-_HEADER_BYTES: Final = struct.Struct("<I")
+_HEADER: Final = struct.Struct("<QI")
 _ALIGNMENT: Final = 64
+_BODY: Final = 64
+"""Where the parts begin; all of the above is shorter."""
 
 Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 Part: TypeAlias = pa.Table | pa.RecordBatchReader | bytes | Json
@@ -68,23 +71,28 @@ class Label:
 
 
 def pack(label: Label, parts: Parts) -> bytes:
-    """Put parts into an envelope; the same parts give the same bytes."""
-    pieces, places, at = [], [], 0
+    """Put parts into an envelope; the same parts give the same bytes.
+
+    All is written to one place that grows, and never joined: a snapshot may be of hundreds of megabytes.
+    """
+    sink, places = io.BytesIO(), []
+    sink.write(bytes(_BODY))
     for name, part in parts.items():
-        kind, contents = _written(part)
-        size = sum(map(len, contents))
-        places.append([name, kind, at, size])
-        padding = -size % _ALIGNMENT
-        pieces += [*contents, bytes(padding)]
-        at += size + padding
+        start = sink.tell()
+        kind = _write(part, sink)
+        places.append([name, kind, start - _BODY, sink.tell() - start])
+        sink.write(bytes(-sink.tell() % _ALIGNMENT))
+    at = sink.tell()
     said = {**asdict(label), "partition": list(label.partition), "parts": places}
-    header = json.dumps(said, separators=(",", ":")).encode()
-    header += b" " * (-(_START.size + _HEADER_BYTES.size + len(header)) % _ALIGNMENT)
-    head = _HEADER_BYTES.pack(len(header)) + header
-    digest = hashlib.sha256(head)
-    for piece in pieces:
-        digest.update(piece)
-    return b"".join([_START.pack(_MAGIC, FORMAT, digest.digest()), head, *pieces])
+    sink.write(json.dumps(said, separators=(",", ":")).encode())
+    size = sink.tell() - at
+    sink.seek(_START.size)
+    sink.write(_HEADER.pack(at, size))
+    with sink.getbuffer() as whole:
+        digest = hashlib.sha256(whole[_START.size :]).digest()
+    sink.seek(0)
+    sink.write(_START.pack(_MAGIC, FORMAT, digest))
+    return sink.getvalue()
 
 
 def label_of(blob: bytes) -> Label:
@@ -124,7 +132,7 @@ def unpack(blob: bytes, expected: Label) -> dict[str, Part]:
 
 def _opened(blob: bytes) -> tuple[Label, list[Any], memoryview]:
     view = memoryview(blob)
-    if len(blob) < _START.size + _HEADER_BYTES.size:
+    if len(blob) < _BODY:
         raise SchemaError(f"the snapshot is cut short: it has {len(blob)} bytes")
     magic, version, digest = _START.unpack_from(blob)
     if magic != _MAGIC:
@@ -133,46 +141,28 @@ def _opened(blob: bytes) -> tuple[Label, list[Any], memoryview]:
         raise SchemaError(f"the snapshot has format version {version}, this Stillwatch knows version {FORMAT}")
     if hashlib.sha256(view[_START.size :]).digest() != digest:
         raise SchemaError("the snapshot is cut short or was changed: its checksum does not match its bytes")
-    start = _START.size + _HEADER_BYTES.size
-    (size,) = _HEADER_BYTES.unpack_from(blob, _START.size)
+    at, size = _HEADER.unpack_from(blob, _START.size)
     try:
-        said = json.loads(bytes(view[start : start + size]))
+        said = json.loads(bytes(view[at : at + size]))
         places = list(said.pop("parts"))
         label = Label(**{**said, "partition": Partition(*said["partition"])})
     except (ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"the snapshot has a header that cannot be read: {error}") from error
-    return label, places, view[start + size :]
+    return label, places, view[_BODY:at]
 
 
-class _Pieces(io.RawIOBase):
-    """Collects what is written; one growing buffer would be copied each time that it grows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, piece: Any, /) -> int:
-        """Keep a copy."""
-        self.pieces.append(bytes(piece))
-        return len(self.pieces[-1])
-
-
-def _written(part: Part) -> tuple[str, list[bytes]]:
+def _write(part: Part, sink: io.BytesIO) -> str:
+    """Write a part, and say of which kind it is."""
     if isinstance(part, (pa.Table, pa.RecordBatchReader)):
-        sink, is_table = _Pieces(), isinstance(part, pa.Table)
+        is_table = isinstance(part, pa.Table)
         # Most of a state is zeros.  Compressed by one thread, so that it takes no more CPUs than the job is counted by.
         options = pa.ipc.IpcWriteOptions(compression=None if is_table else "zstd", use_threads=False)
         with pa.ipc.new_stream(sink, part.schema, options=options) as writer:
             for batch in part.to_batches() if is_table else part:
                 writer.write_batch(batch)
-        return "arrow" if is_table else "batches", sink.pieces
-    if isinstance(part, bytes):
-        return "bytes", [part]
-    return "json", [json.dumps(part, separators=(",", ":")).encode()]
+        return "arrow" if is_table else "batches"
+    sink.write(part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode())
+    return "bytes" if isinstance(part, bytes) else "json"
 
 
 def _read(kind: str, content: memoryview) -> Part:

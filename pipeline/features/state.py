@@ -110,7 +110,7 @@ class AccountColumns:
         have = len(self.columns["key"])
         if rows <= have:
             return
-        size = max(rows, have * 5 // 4)
+        size = max(rows, have * 9 // 8)
         for name, (lines, width, _) in self._spec.items():
             # In place, so that there is never a second copy of a large array; new memory is zero.
             self.columns[name].resize((size * lines, width) if width else size * lines, refcheck=False)
