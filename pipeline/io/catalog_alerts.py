@@ -20,6 +20,9 @@ NEW: Final = "new"
 UNCLEAR: Final = "unclear"
 """State of an alert whose catalog was made anew: whether it was sent is not known, so nobody sends it unasked."""
 
+PAST: Final = "past"
+"""State of an alert that a backfill raised: of long ago, so nobody sends it unasked."""
+
 _ROWS_MAX: Final = 500
 """Alerts in one statement: SQLite takes 32,766 values at a time, an alert has twenty."""
 

@@ -1,0 +1,270 @@
+"""`stillwatch backfill` as a command: what it lands, what it skips, what it refuses, and that it says so."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import polars as pl
+import pytest
+import zstandard
+from typer.testing import CliRunner, Result
+
+from jobs.cli import app
+from pipeline.batch import Partition
+from pipeline.config import CATALOG_FILE
+from pipeline.errors import ConfigError
+from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.inspection import inspect
+from pipeline.io.lake import Lake
+from pipeline.io.rebuild import plan_of, rebuild
+from tests.rule_files import rule_text
+
+Land = Callable[..., Result]
+
+
+def event(at: int, **others: Any) -> dict[str, Any]:
+    return {
+        "event_time": f"2026-03-01T{at // 60:02}:{at % 60:02}:00.000250Z", "account_id": f"a{at % 7}", "model": "m",
+        "request_id": f"r{at}", "temperature": at / 3, "output_tokens": at, "stream": at % 2 == 0, "prompt": f"p{at}\n",
+        "region": f"x{at % 2}", **others,
+    }  # fmt: skip
+
+
+EVENTS = [event(at) for at in range(120)]
+
+
+def lines_of(events: Sequence[dict[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(one) + b"\n" for one in events)
+
+
+def write(path: Path, events: Sequence[dict[str, Any]] = EVENTS) -> Path:
+    """Write events in the form that the file's name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame = pl.DataFrame(events).with_columns(
+            pl.col("event_time").str.to_datetime(time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
+        )
+        frame.write_parquet(path, row_group_size=50)
+        return path
+    pack: Any = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(lines_of(events)))
+    return path
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    return tmp_path / "lake"
+
+
+@pytest.fixture
+def land(lake: Path) -> Land:
+    def run(*arguments: object, score: bool = False) -> Result:
+        how = [] if score else ["--no-score"]
+        return CliRunner().invoke(app, ["backfill", "--lake", str(lake), *how, *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def ledger(lake: Path) -> Iterator[Catalog]:
+    Lake.open(str(lake), create=True)
+    with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=True)) as catalog:
+        yield catalog
+
+
+def rows(
+    lake: Path, columns: str = '* EXCLUDE (topic, partition, "offset")', table: str = "access"
+) -> list[tuple[Any, ...]]:
+    glob = str(lake / table / "**" / "*.parquet")
+    read = f"read_parquet('{glob}', hive_partitioning = false, union_by_name = true)"
+    found = duckdb.sql(f"SELECT {columns} FROM {read} ORDER BY ALL").to_arrow_table()
+    return [tuple(row.values()) for row in found.to_pylist()]
+
+
+def counted(result: Result) -> dict[str, int]:
+    """The counts of the table at the end."""
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
+    return {
+        cell[0]: int(cell[1].replace(",", ""))
+        for cell in cells
+        if len(cell) == 2 and cell[1].replace(",", "").isdigit()
+    }
+
+
+def assert_clean(lake: Path) -> None:
+    with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=False)) as catalog:
+        found = inspect(Lake.open(str(lake), create=False), catalog)
+    assert found.errors == []
+    assert found.notes == []
+
+
+@pytest.mark.parametrize("name", ("a.ndjson", "a.ndjson.gz", "a.ndjson.zst", "a.parquet"))
+def test_rows_are_the_same_whatever_the_form(tmp_path: Path, lake: Path, land: Land, name: str) -> None:
+    expected = tmp_path / "plain"
+    CliRunner().invoke(app, ["backfill", "--lake", str(expected), "--no-score", str(write(tmp_path / "b.ndjson"))])
+    result = land(write(tmp_path / name))
+    assert result.exit_code == 0, result.output
+    assert counted(result) | {"read": 120, "landed": 120, "rejected": 0, "skipped as already there": 0} == counted(
+        result
+    )
+    assert len(rows(lake)) == 120
+    assert rows(lake) == rows(expected)
+    assert rows(lake, table="content") == rows(expected, table="content")
+    assert rows(lake, '"offset", request_id') == [(at, f"r{at}") for at in range(120)]
+    assert_clean(lake)
+
+
+def test_a_file_is_landed_once_whatever_it_is_called(tmp_path: Path, lake: Path, land: Land) -> None:
+    first = write(tmp_path / "a.ndjson")
+    land(first)
+    assert counted(land(first))["skipped as already there"] == 120
+    moved = first.rename(tmp_path / "elsewhere.ndjson")
+    copy = tmp_path / "copy.ndjson"
+    copy.write_bytes(moved.read_bytes())
+    result = land(moved, copy, write(tmp_path / "more.ndjson", [event(at) for at in range(120, 130)]))
+    assert counted(result)["read"] == counted(result)["landed"] == 10
+    assert counted(result)["skipped as already there"] == 240
+    assert len(rows(lake)) == 130
+    assert_clean(lake)
+
+
+def test_folders_and_globs_stand_for_their_files_in_the_order_of_names(
+    tmp_path: Path, land: Land, ledger: Catalog
+) -> None:
+    for name, part in (("day2/b.ndjson.gz", EVENTS[60:]), ("day1/a.ndjson", EVENTS[:60])):
+        write(tmp_path / "logs" / name, part)
+    (tmp_path / "logs" / "_SUCCESS").touch()
+    (tmp_path / "logs" / "notes.txt").write_text("no events", encoding="utf-8")
+    result = land(tmp_path / "logs", tmp_path / "logs" / "*" / "*.gz", score=True)
+    assert result.exit_code == 0, result.output
+    assert counted(result)["read"] == 120
+    assert [Path(file.name).name for file in ledger.sources.files_of("file:backfill")] == ["a.ndjson", "b.ndjson.gz"]
+    assert ledger.offsets() == {Partition("file:backfill", 0): 120}
+
+
+def test_what_is_no_event_is_a_reject_with_its_bytes(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(lines_of(EVENTS[:2]) + b'{"broken": \n{"model": "m"}\n' + lines_of(EVENTS[2:4])[:-1])
+    result = land(path)
+    assert result.exit_code == 0
+    assert (counted(result)["landed"], counted(result)["rejected"]) == (4, 2)
+    assert rows(lake, '"offset", raw', "rejects") == [(2, b'{"broken": '), (3, b'{"model": "m"}')]
+    assert_clean(lake)
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = write(tmp_path / "a.ndjson", [*EVENTS, {"model": "m"}])
+    result = land(path, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert not lake.exists()
+    said = counted(result)
+    assert (said["to be read"], said["to be landed"], said["to be rejected"]) == (121, 120, 1)
+    assert "2, from 2026-03-01 00:00 to 2026-03-01 02:00" in result.stdout
+    assert "reject, 1 times: " in result.stdout
+    real = land(path)
+    assert counted(real)["landed"] == 120
+    before = {file: file.read_bytes() for file in lake.rglob("*") if file.is_file()}
+    more = write(tmp_path / "b.ndjson", [event(at, request_id="again") for at in range(5)])
+    again = land(path, more, "--dry-run")
+    assert {file: file.read_bytes() for file in lake.rglob("*") if file.is_file()} == before
+    assert (counted(again)["to be read"], counted(again)["skipped as already there"]) == (5, 121)
+    assert "of these hours 1 hold events in the lake already" in again.stdout
+
+
+@pytest.mark.parametrize(("score", "parallel"), ((True, 2), (False, 3)))
+def test_several_processes_land_what_one_does(
+    tmp_path: Path, lake: Path, land: Land, score: bool, parallel: int
+) -> None:
+    for number in range(4):
+        write(tmp_path / "logs" / f"{number}.ndjson", EVENTS[number * 30 : number * 30 + 30])
+    flags = ["--partitions", "3"] if score else []
+    result = land(tmp_path / "logs", "--parallel", parallel, *flags, score=score)
+    assert result.exit_code == 0, result.output
+    assert counted(result)["read"] == counted(result)["landed"] == 120
+    alone = tmp_path / "alone"
+    once = CliRunner().invoke(
+        app, ["backfill", "--lake", str(alone), *flags, *([] if score else ["--no-score"]), str(tmp_path / "logs")]
+    )
+    assert once.exit_code == 0, once.output
+    assert rows(lake, "*") == rows(alone, "*")
+    if score:
+        assert rows(lake, "*", "account_windows") == rows(alone, "*", "account_windows")
+    assert_clean(lake)
+
+
+def test_a_feed_keeps_its_partitions(tmp_path: Path, land: Land) -> None:
+    assert land(write(tmp_path / "a.ndjson", EVENTS[:9]), "--partitions", 2, score=True).exit_code == 0
+    more = write(tmp_path / "b.ndjson", EVENTS[9:20])
+    refused = land(more, "--partitions", 3, score=True)
+    assert isinstance(refused.exception, ConfigError)
+    assert "the feed backfill has 2" in str(refused.exception)
+    assert land(more, score=True).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    (
+        (b"", "nowhere.ndjson", "no such file or folder"),
+        (b"x", "*.none", "no file matches"),
+        (zstandard.ZstdCompressor().compress(lines_of(EVENTS))[:-9], "a.ndjson.zst", "is damaged"),
+        (b"PAR1", "a.parquet", "cannot be read as Parquet"),
+    ),
+)
+def test_what_cannot_be_read_is_said_before_anything_is_landed(
+    tmp_path: Path, lake: Path, land: Land, content: bytes, name: str, said: str
+) -> None:
+    good = write(tmp_path / "good.ndjson")
+    if content and "*" not in name:
+        (tmp_path / name).write_bytes(content)
+    result = land(good, tmp_path / name)
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)
+    assert not lake.exists()
+
+
+def test_parquet_without_a_needed_column_is_refused_by_its_name(tmp_path: Path, land: Land) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"account_id": ["a"], "model": ["m"]}).write_parquet(path)
+    assert "no column event_time" in str(land(path).exception)
+
+
+def test_a_lakes_own_parquet_is_landed_as_it_was(tmp_path: Path, lake: Path, land: Land) -> None:
+    """Its lineage is left behind, and unknown fields become fields again."""
+    land(write(tmp_path / "a.ndjson"))
+    exported = tmp_path / "events.parquet"
+    sql = CliRunner().invoke(app, ["sql", "--lake", str(lake), "--format", "parquet", "--out", str(exported),
+                                   'SELECT * FROM events ORDER BY topic, "partition", "offset"'])  # fmt: skip
+    assert sql.exit_code == 0, sql.output
+    other = tmp_path / "other"
+    CliRunner().invoke(app, ["backfill", "--lake", str(other), "--no-score", str(exported)], catch_exceptions=False)
+    assert rows(other) == rows(lake)
+    assert rows(other, table="content") == rows(lake, table="content")
+
+
+def test_alerts_of_the_past_are_listed_and_sent_to_nobody(tmp_path: Path, land: Land, ledger: Catalog) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(rule_text(name="eight", state="live", condition="exchanges >= 8"), encoding="utf-8")
+    result = land(write(tmp_path / "a.ndjson"), "--rules", rules, score=True)
+    assert result.exit_code == 0, result.output
+    alerts = ledger.alerts()
+    assert len(alerts) == counted(result)["alerts of live rules"] > 0
+    assert set(ledger.outbox().values()) == {"past"}
+
+
+def test_a_rebuilt_catalog_knows_what_is_landed(tmp_path: Path, lake: Path, land: Land) -> None:
+    first, second = write(tmp_path / "a.ndjson", EVENTS[:60]), write(tmp_path / "b.ndjson", EVENTS[60:])
+    land(first, "--partitions", 2, score=True)
+    land(second)
+    (lake / CATALOG_FILE).unlink()
+    storage = Lake.open(str(lake), create=False)
+    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
+    assert counted(land(first, score=True))["skipped as already there"] == 60
+    assert counted(land(second))["skipped as already there"] == 60
+    assert len(rows(lake)) == 120
+    assert_clean(lake)
