@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jobs.backfill_work import Counts
+from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import FilePlan
+from pipeline.backfilling.ranges import RangePlan
 from pipeline.io.backfill_trial import Trial
-from pipeline.sources import SourceFile
+from pipeline.io.past_range import LogSpan
+from pipeline.sources import SourceFile, Span
 
 _FILES_MAX: Final = 20
 _REASONS_MAX: Final = 5
@@ -92,6 +94,36 @@ def plan(of_files: FilePlan) -> None:
     _console().print(table)
 
 
+def ranges(topic: str, of_ranges: RangePlan, log: LogSpan, *, started: Sequence[Span]) -> None:
+    """What is asked for of each partition, what the log holds of it, and what becomes of it."""
+    table = Table("partition", "log holds", "asked for")
+    wanted = {span.partition: span for span in of_ranges.wanted}
+    for held in log.spans:
+        asked = wanted.get(held.partition)
+        table.add_row(str(held.partition), _span(held), "nothing that it holds" if asked is None else _span(asked))
+    console = _console()
+    console.print(f"Past of {topic}", highlight=False, soft_wrap=True)
+    console.print(table)
+    for count, what in (
+        (of_ranges.there, "offsets are in the lake already and are skipped"),
+        (of_ranges.left, "offsets are left to `stillwatch run`, which goes on from before them"),
+        (len(of_ranges.begun), "ranges were begun before and are finished"),
+    ):
+        if count:
+            console.print(f"{count:,} {what}", highlight=False, soft_wrap=True)
+    for span in started:
+        console.print(
+            f"note: `stillwatch run` has never read {topic}-{span.partition}; with this lake it is going to begin at "
+            f"offset {span.next_offset:,}, after this range",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _span(span: Span) -> str:
+    return f"{span.first_offset:,} to {span.next_offset - 1:,}" if span.next_offset > span.first_offset else "nothing"
+
+
 def trial(found: Trial, *, skipped: int, held: int) -> None:
     """What a dry run found out."""
     table = _counts_table("Dry run: nothing was written")
@@ -113,6 +145,19 @@ def trial(found: Trial, *, skipped: int, held: int) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def rejects(found: Trial, done: Counts, *, seconds: float | None) -> None:
+    """What became, or would become, of rejects."""
+    is_dry = seconds is None
+    table = _counts_table("Dry run: nothing was written" if is_dry else "Backfill of rejects")
+    table.add_row("rejects read", f"{found.read:,}")
+    table.add_row("to be landed as events" if is_dry else "landed as events", f"{found.events:,}")
+    table.add_row("still no events", f"{found.read - found.events:,}")
+    if seconds is not None:
+        table.add_row("files written", f"{done.files:,}, {done.bytes:,} bytes")
+        table.add_row("seconds", f"{seconds:,.1f}")
+    _console().print(table)
 
 
 def summary(counts: Counts, *, skipped: int | None, seconds: float) -> None:

@@ -10,12 +10,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
 from jobs import logs
+from pipeline.backfilling.counts import Counts
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, RetryableError, StillwatchError
 from pipeline.io import catalog_alerts
@@ -23,7 +24,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.file_feed import Feed, FileFeed
 from pipeline.io.lake import Lake
-from pipeline.ports import Source
+from pipeline.ports import FiniteSource, Source
 from pipeline.stream import Limits, Stream
 from pipeline.watching import WatchLimits
 
@@ -43,13 +44,6 @@ class Log(Protocol):
         """A context with a `FiniteSource`."""
 
 
-class FiniteSource(Source, Protocol):
-    """A source that ends."""
-
-    exhausted: bool
-    passed: int
-
-
 @dataclass(frozen=True, slots=True)
 class FeedLog:
     """A feed, as a log to be landed."""
@@ -66,28 +60,6 @@ class FeedLog:
         del settings
         places = [file.place for file in self.feed.files]
         return contextlib.nullcontext(FileFeed(self.feed, lambda: ledger.sources.check_placed(places)))
-
-
-@dataclass(slots=True)
-class Counts:
-    """What was done."""
-
-    passed: int = 0
-    """Rows that are behind, those among them that were landed before."""
-
-    read: int = 0
-    landed: int = 0
-    rejected: int = 0
-    windows: int = 0
-    alerts: int = 0
-    shadow_alerts: int = 0
-    files: int = 0
-    bytes: int = 0
-
-    def add(self, other: Counts) -> None:
-        """Count in what somebody else did."""
-        for field in fields(Counts):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 Tell = Callable[[Counts, str], None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.batch import Partition
 
@@ -17,6 +17,9 @@ FEED: Final = "file:"
 
 PAST: Final = "past:"
 """How the topics of past ranges begin: `past:<number of the range>:<topic>`."""
+
+AGAIN: Final = "again:"
+"""How the topics of rejects begin that became events: `again:<number of the replay>:<topic>`."""
 
 _ID_SHOWN: Final = 32
 """Hex digits of a file's hash in the name of its own feed; half of them all, and still nobody finds two alike."""
@@ -65,6 +68,14 @@ class FeedFile:
         return self.first_offset + self.rows
 
 
+class Span(NamedTuple):
+    """Some offsets of a partition: from the first up to the next, which is none of them."""
+
+    partition: int
+    first_offset: int
+    next_offset: int
+
+
 @dataclass(frozen=True, slots=True)
 class PastRange:
     """Offsets of a partition that a backfill reads, apart from those that `stillwatch run` does.
@@ -75,6 +86,7 @@ class PastRange:
         first_offset: the first of them.
         next_offset: the first that is none of them.
         landed_as: the topic of its rows: `past:…`.
+        topic_id: Kafka's id of the topic, which is another when it was made anew; empty: not known.
     """
 
     topic: str
@@ -82,11 +94,28 @@ class PastRange:
     first_offset: int
     next_offset: int
     landed_as: str
+    topic_id: str
+
+    def overlaps(self, other: PastRange) -> bool:
+        """Whether both, of one partition, hold the same record of the same log."""
+        if self.topic_id and other.topic_id and self.topic_id != other.topic_id:
+            return False
+        return self.first_offset < other.next_offset and other.first_offset < self.next_offset
 
     @property
     def chain(self) -> Partition:
         """By what the catalog knows how far it is landed."""
         return Partition(self.landed_as, self.partition)
+
+
+def is_past(topic: str) -> bool:
+    """Whether a topic is one of backfills, which Kafka cannot have."""
+    return topic.startswith((FEED, PAST, AGAIN))
+
+
+def again(number: int, topic: str) -> str:
+    """The topic of events that were rejects of a topic, in one replay of rejects."""
+    return f"{AGAIN}{number}:{topic}"
 
 
 def own_feed(sha256: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -14,10 +14,11 @@ import pyarrow as pa
 from pipeline.batch import Decoded, Partition
 from pipeline.commits import FileEntry
 from pipeline.decode import Decoder
-from pipeline.io.file_feed import Feed, FileFeed
+from pipeline.ports import Assigned, FiniteSource
 from pipeline.text_views import one_chunk
 
 _HOUR_US: Final = 3_600_000_000
+_POLL_S: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -50,23 +51,22 @@ class Trial:
         self.hours.update(dict(zip(*(values.tolist() for values in np.unique(hours, return_counts=True)), strict=True)))
 
 
-def try_feeds(feeds: Sequence[Feed], offsets: Mapping[Partition, int], tell: Callable[[int], None]) -> Trial:
-    """Read and decode what is not landed of feeds.
+def try_logs(sources: Iterable[FiniteSource], offsets: Mapping[Partition, int], tell: Callable[[int], None]) -> Trial:
+    """Read and decode what is not landed of some logs.
 
     Args:
-        feeds: what would be read.
+        sources: not polled yet.
         offsets: how far each partition is landed.
-        tell: is told after each chunk how many rows are behind.
+        tell: is told after each poll how many records are behind.
     """
     trial, decoder, passed = Trial(), Decoder(), 0
-    for feed in feeds:
-        source = FileFeed(feed)
-        for number in feed.numbers:
-            partition = Partition(feed.topic, number)
-            source.read_from(partition, offsets.get(partition, 0), -1)
-        source.poll(0.0)  # says which partitions it has
+    for source in sources:
         while not source.exhausted:
-            for records in source.poll(0.0).records:
+            polled = source.poll(_POLL_S)
+            for event in polled.events:
+                for partition in event.partitions if isinstance(event, Assigned) else ():
+                    source.read_from(partition, offsets.get(partition, source.first_offset(partition)), -1)
+            for records in polled.records:
                 if len(records):
                     trial.add(decoder.decode(records))
             tell(passed + source.passed)

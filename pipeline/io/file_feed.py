@@ -109,6 +109,11 @@ class FileFeed:
         self.exhausted = chunk is None
         return Polled([], chunk or [])
 
+    def first_offset(self, partition: Partition) -> int:
+        """A feed begins at 0."""
+        del partition
+        return 0
+
     def survey(self, partition: Partition, leader_epoch: int) -> _Endless:
         """What the log holds: everything, from offset 0 on."""
         del partition, leader_epoch

@@ -118,6 +118,10 @@ def plan_of(lake: Lake) -> Plan:
             )
     plan.snapshots = _snapshots(lake, plan.offsets)
     plan.noted = read_notes(lake.root)
+    for past in plan.noted.ranges:  # a partition that the live job has not landed anything of begins behind them
+        log_of = Partition(past.topic, past.partition)
+        if log_of not in partitions:
+            plan.offsets[log_of] = max(past.next_offset, plan.offsets.get(log_of, 0))
     return plan
 
 

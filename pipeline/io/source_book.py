@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pipeline.batch import Partition
 from pipeline.errors import ConfigError
 from pipeline.io import catalog_tables as tables
-from pipeline.sources import FEED, PAST, FeedFile, PastRange, SourceFile
+from pipeline.sources import AGAIN, FEED, PAST, FeedFile, PastRange, SourceFile, Span
 
 feeds: Final = sa.Table(
     "backfill_feeds",
@@ -44,6 +44,14 @@ ranges: Final = sa.Table(
     sa.Column("topic", sa.String, nullable=False),
     sa.Column("first_offset", sa.BigInteger, nullable=False),
     sa.Column("next_offset", sa.BigInteger, nullable=False),
+    sa.Column("topic_id", sa.String, nullable=False),
+)
+
+replays: Final = sa.Table(
+    "backfill_replays",
+    tables.META,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("done_at_us", sa.BigInteger),
 )
 
 
@@ -138,22 +146,23 @@ class SourceBook:
         with self._transaction() as tx:
             return _ranges(tx, topic)
 
-    def add_ranges(self, topic: str, wanted: Sequence[tuple[int, int, int]]) -> list[PastRange]:
+    def add_ranges(self, topic: str, topic_id: str, wanted: Sequence[Span]) -> list[PastRange]:
         """Note ranges that are to be read; of several backfills that want the same offsets, one gets them.
 
         Args:
             topic: of Kafka.
-            wanted: partition, first and next offset of each; at most one a partition.
+            topic_id: Kafka's id of it; empty: not known.
+            wanted: at most one a partition.
 
         Raises:
             ConfigError: another backfill has begun to read some of them meanwhile.
         """
         with self._transaction(write=True) as tx:
             number = len(set(tx.execute(sa.select(ranges.c.landed_as)).scalars())) + 1
-            made = [PastRange(topic, at, first, end, f"{PAST}{number}:{topic}") for at, first, end in wanted]
+            made = [PastRange(topic, *span, f"{PAST}{number}:{topic}", topic_id) for span in wanted]
             for there in _ranges(tx, topic):
                 for new in made:
-                    if new.partition == there.partition and _overlap(new, there):
+                    if new.partition == there.partition and new.overlaps(there):
                         raise ConfigError(
                             f"another backfill has just begun to read offsets {there.first_offset} to "
                             f"{there.next_offset - 1} of {topic}-{there.partition}: run again when it is done"
@@ -162,14 +171,31 @@ class SourceBook:
                 tx.execute(sa.insert(ranges), [asdict(past) for past in made])
             return made
 
-    def live_spans(self, topic: str) -> dict[int, tuple[int, int]]:
-        """Of each partition that `stillwatch run` has ever read: where its reading began, and where it goes on."""
+    def begin_replay(self) -> int:
+        """Number of the replay of rejects under way, or that was when it was killed; else a new one."""
+        with self._transaction(write=True) as tx:
+            query = sa.select(replays.c.number).where(replays.c.done_at_us.is_(None))
+            number = tx.execute(query).scalar_one_or_none()
+            if number is None:
+                # a rebuilt catalog has forgotten the replays, but not what they landed
+                known = [int(at.topic.split(":")[1]) for at in tables.all_offsets(tx) if at.topic.startswith(AGAIN)]
+                number = max([tx.execute(sa.select(sa.func.max(replays.c.number))).scalar_one() or 0, *known]) + 1
+                tx.execute(sa.insert(replays).values(number=number))
+            return number
+
+    def end_replay(self, number: int, now_us: int) -> None:
+        """Note that a replay has landed all that it can."""
+        with self._transaction(write=True) as tx:
+            tx.execute(sa.update(replays).where(replays.c.number == number).values(done_at_us=now_us))
+
+    def live_spans(self, topic: str) -> dict[int, Span]:
+        """Of each partition that `stillwatch run` has ever read: from where on it did, and where it goes on."""
         first = sa.select(tables.commits.c.partition, sa.func.min(tables.commits.c.first_offset))
         first = first.where(tables.commits.c.topic == topic).group_by(tables.commits.c.partition)
         with self._transaction() as tx:
             began = {row[0]: row[1] for row in tx.execute(first)}
             stands = {at.number: offset for at, offset in tables.all_offsets(tx).items() if at.topic == topic}
-        return {number: (began.get(number, offset), offset) for number, offset in stands.items()}
+        return {number: Span(number, began.get(number, offset), offset) for number, offset in stands.items()}
 
     def fill(self, partitions: dict[str, int], found: Sequence[FeedFile], past: Sequence[PastRange]) -> None:
         """Put back what a lost catalog knew; what is there already stays."""
@@ -199,10 +225,6 @@ def _all_files(tx: sa.Connection, topic: str | None = None) -> list[FeedFile]:
 def _ranges(tx: sa.Connection, topic: str) -> list[PastRange]:
     query = sa.select(ranges).where(ranges.c.topic == topic).order_by(ranges.c.partition, ranges.c.first_offset)
     return [PastRange(**row) for row in tx.execute(query).mappings()]
-
-
-def _overlap(one: PastRange, other: PastRange) -> bool:
-    return one.first_offset < other.next_offset and other.first_offset < one.next_offset
 
 
 def _taken(file: SourceFile, there: FeedFile) -> str:

@@ -29,16 +29,25 @@ CRASHING = Path(__file__).with_name("crashing_backfill.py")
 class PastLake:
     """A lake that backfills fill."""
 
-    def __init__(self, root: Path, *flags: str) -> None:
-        self.root, self._flags = root, flags
-        self.catalog_url = sqlite_url(root / CATALOG_FILE)
+    def __init__(self, root: Path, *flags: str | Path, catalog: str = "") -> None:
+        self.root, self._flags = root, tuple(map(str, flags))
+        self.catalog_url = catalog or sqlite_url(root / CATALOG_FILE)
 
     def backfill(
         self, *arguments: str | Path, crash: tuple[str, int] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end, or until it kills itself."""
         program = ["-m", "jobs.cli", "backfill"] if crash is None else [str(CRASHING), crash[0], str(crash[1])]
-        command = [sys.executable, *program, "--lake", str(self.root), *self._flags, *map(str, arguments)]
+        command = [
+            sys.executable,
+            *program,
+            "--lake",
+            str(self.root),
+            "--catalog",
+            self.catalog_url,
+            *self._flags,
+            *map(str, arguments),
+        ]
         return subprocess.run(
             command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
             check=False, timeout=BOUND_S,
@@ -49,6 +58,13 @@ class PastLake:
         done = self.backfill(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def counted(said: str) -> dict[str, int]:
+    """The counts in what a backfill said."""
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines()]
+    pairs = [(cell[0], cell[1].replace(",", "")) for cell in cells if len(cell) == 2]  # name and value
+    return {name: int(value) for name, value in pairs if value.isdigit()}
 
 
 def tables_of(root: Path, catalog_url: str, topics: str = "") -> dict[str, pa.Table]:

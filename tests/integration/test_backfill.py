@@ -15,6 +15,7 @@ from tests.integration.backfills import (
     PastLake,
     alerts_of,
     assert_whole,
+    counted,
     said,
     same_alerts,
     scores,
@@ -106,13 +107,25 @@ def test_killed_at_every_step_it_goes_on_without_a_row_twice(tmp_path: Path, tra
     assert same_alerts(alerts_of(killed.catalog_url), alerts_of(whole.catalog_url))
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ("--score", "--no-score"))
+def test_what_was_committed_but_not_shown_when_all_was_read_is_shown(tmp_path: Path, traffic: Path, how: str) -> None:
+    """Then no partition has anything left to read, and none is opened."""
+    lake, piece = PastLake(tmp_path / "lake", how), traffic / "piece-0.ndjson"
+    assert lake.backfill(piece, crash=("committed", 1)).returncode == -signal.SIGKILL
+    assert counted(lake.landed(piece)) | {"read": 0} == counted(lake.landed(piece))
+    assert_whole(lake.root, lake.catalog_url)
+    tables = tables_of(lake.root, lake.catalog_url)
+    assert len(tables["access"]) + len(tables["rejects"]) == piece.read_bytes().count(b"\n")
+
+
 @pytest.mark.timeout(300)
 def test_beside_a_running_job_neither_loses_nor_doubles(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], traffic: Path, config: Path
 ) -> None:
     """Both write one lake with one SQLite catalog, and a backfill is killed in the middle."""
     with site_of(tmp_path, kafka.bootstrap, topic(2)) as site:
-        past = PastLake(site.lake, "--config", str(config), "--catalog", site.catalog_url, "--topic", site.topic)
+        past = PastLake(site.lake, "--config", str(config), "--topic", site.topic, catalog=site.catalog_url)
         with Producer(site.bootstrap, site.topic, rate=500) as producer:
             live = site.worker()
             wait_until(lambda: site.landed() > 0, "the live job")

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import orjson
 import polars as pl
+import pyarrow as pa
 import pytest
 import zstandard
 from typer.testing import CliRunner, Result
 
+from jobs import backfill_work
 from jobs.cli import app
-from pipeline.batch import Partition
+from pipeline import stream
+from pipeline.batch import Decoded, Partition, Records
 from pipeline.config import CATALOG_FILE
+from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
+from pipeline.events import REJECT_SCHEMA
+from pipeline.io import reject_source
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import plan_of, rebuild
+from pipeline.text_views import kept, taken
+from tests.integration import backfills
 from tests.rule_files import rule_text
 
 Land = Callable[..., Result]
@@ -89,12 +99,7 @@ def rows(
 
 def counted(result: Result) -> dict[str, int]:
     """The counts of the table at the end."""
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
-    return {
-        cell[0]: int(cell[1].replace(",", ""))
-        for cell in cells
-        if len(cell) == 2 and cell[1].replace(",", "").isdigit()
-    }
+    return backfills.counted(result.stdout)
 
 
 def assert_clean(lake: Path) -> None:
@@ -267,4 +272,101 @@ def test_a_rebuilt_catalog_knows_what_is_landed(tmp_path: Path, lake: Path, land
     assert counted(land(first, score=True))["skipped as already there"] == 60
     assert counted(land(second))["skipped as already there"] == 60
     assert len(rows(lake)) == 120
+    assert_clean(lake)
+
+
+class OlderDecoder(Decoder):
+    """Takes no event of the account a3, as a release with a fault might."""
+
+    def decode(self, records: Records) -> Decoded:
+        decoded = super().decode(records)
+        is_refused = np.array([name == "a3" for name in decoded.events["account_id"].to_pylist()], np.bool_)
+        refused = kept(decoded.events, is_refused)
+        at = np.searchsorted(records.offsets, refused["offset"].to_numpy())
+        said = {
+            **{name: refused[name] for name in ("topic", "partition", "offset", "kafka_time")},
+            "error_type": ["fault"] * len(at), "field": [None] * len(at), "reason": ["a fault"] * len(at),
+            "raw": taken(records.values, at).cast(pa.binary()),
+        }  # fmt: skip
+        more = pa.table(said).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
+        rejects = pa.concat_tables([decoded.rejects, more]).sort_by("offset")
+        return Decoded(kept(decoded.events, ~is_refused), rejects)
+
+
+@pytest.fixture
+def with_rejects(tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A lake with events that were no events to an older release, and a record that is none; how many of the first."""
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(lines_of(EVENTS) + b"broken\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "Decoder", OlderDecoder)
+        assert counted(land(path))["rejected"] == 18
+    return 17
+
+
+def test_rejects_that_are_events_today_are_landed_once(
+    lake: Path, land: Land, with_rejects: int, tmp_path: Path
+) -> None:
+    dry = CliRunner().invoke(app, ["backfill", "--lake", str(lake), "--rejects", "--dry-run"])
+    assert (counted(dry)["rejects read"], counted(dry)["to be landed as events"]) == (18, with_rejects)
+    assert len(rows(lake)) == len(EVENTS) - with_rejects
+    result = land("--rejects")
+    assert result.exit_code == 0, result.output
+    assert counted(result)["landed as events"] == with_rejects
+    assert counted(result)["still no events"] == 1
+    whole = tmp_path / "whole"
+    CliRunner().invoke(app, ["backfill", "--lake", str(whole), "--no-score", str(tmp_path / "a.ndjson")])
+    assert rows(lake) == rows(whole)
+    assert rows(lake, '"offset", request_id') == rows(whole, '"offset", request_id')
+    assert {topic.split(":file:")[0] for (topic,) in rows(lake, "topic")} >= {"again:1"}
+    assert counted(land("--rejects")) | {"rejects read": 1, "landed as events": 0} == counted(land("--rejects"))
+    assert rows(lake) == rows(whole)
+    assert_clean(lake)
+
+
+def test_a_replay_of_rejects_that_was_killed_goes_on(
+    lake: Path, land: Land, with_rejects: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever step it was killed after; and what a first fix did not reach comes with the second."""
+
+    class Killed(BaseException):
+        pass
+
+    def stop_at(step: str) -> Callable[[str], None]:
+        def stop(name: str) -> None:
+            if name == step:
+                raise Killed
+
+        return stop
+
+    for step in ("staged", "committed"):
+        with monkeypatch.context() as patch:
+            patch.setattr(backfill_work, "Stream", functools.partial(stream.Stream, step=stop_at(step)))
+            with pytest.raises(Killed):
+                land("--rejects")
+    assert land("--rejects").exit_code == 0
+    assert len(rows(lake)) == len(EVENTS)
+    assert len(set(rows(lake, "request_id"))) == len(EVENTS)
+    assert_clean(lake)
+
+
+def test_what_a_first_fix_did_not_reach_comes_with_the_second(
+    lake: Path, land: Land, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the second reaches records before those of the first."""
+
+    class Fixed(OlderDecoder):
+        def decode(self, records: Records) -> Decoded:
+            decoded = Decoder.decode(self, records)
+            return Decoded(kept(decoded.events, decoded.events["offset"].to_numpy() > 60), decoded.rejects)
+
+    path = write(tmp_path / "a.ndjson")
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "Decoder", OlderDecoder)
+        land(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(reject_source, "Decoder", Fixed)
+        assert 0 < counted(land("--rejects"))["landed as events"] < 17
+    assert land("--rejects").exit_code == 0
+    assert sorted(rows(lake, "request_id")) == sorted((one["request_id"],) for one in EVENTS)
     assert_clean(lake)
