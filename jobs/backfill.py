@@ -16,9 +16,7 @@ from pipeline.errors import ConfigError
 def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     sources: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[FILE|FOLDER|GLOB]...", help="NDJSON, plain, .gz or .zst, and Parquet.", show_default=False
-        ),
+        typer.Argument(metavar="FILE|FOLDER|GLOB", help="NDJSON, plain, .gz or .zst, and Parquet.", show_default=False),
     ] = None,
     score: Annotated[
         bool | None,

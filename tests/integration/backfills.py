@@ -53,6 +53,17 @@ class PastLake:
             check=False, timeout=BOUND_S,
         )  # fmt: skip
 
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Run it in the background."""
+        command = [sys.executable, "-m", "jobs.cli", "backfill", *self._where(arguments)]
+        return subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def _where(self, arguments: Sequence[str | Path]) -> list[str]:
+        return ["--lake", str(self.root), "--catalog", self.catalog_url, *self._flags, *map(str, arguments)]
+
     def landed(self, *arguments: str | Path) -> str:
         """Run it; it must succeed; what it said."""
         done = self.backfill(*arguments)

@@ -143,3 +143,23 @@ def test_beside_a_running_job_neither_loses_nor_doubles(
         kafkas = tables_of(site.lake, site.catalog_url, site.topic)
         assert len(kafkas["access"]) + len(kafkas["rejects"]) == producer.sent
         assert_whole(site.lake, site.catalog_url)
+
+
+@pytest.mark.timeout(300)
+def test_two_backfills_of_the_same_files_at_once_land_each_row_once(
+    tmp_path: Path, traffic: Path, config: Path
+) -> None:
+    """The one that comes later takes the feed over, the other ends and says so; or finds all landed already."""
+    lake = PastLake(tmp_path / "lake", "--config", str(config), "--partitions", "2")
+    pieces = sorted(traffic.glob("piece-*.ndjson"))
+    both = [lake.start(*pieces, "--parallel", parallel) for parallel in ("2", "1")]
+    ended = [(it.wait(120), it.stderr.read() if it.stderr else "") for it in both]
+    for it in both:
+        it.communicate()
+    assert {code for code, _ in ended} <= {0, 2}
+    assert all("another" in words for code, words in ended if code), ended
+    lake.landed(*pieces)
+    assert_whole(lake.root, lake.catalog_url)
+    tables = tables_of(lake.root, lake.catalog_url)
+    rows = sum(path.read_bytes().count(b"\n") for path in pieces)
+    assert len(tables["access"]) + len(tables["rejects"]) == rows

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import gzip
+import io
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import pytest
 import zstandard
 from typer.testing import CliRunner, Result
 
-from jobs import backfill_work
+from jobs import backfill_files, backfill_work
 from jobs.cli import app
 from pipeline import stream
 from pipeline.batch import Decoded, Partition, Records
@@ -26,16 +30,33 @@ from pipeline.config import CATALOG_FILE
 from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.events import REJECT_SCHEMA
-from pipeline.io import reject_source
+from pipeline.io import event_files, reject_source
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import plan_of, rebuild
+from pipeline.io.row_files import look_at
+from pipeline.sources import SourceFile
 from pipeline.text_views import kept, taken
 from tests.integration import backfills
 from tests.rule_files import rule_text
 
 Land = Callable[..., Result]
+
+
+class Killed(BaseException):
+    """Stands for the end of a process, where nothing is tidied up."""
+
+
+def killed_at(count: int) -> Callable[..., None]:
+    """Something to be called that ends the process at its nth call."""
+    calls = itertools.count(1)
+
+    def call(*_arguments: object) -> None:
+        if next(calls) == count:
+            raise Killed
+
+    return call
 
 
 def event(at: int, **others: Any) -> dict[str, Any]:
@@ -329,9 +350,6 @@ def test_a_replay_of_rejects_that_was_killed_goes_on(
 ) -> None:
     """Whichever step it was killed after; and what a first fix did not reach comes with the second."""
 
-    class Killed(BaseException):
-        pass
-
     def stop_at(step: str) -> Callable[[str], None]:
         def stop(name: str) -> None:
             if name == step:
@@ -370,3 +388,80 @@ def test_what_a_first_fix_did_not_reach_comes_with_the_second(
     assert land("--rejects").exit_code == 0
     assert sorted(rows(lake, "request_id")) == sorted((one["request_id"],) for one in EVENTS)
     assert_clean(lake)
+
+
+def test_queries_of_the_page_answer(lake: Path, land: Land, with_rejects: int, tmp_path: Path) -> None:
+    """What is there twice is listed, and so are the rejects that are still none."""
+    page = (Path(__file__).parents[3] / "docs/backfill.md").read_text(encoding="utf-8")
+    still_rejects, twice = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert land(write(tmp_path / "b.ndjson", EVENTS[:5])).exit_code == 0
+
+    def answer(query: str) -> list[dict[str, str]]:
+        result = CliRunner().invoke(app, ["sql", "--lake", str(lake), "--format", "csv", query])
+        assert result.exit_code == 0, result.output
+        return list(csv.DictReader(io.StringIO(result.stdout)))
+
+    found = answer(twice)
+    assert {row["request_id"] for row in found} == {"r0", "r1", "r2", "r4"}, "r3 is a reject of the one file"
+    assert {row["times"] for row in found} == {"2"}
+    assert sum(int(row["n"]) for row in answer(still_rejects)) == with_rejects + 1
+    land("--rejects")
+    assert sum(int(row["n"]) for row in answer(still_rejects)) == 1
+
+
+def test_messages_of_the_command_line(land: Land, tmp_path: Path) -> None:
+    for arguments, words in (
+        ((), "nothing is named"),
+        (("a.ndjson", "--rejects"), "these are several"),
+        (("--rejects", "--from", "1"), "these are several"),
+        (("a.ndjson", "--feed", "a/b"), "--feed a/b: letters, digits"),
+        (("--rejects", "--parallel", "2"), "--parallel: rejects are read by one process"),
+        (("--rejects",), "there is no such folder"),
+        ((tmp_path,), "no file in this folder is called *.ndjson"),
+    ):
+        refused = land(*arguments)
+        assert isinstance(refused.exception, ConfigError)
+        assert words in str(refused.exception)
+    refused = land("--rejects", "--score")
+    assert "--score: rejects come out of their order" in str(refused.exception)
+
+
+def test_a_file_that_was_begun_is_finished_as_it_was_begun(
+    tmp_path: Path, lake: Path, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before anything else of its feed."""
+    first, other = write(tmp_path / "a.ndjson"), write(tmp_path / "b.ndjson", EVENTS[:9])
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
+        with pytest.raises(Killed):
+            land(first, score=True)
+    assert len(rows(lake)) == 50
+    refused = land(first)
+    assert "was landed in part in the feed backfill, and must be finished so: run with --score --feed backfill" in str(
+        refused.exception
+    )
+    assert "the feed backfill stands in the middle of" in str(land(other, score=True).exception)
+    dry = land(other, first, "--dry-run", score=True)
+    assert (counted(dry)["to be read"], counted(dry)["skipped as already there"]) == (79, 50)
+    result = land(other, first, score=True)
+    assert (counted(result)["read"], counted(result)["skipped as already there"]) == (79, 50)
+    assert rows(lake, '"offset"') == [(at,) for at in range(129)]
+    assert_clean(lake)
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(
+    tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.ndjson")
+
+    def seen_and_changed(name: Path) -> SourceFile:
+        found = look_at(name)
+        write(path, EVENTS[:100])
+        return found
+
+    monkeypatch.setattr(backfill_files, "look_at", seen_and_changed)
+    refused = land(path)
+    assert isinstance(refused.exception, ConfigError)
+    assert f"{path}: it had 120 rows when this backfill began and has others now" in str(refused.exception)
