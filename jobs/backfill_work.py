@@ -198,7 +198,7 @@ def land_in_parallel(
 
 def _gathered(children: Sequence[Any], said: Any, tell: Tell, stop: Callable[[], bool]) -> Counts:
     so_far = [Counts() for _ in children]
-    whole, waiting = Counts(), set(range(len(children)))
+    whole, waiting, ended_early = Counts(), set(range(len(children))), False
     while waiting:
         if stop():
             for child in children:
@@ -210,14 +210,17 @@ def _gathered(children: Sequence[Any], said: Any, tell: Tell, stop: Callable[[],
             _check_alive(children, waiting, said)
             continue
         so_far[number] = counts or so_far[number]
-        if error is not None:
+        if error is not None and not isinstance(error, StoppedError):
             raise error
+        ended_early |= error is not None
         if why is None:
             waiting.discard(number)
         whole = Counts()
         for part in so_far:
             whole.add(part)
         tell(whole, why or "")
+    if ended_early:
+        raise StoppedError
     return whole
 
 
@@ -244,6 +247,6 @@ def _child(number: int, hand: Sequence[Log], settings: Settings, said: Any) -> N
     try:
         counts = land(hand, settings, tell, lambda: bool(asked) or os.getppid() != parent)
     except (StillwatchError, StoppedError) as error:
-        said.put((number, None, "", error))
+        said.put((number, None, None, error))
     else:
         said.put((number, counts, None, None))

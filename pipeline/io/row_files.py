@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS, EXTRA, LINEAGE
-from pipeline.io.event_files import CHUNK_ROWS, batches
+from pipeline.io.event_files import CHUNK_BYTES, CHUNK_ROWS, batches
 from pipeline.io.replay import open_lines
 from pipeline.sources import SourceFile
 
@@ -124,11 +124,17 @@ def _parquet_lines(path: Path) -> Iterator[list[bytes]]:
     try:
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if name not in _NOT_SAID]
-            for batch in file.iter_batches(CHUNK_ROWS, columns=names):
+            for batch in file.iter_batches(_rows_at_once(file.metadata), columns=names):
                 if batch.num_rows:
                     yield lines_of(pa.Table.from_batches([batch]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, pl.exceptions.PolarsError) as error:
         raise ConfigError(f"{path}: cannot be read as Parquet: {_one_line(error)}") from error
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """As many as usual, or fewer where they are long."""
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * metadata.num_rows // max(1, size)))
 
 
 def lines_of(rows: pa.Table) -> list[bytes]:

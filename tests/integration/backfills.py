@@ -61,6 +61,13 @@ class PastLake:
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
+    def commits(self) -> int:
+        """How many there are by now."""
+        if not self.root.exists():
+            return 0
+        with contextlib.closing(Catalog.open(self.catalog_url, create=True)) as catalog:
+            return len(catalog.commits())
+
     def _where(self, arguments: Sequence[str | Path]) -> list[str]:
         return ["--lake", str(self.root), "--catalog", self.catalog_url, *self._flags, *map(str, arguments)]
 

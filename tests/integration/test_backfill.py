@@ -119,6 +119,16 @@ def test_what_was_committed_but_not_shown_when_all_was_read_is_shown(tmp_path: P
     assert len(tables["access"]) + len(tables["rejects"]) == piece.read_bytes().count(b"\n")
 
 
+@pytest.mark.timeout(120)
+def test_with_postgresql_as_catalog(tmp_path: Path, traffic: Path, config: Path, postgres_url: str) -> None:
+    lake = PastLake(tmp_path / "lake", "--config", str(config), "--partitions", "2", catalog=postgres_url)
+    pieces = sorted(traffic.glob("piece-*.ndjson"))
+    assert lake.backfill(*pieces, crash=("committed", 2)).returncode == -signal.SIGKILL
+    lake.landed(*pieces, "--parallel", "2")
+    assert counted(lake.landed(*pieces, "--dry-run"))["to be read"] == 0
+    assert_whole(lake.root, postgres_url)
+
+
 @pytest.mark.timeout(300)
 def test_beside_a_running_job_neither_loses_nor_doubles(
     tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], traffic: Path, config: Path
@@ -159,6 +169,27 @@ def test_two_backfills_of_the_same_files_at_once_land_each_row_once(
     assert {code for code, _ in ended} <= {0, 2}
     assert all("another" in words for code, words in ended if code), ended
     lake.landed(*pieces)
+    assert_whole(lake.root, lake.catalog_url)
+    tables = tables_of(lake.root, lake.catalog_url)
+    rows = sum(path.read_bytes().count(b"\n") for path in pieces)
+    assert len(tables["access"]) + len(tables["rejects"]) == rows
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGKILL))
+def test_ended_in_the_middle_with_several_processes_it_goes_on(
+    tmp_path: Path, traffic: Path, config: Path, number: signal.Signals
+) -> None:
+    """Those that a killed one leaves behind notice it and end; until then they are fenced like any other."""
+    lake = PastLake(tmp_path / "lake", "--config", str(config), "--partitions", "2")
+    pieces = sorted(traffic.glob("piece-*.ndjson"))
+    running = lake.start("--parallel", "2", *pieces)
+    wait_until(lambda: running.poll() is not None or lake.commits() > 0, "a first commit")
+    running.send_signal(number)
+    _, words = running.communicate(timeout=120)
+    assert running.returncode in ({0, 130} if number == signal.SIGTERM else {-signal.SIGKILL, 0})
+    assert ("ended early by SIGTERM" in words) == (running.returncode == 130)
+    wait_until(lambda: lake.backfill(*pieces).returncode == 0, "one that nobody fences")
     assert_whole(lake.root, lake.catalog_url)
     tables = tables_of(lake.root, lake.catalog_url)
     rows = sum(path.read_bytes().count(b"\n") for path in pieces)
