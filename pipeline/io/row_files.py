@@ -133,8 +133,8 @@ def _parquet_lines(path: Path) -> Iterator[list[bytes]]:
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
     """As many as usual, or fewer where they are long."""
-    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * metadata.num_rows // max(1, size)))
+    size: int = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * int(metadata.num_rows) // max(1, size)))
 
 
 def lines_of(rows: pa.Table) -> list[bytes]:
