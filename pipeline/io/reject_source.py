@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -11,14 +10,11 @@ import pyarrow as pa
 
 from pipeline.batch import Partition, Records
 from pipeline.decode import Decoder
+from pipeline.io.still_source import NO_TIMESTAMP, StillSource
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal
-from pipeline.ports import Assigned, LogState, Polled
 from pipeline.sources import AGAIN, again
 from pipeline.text_views import taken
-
-_FAR: Final = 1 << 62
-_NO_TIMESTAMP: Final = -1
 
 _OPEN: Final = (
     "FROM rejects AS r WHERE r.raw IS NOT NULL AND NOT EXISTS ("  # noqa: S608  # names of our own
@@ -37,14 +33,7 @@ def open_rejects(session: Session) -> dict[Partition, int]:
     return {Partition(row["topic"], row["partition"]): row["rows"] for row in rows}
 
 
-class _Known:
-    """Rejects are all there."""
-
-    def result(self) -> LogState:
-        return LogState(0, _FAR)
-
-
-class RejectSource:
+class RejectSource(StillSource):
     """A `pipeline.ports.FiniteSource` over rejects; it gives only those that are events today."""
 
     def __init__(self, session: Session, number: int, counts: Mapping[Partition, int]) -> None:
@@ -55,15 +44,9 @@ class RejectSource:
             number: of the replay.
             counts: of the rejects, as `open_rejects` found them.
         """
-        self._session, self._counts = session, counts
         self._from = {Partition(again(number, at.topic), at.number): at for at in counts}
-        self._positions: dict[Partition, int] = {}
-        self._paused: set[Partition] = set()
-        self._decoder = Decoder()
-        self._announced = False
-        self._batches = self._read()
-        self.exhausted = not counts
-        self.passed = 0
+        super().__init__(list(self._from))
+        self._session, self._decoder = session, Decoder()
         self.still_rejects = 0
         """Records that are no events today either."""
 
@@ -75,71 +58,8 @@ class RejectSource:
         """What is read, for people."""
         return "the rejects"
 
-    @property
-    def silent_s(self) -> float:
-        """The lake always answers."""
-        return 0.0
-
-    @property
-    def partitions(self) -> Sequence[Partition]:
-        """As what they are landed."""
-        return list(self._from)
-
-    def first_offset(self, partition: Partition) -> int:
-        """Rejects may be anywhere."""
-        del partition
-        return 0
-
-    def poll(self, timeout_s: float) -> Polled:
-        """The next ones, once every partition is opened; none while one is paused."""
-        if not self._announced:
-            self._announced = True
-            return Polled([Assigned(self.partitions)], [])
-        if self._paused or len(self._positions) < len(self._from):
-            time.sleep(timeout_s)
-            return Polled([], [])
-        records = next(self._batches, None)
-        self.exhausted = records is None
-        return Polled([], [] if records is None else [records])
-
-    def survey(self, partition: Partition, leader_epoch: int) -> _Known:
-        """What the log holds."""
-        del partition, leader_epoch
-        return _Known()
-
-    def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
-        """Give of a partition only what stands at an offset or after it."""
-        del leader_epoch
-        self._positions[partition] = offset
-        self._paused.discard(partition)
-        return True
-
-    def position(self, partition: Partition) -> int | None:
-        """Offset of the next one at the earliest."""
-        return self._positions.get(partition, 0)
-
-    def leader_epoch(self, partition: Partition, offset: int) -> int:
-        """The lake knows none."""
-        del partition, offset
-        return -1
-
-    def pause(self, partitions: Iterable[Partition]) -> None:
-        """Give nothing meanwhile."""
-        self._paused.update(partitions)
-
-    def resume(self, partitions: Iterable[Partition]) -> None:
-        """Go on."""
-        self._paused.difference_update(partitions)
-
-    def hint(self, offsets: Mapping[Partition, int]) -> None:
-        """Nobody wants to know."""
-
-    def lag(self, partitions: Iterable[Partition]) -> int | None:
-        """Not known by partition."""
-        del partitions
-        return None
-
-    def _read(self) -> Iterator[Records]:
+    def read(self) -> Iterator[list[Records]]:
+        """Rejects that are events today, partition by partition."""
         for landed_as, origin in self._from.items():
             query = (
                 f'SELECT r."offset", epoch_ms(r.kafka_time) AS kafka_ms, r.raw {_OPEN} '
@@ -147,18 +67,18 @@ class RejectSource:
             )
             with self._session.run(query, lossless=False) as result:
                 for batch in result.batches:
-                    yield self._events_of(landed_as, pa.Table.from_batches([batch]))
+                    yield [self._events_of(landed_as, pa.Table.from_batches([batch]))]
 
     def _events_of(self, landed_as: Partition, rejects: pa.Table) -> Records:
         offsets = rejects["offset"].to_numpy()
-        stamps = rejects["kafka_ms"].fill_null(_NO_TIMESTAMP).to_numpy().astype(np.int64)
+        stamps = rejects["kafka_ms"].fill_null(NO_TIMESTAMP).to_numpy().astype(np.int64)
         values = rejects["raw"].cast(pa.binary()).combine_chunks().cast(pa.binary_view())
         everything = Records(landed_as, values, offsets, stamps, int(offsets[-1]) + 1)
         events = self._decoder.decode(everything).events["offset"].to_numpy()
-        rows = np.flatnonzero(np.isin(offsets, events) & (offsets >= self._positions[landed_as]))
+        rows = np.flatnonzero(np.isin(offsets, events) & (offsets >= self.positions[landed_as]))
         self.passed += len(rejects)
         self.still_rejects += len(rejects) - len(events)
         self.kept_back += len(events) - len(rows)
-        stands = max(self._positions[landed_as], int(offsets[rows[-1]]) + 1 if len(rows) else 0)
-        self._positions[landed_as] = stands
+        stands = max(self.positions[landed_as], int(offsets[rows[-1]]) + 1 if len(rows) else 0)
+        self.positions[landed_as] = stands
         return Records(landed_as, taken(values, rows), offsets[rows], stamps[rows], stands)
