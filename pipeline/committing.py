@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.batch import Decoded
+from pipeline.batch import Decoded, Partition
 from pipeline.commits import Commit, FileEntry, LogMark, SnapshotEntry
 from pipeline.land import Section, alert_sections, sections, window_sections
 from pipeline.ports import Ledger, Storage
@@ -87,6 +87,22 @@ class Committer:
             writing.snapshot = self._storage.stage_snapshot(writing.commit, writing.findings.snapshot)
         writing.is_staged = True
         self._step("staged")
+
+
+def finish_pending(storage: Storage, ledger: Ledger, partition: Partition) -> list[Commit]:
+    """Place and publish what was committed and not shown yet; says what that was.
+
+    Whoever does so, and however many at once: renaming what is in place already, and publishing it, change nothing.
+
+    Raises:
+        RetryableError: the lake or the catalog fails; call again.
+    """
+    finished = []
+    for commit, files in ledger.pending(partition).items():
+        storage.place(commit, files)
+        ledger.publish(commit.commit_id)
+        finished.append(commit)
+    return finished
 
 
 def _sections(writing: Writing) -> list[Section]:

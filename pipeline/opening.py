@@ -14,6 +14,7 @@ import structlog
 
 from pipeline.batch import Partition
 from pipeline.commits import LOST, REPLACED, UNKNOWN_LOG, Claim, Hole, LogMark
+from pipeline.committing import finish_pending
 from pipeline.errors import FencedError, OffsetGapError, RetryableError
 from pipeline.ports import Clock, Ledger, LogState, Source, Storage, Survey
 from pipeline.restoring import Restoring
@@ -144,9 +145,7 @@ class Opener:
         partition = opening.partition
         leftovers = self._storage.leftovers(partition)  # before the take-over: what comes later is not ours to judge
         opening.claim = self._ledger.take(partition)
-        for commit, files in self._ledger.pending(partition).items():
-            self._storage.place(commit, files)
-            self._ledger.publish(commit.commit_id)
+        for commit in finish_pending(self._storage, self._ledger, partition):
             log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
         swept = self._storage.sweep(partition, leftovers)
         if swept:

@@ -124,6 +124,24 @@ class Source(Protocol):
         """Records that the brokers hold beyond the positions; None where that is not known now."""
 
 
+class FiniteSource(Source, Protocol):
+    """A source that ends, such as files or a past range of a log.
+
+    Attributes:
+        exhausted: whether all of it was polled.
+        passed: records that are behind, those among them that were landed before.
+    """
+
+    exhausted: bool
+
+    @property
+    def passed(self) -> int:
+        """See above."""
+
+    def first_offset(self, partition: Partition) -> int:
+        """Where a partition begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Landed:
     """Events of one commit, read back from the lake.

@@ -37,6 +37,7 @@ from pipeline.commits import (
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_alerts as stored
 from pipeline.io import catalog_tables as tables
+from pipeline.io import source_book
 from pipeline.io.catalog_alerts import AlertFilter
 from pipeline.io.catalog_engine import engine_of, is_missing_file, sqlite_url, url_without_password
 from pipeline.io.read_only import cannot_write, read_only_engine
@@ -59,6 +60,11 @@ class Catalog:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._groups: dict[str, str] = {}
+        self.sources = source_book.SourceBook(self._transaction)
+        """Files and past ranges that backfills have read."""
+
+        self.alerts_are = stored.NEW
+        """State of the outbox for alerts of commits to come: `PAST` in a backfill."""
 
     @classmethod
     def open(cls, url: str, *, create: bool) -> Catalog:
@@ -100,6 +106,21 @@ class Catalog:
                 f"the catalog has version {version}, this Stillwatch knows version {tables.SCHEMA_VERSION}: upgrade it"
             )
         return catalog
+
+    @classmethod
+    def open_if_made(cls, url: str) -> Catalog | None:
+        """Open the catalog at a URL if there is one; makes nothing.
+
+        Raises:
+            As `open`.
+        """
+        engine = engine_of(url)
+        catalog = cls(engine)
+        try:
+            is_made = not is_missing_file(engine.url) and catalog._version() is not None
+        finally:
+            catalog.close()
+        return cls.open(url, create=False) if is_made else None
 
     @classmethod
     def check_empty(cls, url: str) -> None:
@@ -249,7 +270,7 @@ class Catalog:
                     sa.insert(tables.files),
                     [{**asdict(file), "commit_id": commit.commit_id, "state": "pending"} for file in files],
                 )
-            stored.add_alerts(tx, alerts, commit.commit_id, commit.committed_at_us)
+            stored.add_alerts(tx, alerts, commit.commit_id, commit.committed_at_us, self.alerts_are)
             if snapshot is not None:
                 stored.add_snapshot(tx, snapshot)
 

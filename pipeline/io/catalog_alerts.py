@@ -20,6 +20,9 @@ NEW: Final = "new"
 UNCLEAR: Final = "unclear"
 """State of an alert whose catalog was made anew: whether it was sent is not known, so nobody sends it unasked."""
 
+PAST: Final = "past"
+"""State of an alert that a backfill raised: of long ago, so nobody sends it unasked."""
+
 _ROWS_MAX: Final = 500
 """Alerts in one statement: SQLite takes 32,766 values at a time, an alert has twenty."""
 
@@ -48,7 +51,7 @@ class AlertFilter:
 
 
 def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], commit_id: str, now_us: int, state: str = NEW) -> None:
-    """Add alerts, and the live ones to the outbox; what is there already stays as it is.
+    """Add alerts, and the live ones to the outbox; what is there already stays as it is, but is sent if it was not.
 
     Args:
         tx: that also moves the offset.
@@ -60,7 +63,11 @@ def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], commit_id: str, now_u
     for start in range(0, len(alerts), _ROWS_MAX):
         part = {alert.alert_id: alert for alert in alerts[start : start + _ROWS_MAX]}
         known = sa.select(tables.alerts.c.alert_id).where(tables.alerts.c.alert_id.in_(part))
-        for alert_id in tx.execute(known).scalars().all():
+        known_ids = tx.execute(known).scalars().all()
+        if state == NEW:  # raised by a backfill before the live job came to it: now somebody is to know
+            waits = tables.outbox.c.alert_id.in_(known_ids), tables.outbox.c.state == PAST
+            tx.execute(sa.update(tables.outbox).where(*waits).values(state=NEW, created_at_us=now_us))
+        for alert_id in known_ids:
             del part[alert_id]
         if not part:
             continue

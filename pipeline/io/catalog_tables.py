@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.batch import Partition
 from pipeline.commits import LOST, Commit, FileEntry, Hole
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
 
 MIGRATIONS: Final = {
@@ -20,6 +20,7 @@ MIGRATIONS: Final = {
         "ALTER TABLE holes ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'lost'",
     ),
     2: (),  # three new tables
+    3: (),  # the new tables of `pipeline.io.source_book`
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 

@@ -118,7 +118,7 @@ def _chunks(files: Sequence[Path], partitioner: Partitioner) -> Iterator[Chunk]:
 def _line_chunks(path: Path, partitioner: Partitioner, before: int) -> Iterator[Chunk]:
     decoder, whole, first = Decoder(), Partition(str(path), 0), 0
     with open_lines(path) as lines:
-        for batch in _batches(lines):
+        for batch in batches(lines):
             records = Records(
                 whole,
                 pa.array(batch, pa.binary()).cast(pa.binary_view()),
@@ -144,7 +144,8 @@ def _line_chunks(path: Path, partitioner: Partitioner, before: int) -> Iterator[
             first += len(batch)
 
 
-def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+def batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Lines by the chunk."""
     batch: list[bytes] = []
     held = 0
     for line in lines:

@@ -11,7 +11,7 @@ import logging
 import queue
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,8 +97,11 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """How long polls have waited by now without an answer from any broker; 0 once one answers."""
         return self._silent_s
 
-    def open(self) -> None:
+    def open(self, chosen: Sequence[Partition] | None = None) -> None:
         """Connect, check the topic, join the group.
+
+        Args:
+            chosen: read these partitions, in no group; None: those that the group gives this member.
 
         Raises:
             ConfigError: a setting is wrong, the broker refuses the client, or there is no such topic.
@@ -106,7 +109,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """
         self._quieten()
         try:
-            self._consumer = KafkaConsumer(**self._client_settings())
+            self._consumer = KafkaConsumer(**self._client_settings(in_group=chosen is None))
             self._consumer.bootstrap(timeout_ms=ANSWER_MS)
             topics = self._consumer.topics()
         except _REFUSED as error:
@@ -119,7 +122,16 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
                 "create it, or name another with --topic"
             )
         self._choose_path()
-        self._consumer.subscribe([self._settings.topic], listener=self)
+        if chosen is None:
+            self._consumer.subscribe([self._settings.topic], listener=self)
+        else:
+            self._consumer.assign([TopicPartition(*partition) for partition in chosen])
+            self.on_partitions_assigned([TopicPartition(*partition) for partition in chosen])
+
+    @property
+    def consumer(self) -> Any:
+        """kafka-python's own, for questions about the topic."""
+        return self._consumer
 
     def close(self) -> None:
         """Leave the group, within seconds."""
@@ -277,7 +289,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         """Note partitions that another member may have already: this one was silent for too long."""
         self._events.put(Gone([Partition(*where) for where in lost]))
 
-    def _client_settings(self) -> dict[str, Any]:
+    def _client_settings(self, *, in_group: bool) -> dict[str, Any]:
         settings = self._settings
         if not settings.bootstrap:
             raise ConfigError("no Kafka broker is named: give --bootstrap HOST:PORT, or set STILLWATCH_BOOTSTRAP")
@@ -294,8 +306,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
             "heartbeat_interval_ms": min(3_000, session_timeout_ms // 3),
             **passed_through(settings.kafka, KafkaConsumer.DEFAULT_CONFIG, OURS),
             "bootstrap_servers": settings.bootstrap.split(","),
-            "group_id": settings.group,
-            "group_instance_id": settings.group_instance_id or None,
+            "group_id": settings.group if in_group else None,
+            "group_instance_id": (settings.group_instance_id or None) if in_group else None,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "allow_auto_create_topics": False,

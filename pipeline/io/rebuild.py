@@ -14,6 +14,7 @@ What they cannot say is decided here:
   whose worker is `REBUILT`, and `verify` notes each of them for a person to judge.
 * Alerts come back from the table `alerts`.  Whether they were sent is not known, so the outbox has them as `unclear`,
   and nobody sends them unasked.
+* What backfills have read comes back from their notes (`source_notes.py`), so that no file is landed again.
 * Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
   snapshot is placed, so each of them is of commits that were made.
 """
@@ -41,6 +42,7 @@ from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.inspection import sha256_of
 from pipeline.io.lake import STAGING, Lake, commit_of, offset_in, read_footer
+from pipeline.io.source_notes import Noted, read_notes
 from pipeline.lake_tables import TABLES
 from pipeline.snapshots import label_of
 
@@ -73,6 +75,7 @@ class Plan:
         filled: empty commits for ranges that no file holds.
         alerts: by commit, as the files of the table `alerts` have them.
         snapshots: that the catalog will list.
+        noted: what backfills have read.
     """
 
     commits: list[tuple[Commit, list[FileEntry]]] = field(default_factory=list)
@@ -83,6 +86,7 @@ class Plan:
     filled: list[Commit] = field(default_factory=list)
     alerts: dict[str, list[Alert]] = field(default_factory=dict)
     snapshots: list[SnapshotEntry] = field(default_factory=list)
+    noted: Noted = field(default_factory=Noted)
 
     @property
     def files(self) -> int:
@@ -113,6 +117,11 @@ def plan_of(lake: Lake) -> Plan:
                 commit.first_offset, plan.offsets.get(commit.partition, commit.first_offset)
             )
     plan.snapshots = _snapshots(lake, plan.offsets)
+    plan.noted = read_notes(lake.root)
+    for past in plan.noted.ranges:  # a partition that the live job has not landed anything of begins behind them
+        log_of = Partition(past.topic, past.partition)
+        if log_of not in partitions:
+            plan.offsets[log_of] = max(past.next_offset, plan.offsets.get(log_of, 0))
     return plan
 
 
@@ -131,6 +140,7 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
             if any(file.path in waiting for file in files):
                 lake.place(commit, files)
         lake.quarantine(plan.to_quarantine)
+        catalog.sources.fill(plan.noted.feeds, plan.noted.files, plan.noted.ranges)
         catalog.replace_all(plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots)
     finally:
         catalog.close()

@@ -21,6 +21,7 @@ from pipeline.commits import REPLACED, UNKNOWN_LOG, Claim, Commit, FileEntry, Ho
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_engine
 from pipeline.io.catalog import AlertFilter, Catalog, sqlite_url, url_without_password
+from pipeline.io.catalog_alerts import NEW, PAST
 from pipeline.io.catalog_tables import SCHEMA_VERSION
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
@@ -679,6 +680,21 @@ def test_an_older_catalog_is_brought_up_to_date_by_a_worker_and_by_nobody_else(u
         commit = commit_of(P0, 10, 20)
         catalog.commit(commit, claim.epoch, files_of(commit), LogMark("topic", 1))
         assert catalog.commits() == [commit]
+
+
+def test_an_alert_of_the_past_is_sent_once_the_live_job_raises_it(url: str, catalog: Catalog) -> None:
+    """And one that the live job raised is not sent again because a backfill raises it."""
+    with contextlib.closing(Catalog.open(url, create=True)) as backfill:
+        backfill.alerts_are = PAST
+        past, live = catalog.start_at(P0, 0), catalog.start_at(P1, 0)
+        backfill.commit(commit_of(P0, 0, 5), past.epoch, [], alerts=[alert_of(1), alert_of(2)])
+        ids = [alert_of(number).alert_id for number in (1, 2, 3)]
+        assert catalog.outbox() == dict.fromkeys(ids[:2], PAST)
+        catalog.commit(commit_of(P1, 0, 5), live.epoch, [], alerts=[alert_of(1), alert_of(3)])
+        assert catalog.outbox() == {ids[0]: NEW, ids[1]: PAST, ids[2]: NEW}
+        backfill.commit(commit_of(P0, 5, 9), past.epoch, [], alerts=[alert_of(3)])
+        assert catalog.outbox()[ids[2]] == NEW
+        assert len(catalog.alerts()) == len(ids)
 
 
 def test_a_catalog_of_version_2_keeps_all_and_gets_the_new_tables(url: str, catalog: Catalog) -> None:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from kafka import KafkaProducer
 
 from pipeline.alerts import ALERT_SCHEMA, Alert, alerts_of
 from pipeline.io.catalog import Catalog
@@ -45,6 +47,18 @@ def landed(site: Site) -> tuple[pa.Table, list[Alert]]:
     in_files = [alert.alert_id for table in files["alerts"] for alert in alerts_of(table)]
     assert sorted(in_files) == [alert.alert_id for alert in alerts]
     return _by_place(files["account_windows"]), alerts
+
+
+def send(site: Site, traffic: Path) -> int:
+    """Key every event of a file by its account, as producers do; returns how many there are."""
+    lines = traffic.read_bytes().splitlines()
+    with contextlib.closing(
+        KafkaProducer(bootstrap_servers=site.bootstrap, acks="all", enable_idempotence=True, linger_ms=20)
+    ) as producer:
+        for line in lines:
+            producer.send(site.topic, value=line, key=orjson.loads(line)["account_id"].encode())
+        producer.flush(60)
+    return len(lines)
 
 
 def assert_as_by_backtest(site: Site, out: Path, *flags: str) -> tuple[int, int]:

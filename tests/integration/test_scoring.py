@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from kafka import KafkaProducer
 
 from pipeline.simulation import Simulation
-from tests.integration.scored import assert_same, backtest, landed
-from tests.integration.workers import Site, ends_of, site_of
+from tests.integration.scored import assert_same, backtest, landed, send
+from tests.integration.workers import ends_of, site_of
 from tests.rule_files import rule_text
 from tests.servers import KafkaServer
 
@@ -31,18 +29,6 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("traffic") / "access.ndjson"
     path.write_bytes(b"".join(orjson.dumps(event) + b"\n" for event in simulation.events()))
     return path
-
-
-def send(site: Site, traffic: Path) -> int:
-    """Key every event by its account, as producers do; returns how many there are."""
-    lines = traffic.read_bytes().splitlines()
-    with contextlib.closing(
-        KafkaProducer(bootstrap_servers=site.bootstrap, acks="all", enable_idempotence=True, linger_ms=20)
-    ) as producer:
-        for line in lines:
-            producer.send(site.topic, value=line, key=orjson.loads(line)["account_id"].encode())
-        producer.flush(60)
-    return len(lines)
 
 
 @pytest.mark.timeout(300)

@@ -87,7 +87,7 @@ _HOLES_SCHEMA: Final = pa.schema(
 _WORDS: Final = {
     **{field.name: field.description for field in ACCESS_FIELDS},
     "extra": "Fields that the schema does not know, as one JSON object; those that are null are left out.",
-    "topic": "Kafka topic that the row comes from.",
+    "topic": "Kafka topic that the row comes from; `file:…`, `past:…` and `again:…` of backfills.",
     "partition": "Its partition.",
     "offset": 'Its offset; topic, partition and offset name a row for good. A word of SQL: write it "offset".',
     "kafka_time": "Timestamp of the Kafka record; null where it had none.",

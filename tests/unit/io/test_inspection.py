@@ -139,6 +139,17 @@ def test_an_orphan_is_named(maker: LakeMaker) -> None:
     assert copy.relative_to(maker.root).as_posix() in {finding.subject for finding in found.errors}
 
 
+def test_an_offset_that_a_backfill_landed_beside_the_live_job_is_seen(maker: LakeMaker) -> None:
+    """The range has a topic of its own, but its offsets are those of the same log."""
+    event = {"event_time": "2026-03-01T00:00:00Z", "account_id": "a", "model": "m"}
+    maker.append([event], topic="past:7:elsewhere")
+    assert seen(maker).errors == []
+    maker.append([event], topic="elsewhere")
+    assert [(one.kind, one.subject, one.detail) for one in seen(maker).errors] == [
+        ("doubled", "elsewhere-0", "offset 0 is there 2 times")
+    ]
+
+
 @pytest.mark.parametrize(
     ("statements", "expected"),
     (

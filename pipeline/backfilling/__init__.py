@@ -1,0 +1,1 @@
+"""Past records through the stages of the live job."""

@@ -1,0 +1,172 @@
+"""Files whose rows are records: NDJSON, plain, gzip or zstd, and Parquet, each row of which is made a JSON object.
+
+So that a row of whatever file goes the way of a record of Kafka, through the same decoder, and what is no event becomes
+the same reject, with its bytes.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ConfigError
+from pipeline.events import ACCESS_FIELDS, EXTRA, LINEAGE
+from pipeline.io.event_files import CHUNK_BYTES, CHUNK_ROWS, batches
+from pipeline.io.replay import open_lines
+from pipeline.sources import SourceFile
+
+PARQUET: Final = ".parquet"
+SUFFIXES: Final = (
+    *(f"{kind}{packed}" for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".gz", ".zst")), PARQUET,
+)  # fmt: skip
+"""What is taken of a folder; a file that is named, or that a glob finds, may be called anything."""
+
+_NOT_SAID: Final = frozenset(field.name for field in LINEAGE) | {"dt", "hour"}
+"""Columns of a lake's own files that say where a row stood there: here it gets a place of its own."""
+
+_TIME: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
+
+
+def find_sources(names: Sequence[str]) -> list[Path]:
+    """The files of names, folders and globs, in the order given; those of one folder or glob by their names.
+
+    Args:
+        names: a folder stands for all files below it that are called as NDJSON or Parquet files are.
+
+    Raises:
+        ConfigError: one names nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        found |= dict.fromkeys(_files_of(name))
+    return list(found)
+
+
+def _files_of(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        below = [one for one in path.rglob("*") if one.name.endswith(SUFFIXES) and one.is_file()]
+        below = sorted(one for one in below if not _is_hidden(one.relative_to(path)))
+        if not below:
+            raise ConfigError(f"{name}: no file in this folder is called {', '.join(f'*{end}' for end in SUFFIXES)}")
+        return below
+    if not glob.has_magic(name):
+        raise ConfigError(f"{name}: no such file or folder")
+    matching = [one for one in map(Path, sorted(glob.glob(name, recursive=True))) if one.is_file()]  # noqa: PTH207  # the whole pattern may be absolute
+    if not matching:
+        raise ConfigError(f"{name}: no file matches")
+    return matching
+
+
+def _is_hidden(path: Path) -> bool:
+    """Unfinished files are called so by those who write them, Stillwatch and Spark among them."""
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def look_at(path: Path) -> SourceFile:
+    """Read a file once: what it is, how many rows it has, and that all of it can be read.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if path.suffix == PARQUET:
+        return SourceFile(path, digest, size, _parquet_rows(path))
+    with open_lines(path) as lines:
+        return SourceFile(path, digest, size, sum(1 for _ in lines))
+
+
+@contextmanager
+def open_rows(path: Path) -> Iterator[Iterator[list[bytes]]]:
+    """Open a file for reading; rows come by the chunk, as JSON.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if path.suffix == PARQUET:
+        yield _parquet_lines(path)
+        return
+    with open_lines(path) as lines:
+        yield batches(lines)
+
+
+def _parquet_rows(path: Path) -> int:
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            rows = int(file.metadata.num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as Parquet: {_one_line(error)}") from error
+    missing = [field.name for field in ACCESS_FIELDS if field.required and field.name not in names]
+    if missing:
+        raise ConfigError(f"{path}: no column {', '.join(missing)}, which every event must have")
+    return rows
+
+
+def _parquet_lines(path: Path) -> Iterator[list[bytes]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if name not in _NOT_SAID]
+            for batch in file.iter_batches(_rows_at_once(file.metadata), columns=names):
+                if batch.num_rows:
+                    yield lines_of(pa.Table.from_batches([batch]))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"{path}: cannot be read as Parquet: {_one_line(error)}") from error
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """As many as usual, or fewer where they are long."""
+    size: int = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * int(metadata.num_rows) // max(1, size)))
+
+
+def lines_of(rows: pa.Table) -> list[bytes]:
+    """Rows as JSON objects: times in UTC (those without a zone are taken to be so), unknown columns as fields.
+
+    A column `extra` of text holds further fields as an object, as that of a lake does; they become fields again.
+    """
+    frame = pl.DataFrame(rows)
+    frame = frame.with_columns(
+        (pl.col(name).dt.convert_time_zone("UTC") if kind.time_zone else pl.col(name)).dt.strftime(_TIME)
+        for name, kind in frame.schema.items()
+        if isinstance(kind, pl.Datetime)
+    )
+    extras = frame[EXTRA.name].to_list() if frame.schema.get(EXTRA.name) == pl.String else []
+    sink = io.BytesIO()
+    (frame.drop(EXTRA.name) if extras else frame).write_ndjson(sink)
+    lines = sink.getvalue().split(b"\n")[: len(rows)]
+    for at, extra in enumerate(extras):
+        if extra is not None:
+            lines[at] = _with_fields(lines[at], extra)
+    return lines
+
+
+def _with_fields(line: bytes, extra: str) -> bytes:
+    try:
+        fields = orjson.loads(extra)
+    except orjson.JSONDecodeError:
+        fields = None
+    if not isinstance(fields, dict):
+        fields = {EXTRA.name: extra}
+    return line[:-1] + b"," + orjson.dumps(fields)[1:] if fields else line
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,467 @@
+"""`stillwatch backfill` as a command: what it lands, what it skips, what it refuses, and that it says so."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import gzip
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import orjson
+import polars as pl
+import pyarrow as pa
+import pytest
+import zstandard
+from typer.testing import CliRunner, Result
+
+from jobs import backfill_files, backfill_work
+from jobs.cli import app
+from pipeline import stream
+from pipeline.batch import Decoded, Partition, Records
+from pipeline.config import CATALOG_FILE
+from pipeline.decode import Decoder
+from pipeline.errors import ConfigError
+from pipeline.events import REJECT_SCHEMA
+from pipeline.io import event_files, reject_source
+from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.inspection import inspect
+from pipeline.io.lake import Lake
+from pipeline.io.rebuild import plan_of, rebuild
+from pipeline.io.row_files import look_at
+from pipeline.sources import SourceFile
+from pipeline.text_views import kept, taken
+from tests.integration import backfills
+from tests.rule_files import rule_text
+
+Land = Callable[..., Result]
+
+
+class Killed(BaseException):
+    """Stands for the end of a process, where nothing is tidied up."""
+
+
+def killed_at(count: int) -> Callable[..., None]:
+    """Something to be called that ends the process at its nth call."""
+    calls = itertools.count(1)
+
+    def call(*_arguments: object) -> None:
+        if next(calls) == count:
+            raise Killed
+
+    return call
+
+
+def event(at: int, **others: Any) -> dict[str, Any]:
+    return {
+        "event_time": f"2026-03-01T{at // 60:02}:{at % 60:02}:00.000250Z", "account_id": f"a{at % 7}", "model": "m",
+        "request_id": f"r{at}", "temperature": at / 3, "output_tokens": at, "stream": at % 2 == 0, "prompt": f"p{at}\n",
+        "region": f"x{at % 2}", **others,
+    }  # fmt: skip
+
+
+EVENTS = [event(at) for at in range(120)]
+
+
+def lines_of(events: Sequence[dict[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(one) + b"\n" for one in events)
+
+
+def write(path: Path, events: Sequence[dict[str, Any]] = EVENTS) -> Path:
+    """Write events in the form that the file's name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame = pl.DataFrame(events).with_columns(
+            pl.col("event_time").str.to_datetime(time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
+        )
+        frame.write_parquet(path, row_group_size=50)
+        return path
+    pack: Any = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(lines_of(events)))
+    return path
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    return tmp_path / "lake"
+
+
+@pytest.fixture
+def land(lake: Path) -> Land:
+    def run(*arguments: object, score: bool = False) -> Result:
+        how = [] if score else ["--no-score"]
+        return CliRunner().invoke(app, ["backfill", "--lake", str(lake), *how, *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def ledger(lake: Path) -> Iterator[Catalog]:
+    Lake.open(str(lake), create=True)
+    with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=True)) as catalog:
+        yield catalog
+
+
+def rows(
+    lake: Path, columns: str = '* EXCLUDE (topic, partition, "offset")', table: str = "access"
+) -> list[tuple[Any, ...]]:
+    glob = str(lake / table / "**" / "*.parquet")
+    read = f"read_parquet('{glob}', hive_partitioning = false, union_by_name = true)"
+    found = duckdb.sql(f"SELECT {columns} FROM {read} ORDER BY ALL").to_arrow_table()
+    return [tuple(row.values()) for row in found.to_pylist()]
+
+
+def counted(result: Result) -> dict[str, int]:
+    """The counts of the table at the end."""
+    return backfills.counted(result.stdout)
+
+
+def assert_clean(lake: Path) -> None:
+    with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=False)) as catalog:
+        found = inspect(Lake.open(str(lake), create=False), catalog)
+    assert found.errors == []
+    assert found.notes == []
+
+
+@pytest.mark.parametrize("name", ("a.ndjson", "a.ndjson.gz", "a.ndjson.zst", "a.parquet"))
+def test_rows_are_the_same_whatever_the_form(tmp_path: Path, lake: Path, land: Land, name: str) -> None:
+    expected = tmp_path / "plain"
+    CliRunner().invoke(app, ["backfill", "--lake", str(expected), "--no-score", str(write(tmp_path / "b.ndjson"))])
+    result = land(write(tmp_path / name))
+    assert result.exit_code == 0, result.output
+    assert counted(result) | {"read": 120, "landed": 120, "rejected": 0, "skipped as already there": 0} == counted(
+        result
+    )
+    assert len(rows(lake)) == 120
+    assert rows(lake) == rows(expected)
+    assert rows(lake, table="content") == rows(expected, table="content")
+    assert rows(lake, '"offset", request_id') == [(at, f"r{at}") for at in range(120)]
+    assert_clean(lake)
+
+
+def test_a_file_is_landed_once_whatever_it_is_called(tmp_path: Path, lake: Path, land: Land) -> None:
+    first = write(tmp_path / "a.ndjson")
+    land(first)
+    assert counted(land(first))["skipped as already there"] == 120
+    moved = first.rename(tmp_path / "elsewhere.ndjson")
+    copy = tmp_path / "copy.ndjson"
+    copy.write_bytes(moved.read_bytes())
+    result = land(moved, copy, write(tmp_path / "more.ndjson", [event(at) for at in range(120, 130)]))
+    assert counted(result)["read"] == counted(result)["landed"] == 10
+    assert counted(result)["skipped as already there"] == 240
+    assert len(rows(lake)) == 130
+    assert_clean(lake)
+
+
+def test_folders_and_globs_stand_for_their_files_in_the_order_of_names(
+    tmp_path: Path, land: Land, ledger: Catalog
+) -> None:
+    for name, part in (("day2/b.ndjson.gz", EVENTS[60:]), ("day1/a.ndjson", EVENTS[:60])):
+        write(tmp_path / "logs" / name, part)
+    (tmp_path / "logs" / "_SUCCESS").touch()
+    (tmp_path / "logs" / "notes.txt").write_text("no events", encoding="utf-8")
+    result = land(tmp_path / "logs", tmp_path / "logs" / "*" / "*.gz", score=True)
+    assert result.exit_code == 0, result.output
+    assert counted(result)["read"] == 120
+    assert [Path(file.name).name for file in ledger.sources.files_of("file:backfill")] == ["a.ndjson", "b.ndjson.gz"]
+    assert ledger.offsets() == {Partition("file:backfill", 0): 120}
+
+
+def test_what_is_no_event_is_a_reject_with_its_bytes(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(lines_of(EVENTS[:2]) + b'{"broken": \n{"model": "m"}\n' + lines_of(EVENTS[2:4])[:-1])
+    result = land(path)
+    assert result.exit_code == 0
+    assert (counted(result)["landed"], counted(result)["rejected"]) == (4, 2)
+    assert rows(lake, '"offset", raw', "rejects") == [(2, b'{"broken": '), (3, b'{"model": "m"}')]
+    assert_clean(lake)
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = write(tmp_path / "a.ndjson", [*EVENTS, {"model": "m"}])
+    result = land(path, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert not lake.exists()
+    said = counted(result)
+    assert (said["to be read"], said["to be landed"], said["to be rejected"]) == (121, 120, 1)
+    assert "2, from 2026-03-01 00:00 to 2026-03-01 02:00" in result.stdout
+    assert "reject, 1 times: " in result.stdout
+    real = land(path)
+    assert counted(real)["landed"] == 120
+    before = {file: file.read_bytes() for file in lake.rglob("*") if file.is_file()}
+    more = write(tmp_path / "b.ndjson", [event(at, request_id="again") for at in range(5)])
+    again = land(path, more, "--dry-run")
+    assert {file: file.read_bytes() for file in lake.rglob("*") if file.is_file()} == before
+    assert (counted(again)["to be read"], counted(again)["skipped as already there"]) == (5, 121)
+    assert "of these hours 1 hold events in the lake already" in again.stdout
+
+
+@pytest.mark.parametrize(("score", "parallel"), ((True, 2), (False, 3)))
+def test_several_processes_land_what_one_does(
+    tmp_path: Path, lake: Path, land: Land, score: bool, parallel: int
+) -> None:
+    for number in range(4):
+        write(tmp_path / "logs" / f"{number}.ndjson", EVENTS[number * 30 : number * 30 + 30])
+    flags = ["--partitions", "3"] if score else []
+    result = land(tmp_path / "logs", "--parallel", parallel, *flags, score=score)
+    assert result.exit_code == 0, result.output
+    assert counted(result)["read"] == counted(result)["landed"] == 120
+    alone = tmp_path / "alone"
+    once = CliRunner().invoke(
+        app, ["backfill", "--lake", str(alone), *flags, *([] if score else ["--no-score"]), str(tmp_path / "logs")]
+    )
+    assert once.exit_code == 0, once.output
+    assert rows(lake, "*") == rows(alone, "*")
+    if score:
+        assert rows(lake, "*", "account_windows") == rows(alone, "*", "account_windows")
+    assert_clean(lake)
+
+
+def test_a_feed_keeps_its_partitions(tmp_path: Path, land: Land) -> None:
+    assert land(write(tmp_path / "a.ndjson", EVENTS[:9]), "--partitions", 2, score=True).exit_code == 0
+    more = write(tmp_path / "b.ndjson", EVENTS[9:20])
+    refused = land(more, "--partitions", 3, score=True)
+    assert isinstance(refused.exception, ConfigError)
+    assert "the feed backfill has 2" in str(refused.exception)
+    assert land(more, score=True).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    (
+        (b"", "nowhere.ndjson", "no such file or folder"),
+        (b"x", "*.none", "no file matches"),
+        (zstandard.ZstdCompressor().compress(lines_of(EVENTS))[:-9], "a.ndjson.zst", "is damaged"),
+        (b"PAR1", "a.parquet", "cannot be read as Parquet"),
+    ),
+)
+def test_what_cannot_be_read_is_said_before_anything_is_landed(
+    tmp_path: Path, lake: Path, land: Land, content: bytes, name: str, said: str
+) -> None:
+    good = write(tmp_path / "good.ndjson")
+    if content and "*" not in name:
+        (tmp_path / name).write_bytes(content)
+    result = land(good, tmp_path / name)
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)
+    assert not lake.exists()
+
+
+def test_parquet_without_a_needed_column_is_refused_by_its_name(tmp_path: Path, land: Land) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"account_id": ["a"], "model": ["m"]}).write_parquet(path)
+    assert "no column event_time" in str(land(path).exception)
+
+
+def test_a_lakes_own_parquet_is_landed_as_it_was(tmp_path: Path, lake: Path, land: Land) -> None:
+    """Its lineage is left behind, and unknown fields become fields again."""
+    land(write(tmp_path / "a.ndjson"))
+    exported = tmp_path / "events.parquet"
+    sql = CliRunner().invoke(app, ["sql", "--lake", str(lake), "--format", "parquet", "--out", str(exported),
+                                   'SELECT * FROM events ORDER BY topic, "partition", "offset"'])  # fmt: skip
+    assert sql.exit_code == 0, sql.output
+    other = tmp_path / "other"
+    CliRunner().invoke(app, ["backfill", "--lake", str(other), "--no-score", str(exported)], catch_exceptions=False)
+    assert rows(other) == rows(lake)
+    assert rows(other, table="content") == rows(lake, table="content")
+
+
+def test_alerts_of_the_past_are_listed_and_sent_to_nobody(tmp_path: Path, land: Land, ledger: Catalog) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(rule_text(name="eight", state="live", condition="exchanges >= 8"), encoding="utf-8")
+    result = land(write(tmp_path / "a.ndjson"), "--rules", rules, score=True)
+    assert result.exit_code == 0, result.output
+    alerts = ledger.alerts()
+    assert len(alerts) == counted(result)["alerts of live rules"] > 0
+    assert set(ledger.outbox().values()) == {"past"}
+
+
+def test_a_rebuilt_catalog_knows_what_is_landed(tmp_path: Path, lake: Path, land: Land) -> None:
+    first, second = write(tmp_path / "a.ndjson", EVENTS[:60]), write(tmp_path / "b.ndjson", EVENTS[60:])
+    land(first, "--partitions", 2, score=True)
+    land(second)
+    (lake / CATALOG_FILE).unlink()
+    storage = Lake.open(str(lake), create=False)
+    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
+    assert counted(land(first, score=True))["skipped as already there"] == 60
+    assert counted(land(second))["skipped as already there"] == 60
+    assert len(rows(lake)) == 120
+    assert_clean(lake)
+
+
+class OlderDecoder(Decoder):
+    """Takes no event of the account a3, as a release with a fault might."""
+
+    def decode(self, records: Records) -> Decoded:
+        decoded = super().decode(records)
+        is_refused = np.array([name == "a3" for name in decoded.events["account_id"].to_pylist()], np.bool_)
+        refused = kept(decoded.events, is_refused)
+        at = np.searchsorted(records.offsets, refused["offset"].to_numpy())
+        said = {
+            **{name: refused[name] for name in ("topic", "partition", "offset", "kafka_time")},
+            "error_type": ["fault"] * len(at), "field": [None] * len(at), "reason": ["a fault"] * len(at),
+            "raw": taken(records.values, at).cast(pa.binary()),
+        }  # fmt: skip
+        more = pa.table(said).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
+        rejects = pa.concat_tables([decoded.rejects, more]).sort_by("offset")
+        return Decoded(kept(decoded.events, ~is_refused), rejects)
+
+
+@pytest.fixture
+def with_rejects(tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A lake with events that were no events to an older release, and a record that is none; how many of the first."""
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(lines_of(EVENTS) + b"broken\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "Decoder", OlderDecoder)
+        assert counted(land(path))["rejected"] == 18
+    return 17
+
+
+def test_rejects_that_are_events_today_are_landed_once(
+    lake: Path, land: Land, with_rejects: int, tmp_path: Path
+) -> None:
+    dry = CliRunner().invoke(app, ["backfill", "--lake", str(lake), "--rejects", "--dry-run"])
+    assert (counted(dry)["rejects read"], counted(dry)["to be landed as events"]) == (18, with_rejects)
+    assert len(rows(lake)) == len(EVENTS) - with_rejects
+    result = land("--rejects")
+    assert result.exit_code == 0, result.output
+    assert counted(result)["landed as events"] == with_rejects
+    assert counted(result)["still no events"] == 1
+    whole = tmp_path / "whole"
+    CliRunner().invoke(app, ["backfill", "--lake", str(whole), "--no-score", str(tmp_path / "a.ndjson")])
+    assert rows(lake) == rows(whole)
+    assert rows(lake, '"offset", request_id') == rows(whole, '"offset", request_id')
+    assert {topic.split(":file:")[0] for (topic,) in rows(lake, "topic")} >= {"again:1"}
+    assert counted(land("--rejects")) | {"rejects read": 1, "landed as events": 0} == counted(land("--rejects"))
+    assert rows(lake) == rows(whole)
+    assert_clean(lake)
+
+
+def test_a_replay_of_rejects_that_was_killed_goes_on(
+    lake: Path, land: Land, with_rejects: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever step it was killed after; and what a first fix did not reach comes with the second."""
+
+    def stop_at(step: str) -> Callable[[str], None]:
+        def stop(name: str) -> None:
+            if name == step:
+                raise Killed
+
+        return stop
+
+    for step in ("staged", "committed"):
+        with monkeypatch.context() as patch:
+            patch.setattr(backfill_work, "Stream", functools.partial(stream.Stream, step=stop_at(step)))
+            with pytest.raises(Killed):
+                land("--rejects")
+    assert land("--rejects").exit_code == 0
+    assert len(rows(lake)) == len(EVENTS)
+    assert len(set(rows(lake, "request_id"))) == len(EVENTS)
+    assert_clean(lake)
+
+
+def test_what_a_first_fix_did_not_reach_comes_with_the_second(
+    lake: Path, land: Land, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the second reaches records before those of the first."""
+
+    class Fixed(OlderDecoder):
+        def decode(self, records: Records) -> Decoded:
+            decoded = Decoder.decode(self, records)
+            return Decoded(kept(decoded.events, decoded.events["offset"].to_numpy() > 60), decoded.rejects)
+
+    path = write(tmp_path / "a.ndjson")
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "Decoder", OlderDecoder)
+        land(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(reject_source, "Decoder", Fixed)
+        assert 0 < counted(land("--rejects"))["landed as events"] < 17
+    assert land("--rejects").exit_code == 0
+    assert sorted(rows(lake, "request_id")) == sorted((one["request_id"],) for one in EVENTS)
+    assert_clean(lake)
+
+
+def test_queries_of_the_page_answer(lake: Path, land: Land, with_rejects: int, tmp_path: Path) -> None:
+    """What is there twice is listed, and so are the rejects that are still none."""
+    page = (Path(__file__).parents[3] / "docs/backfill.md").read_text(encoding="utf-8")
+    still_rejects, twice = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert land(write(tmp_path / "b.ndjson", EVENTS[:5])).exit_code == 0
+
+    def answer(query: str) -> list[dict[str, str]]:
+        result = CliRunner().invoke(app, ["sql", "--lake", str(lake), "--format", "csv", query])
+        assert result.exit_code == 0, result.output
+        return list(csv.DictReader(io.StringIO(result.stdout)))
+
+    found = answer(twice)
+    assert {row["request_id"] for row in found} == {"r0", "r1", "r2", "r4"}, "r3 is a reject of the one file"
+    assert {row["times"] for row in found} == {"2"}
+    assert sum(int(row["n"]) for row in answer(still_rejects)) == with_rejects + 1
+    land("--rejects")
+    assert sum(int(row["n"]) for row in answer(still_rejects)) == 1
+
+
+def test_messages_of_the_command_line(land: Land, tmp_path: Path) -> None:
+    for arguments, words in (
+        ((), "nothing is named"),
+        (("a.ndjson", "--rejects"), "these are several"),
+        (("--rejects", "--from", "1"), "these are several"),
+        (("a.ndjson", "--feed", "a/b"), "--feed a/b: letters, digits"),
+        (("--rejects", "--parallel", "2"), "--parallel: rejects are read by one process"),
+        (("--rejects",), "there is no such folder"),
+        ((tmp_path,), "no file in this folder is called *.ndjson"),
+    ):
+        refused = land(*arguments)
+        assert isinstance(refused.exception, ConfigError)
+        assert words in str(refused.exception)
+    refused = land("--rejects", "--score")
+    assert "--score: rejects come out of their order" in str(refused.exception)
+
+
+def test_a_file_that_was_begun_is_finished_as_it_was_begun(
+    tmp_path: Path, lake: Path, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before anything else of its feed."""
+    first, other = write(tmp_path / "a.ndjson"), write(tmp_path / "b.ndjson", EVENTS[:9])
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
+        with pytest.raises(Killed):
+            land(first, score=True)
+    assert len(rows(lake)) == 50
+    refused = land(first)
+    assert "was landed in part in the feed backfill, and must be finished so: run with --score --feed backfill" in str(
+        refused.exception
+    )
+    assert "the feed backfill stands in the middle of" in str(land(other, score=True).exception)
+    dry = land(other, first, "--dry-run", score=True)
+    assert (counted(dry)["to be read"], counted(dry)["skipped as already there"]) == (79, 50)
+    result = land(other, first, score=True)
+    assert (counted(result)["read"], counted(result)["skipped as already there"]) == (79, 50)
+    assert rows(lake, '"offset"') == [(at,) for at in range(129)]
+    assert_clean(lake)
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(
+    tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.ndjson")
+
+    def seen_and_changed(name: Path) -> SourceFile:
+        found = look_at(name)
+        write(path, EVENTS[:100])
+        return found
+
+    monkeypatch.setattr(backfill_files, "look_at", seen_and_changed)
+    refused = land(path)
+    assert isinstance(refused.exception, ConfigError)
+    assert f"{path}: it had 120 rows when this backfill began and has others now" in str(refused.exception)
