@@ -163,8 +163,10 @@ def _query(alert: Alert) -> str:
     # Two spaces would be lost where lines are wrapped.
     whose = plain and alert.entity_id.split(" ") == alert.entity_id.split()
     account = f"account_id = {_quoted(alert.entity_id)}" if whose else f"account_id = ({_by_place(alert)})"
-    times = [f"TIMESTAMPTZ {_quoted(_rfc3339(time))}" for time in (alert.first_seen_us, alert.raised_at_us)]
-    return f"FROM access WHERE {account} AND event_time BETWEEN {times[0]} AND {times[1]} ORDER BY event_time"
+    # By place, not by time: what counted by then had come by then, however it is dated.
+    where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" <= {alert.offset}'
+    day = _rfc3339(alert.first_seen_us - _CLOCK_LAG_US)[:10]
+    return f'FROM access WHERE {account} AND {where} AND dt >= {_quoted(day)} ORDER BY "offset"'
 
 
 def _by_place(alert: Alert) -> str:

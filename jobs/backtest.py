@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jobs import options
+from jobs.harmless import harmless
 from pipeline.analysis import Analysis
 from pipeline.backtesting import replaying
 from pipeline.backtesting.comparison import compared
@@ -50,10 +51,12 @@ class Engine:
     Attributes:
         analysis_of: makes the analysis of a partition.
         windows: schema of its scores.
+        learned: SHA-256 of files that the models learned.
     """
 
     analysis_of: Callable[[Partition], replaying.Analysis]
     windows: pa.Schema
+    learned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ def backtest(  # noqa: PLR0913  # the flags of a command
 def engine_of(settings: Settings) -> Engine:
     """The analysis of the live job."""
     watch = load_watch(settings)
-    return Engine(lambda partition: Analysis(partition, watch), WINDOWS_SCHEMA)
+    return Engine(lambda partition: Analysis(partition, watch), WINDOWS_SCHEMA, watch.learned)
 
 
 def run(request: Request, engine: Engine) -> dict[str, Any]:
@@ -140,7 +143,9 @@ def run(request: Request, engine: Engine) -> dict[str, Any]:
         folder.write_accounts(of_accounts)
         labels = None if request.labels is None else matched(request.labels, of_accounts["account_id"])
         found = Found(replayed, scores, alerts.collect(), of_accounts, labels)
-        given = {"events": list(events.names), "files": [_hashed(path) for path in (*events.files, *request.files)]}
+        files = [_hashed(path) for path in (*events.files, *request.files)]
+        learned = [file["name"] for file in files if file["sha256"] in engine.learned]
+        given = {"events": list(events.names), "files": files, "learned": learned}
         report = report_of(found, given, version("stillwatch"))
         if earlier is not None:
             before, accounts_before, alerts_before = earlier
@@ -200,7 +205,7 @@ def _progress(size: int) -> Iterator[Callable[[int, Replayed], None]]:
 def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
     log, scores, alerts, detection = report["log"], report["scores"], report["alerts"], report["detection"]
     for line in report["warnings"]:
-        typer.echo(f"note: {line}", err=True)
+        typer.echo(f"note: {harmless(line)}", err=True)
     rate = f"{seconds:.1f} s ({log['events'] / seconds:,.0f}/s)"
     typer.echo(
         f"{log['events']:,} events of {log['accounts']:,} accounts in {rate}; "
@@ -217,4 +222,6 @@ def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
                 f"{at['attack']['share']:.1%} of attack accounts above the threshold ({at['threshold']:.4g}) "
                 f"that {short_percent(at['benign_share'])} of benign ones exceed"
             )
+    if "comparison" in report:
+        typer.echo(f"beside {request.compare}: see the page's last part")
     typer.echo(f"results: {request.out / PAGE}")

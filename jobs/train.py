@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, FEATURES_HASH, NAMES
 from pipeline.io.labelled_runs import rows_of_events, rows_of_run
 from pipeline.scoring.combination import PARTS
+from pipeline.scoring.extra_trees import training_library
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.training import TrainingSettings, settings_for
 from pipeline.scoring.training import train as train_models
@@ -47,13 +50,19 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     The more kinds of harvesting there are in it, the better the models tell one that they have never seen.  The
     calibration needs at least two families.
     """
+    training_library()
     if not 0 < prior < 1:
         raise ConfigError("--prior must lie between 0 and 1")
     if (out / "manifest.json").exists() and not force:
         raise ConfigError(f"{out} holds models already: choose another folder, or replace them with --force")
-    rows = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
+    parts = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
+    rows, hashes = (
+        LabelledRows.concat(parts),
+        _hashes(parts, [folder / "scores.parquet" for folder in runs or []] + (events or [])),
+    )
     settings = settings_for(FEATURES, replace(DEFAULTS, prior=prior, seed=seed))
     models = train_models(rows, NAMES, FEATURES_HASH, settings)
+    models = replace(models, sources={name: {**said, **hashes[name]} for name, said in models.sources.items()})
     models.save(out)
     typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")
     weights = zip(PARTS, models.combination.weights, strict=True)
@@ -62,7 +71,9 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
         typer.echo(f"{share:.1%} of honest accounts exceed a risk of {risk:.3f}, out of family")
 
 
-def _labelled_rows(runs: list[Path], events: list[Path], labels: list[Path], accounts: list[Path]) -> LabelledRows:
+def _labelled_rows(
+    runs: list[Path], events: list[Path], labels: list[Path], accounts: list[Path]
+) -> list[LabelledRows]:
     if len(labels) != len(events) or len(accounts) not in {0, len(events)}:
         raise ConfigError("give --labels once for each --events, and --accounts for each of them or for none")
     feeds: list[Path | None] = [*accounts] or [None] * len(events)
@@ -70,4 +81,17 @@ def _labelled_rows(runs: list[Path], events: list[Path], labels: list[Path], acc
     parts += [rows_of_events(*files) for files in zip(events, feeds, labels, strict=True)]
     if not parts:
         raise ConfigError("say what to learn from: --runs DIR, or --events FILE with --labels FILE")
-    return LabelledRows.concat(parts)
+    names = [str(part.source[0]) for part in parts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two sources are called {twice}: give their files or folders names of their own")
+    return parts
+
+
+def _hashes(parts: Sequence[LabelledRows], files: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """SHA-256 of each source's file, by the source's name."""
+    found = {}
+    for part, path in zip(parts, files, strict=True):
+        with path.open("rb") as file:
+            found[str(part.source[0])] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return found

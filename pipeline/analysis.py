@@ -83,12 +83,14 @@ class Watch:
         ensemble: makes a partition's models.
         alerting: makes a partition's rules.
         models: version of the models, which snapshots are checked against.
+        learned: SHA-256 of the files that the models learned: what is said of those is remembered, not found.
     """
 
     states: Callable[[Partition], States]
     ensemble: Callable[[Partition], Ensemble]
     alerting: Callable[[Partition], Alerting]
     models: str
+    learned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Settings(ps.BaseSettings):
     """All that is known of a partition's accounts is kept as a snapshot after this many events, …"""
 
     snapshot_age_s: float = pydantic.Field(300.0, gt=0)
-    """… or once the last snapshot is this old and anything has come since; and when the job stops."""
+    """… or once the last snapshot is this old and anything has come since; and with a last commit that writes rows."""
 
     replay_events_max: int = pydantic.Field(2_000_000, ge=0)
     """Events that are replayed from the lake at most, on top of the last snapshot, when a partition is opened."""

@@ -40,4 +40,5 @@ def load_watch(settings: Settings) -> Watch:
         ensemble=lambda _partition: EnsembleStage(models),
         alerting=lambda partition: Alerting(rules, FEATURES, partition, explainer),
         models=models.version,
+        learned=models.learned,
     )

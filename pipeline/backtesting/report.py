@@ -55,7 +55,8 @@ def report_of(found: Found, given: Json, version: str) -> Json:
 
     Args:
         found: the results.
-        given: what was read: `events`, names of what holds them; `files`, name and SHA-256 of each file read.
+        given: what was read: `events`, names of what holds them; `files`, name and SHA-256 of each file read;
+            `learned`, names of those that the models were trained on.
         version: of Stillwatch.
     """
     replayed, hours = found.replayed, found.replayed.activity.hours()
@@ -106,6 +107,11 @@ def _warnings(report: Json, found: Found) -> list[str]:
     given, labels, detection = report["input"], found.labels, report["detection"]
     if given["rejected"]:
         said.append(f"{given['rejected']:,} of {given['records']:,} records are no events and were not scored.")
+    if given["learned"]:
+        said.append(
+            f"The models learned {', '.join(given['learned'])}: what they say of it they remember, and would not say "
+            "as well of traffic that they never saw."
+        )
     if not report["scores"]["accounts_scored"]:
         said.append("No account was given a risk: too few exchanges, or models that are not trained.")
     if labels is not None and labels.unknown:
@@ -126,7 +132,8 @@ def _warnings(report: Json, found: Found) -> list[str]:
         )
         if not benign or not detection["accounts"]["attack"]:
             said.append(
-                "The labels know only one kind of account: nothing can be said of how well they are told apart."
+                "Of the accounts in the log the labels know only one kind, or none: nothing can be said of how well "
+                "they are told apart."
             )
     return said
 

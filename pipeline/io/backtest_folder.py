@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -46,6 +46,7 @@ class BacktestFolder(AbstractContextManager["BacktestFolder"]):
         self.path = path
         _check(path)
         try:
+            self._made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             self._scores = _Growing(self.partial(SCORES), windows)
             self._alerts = _Growing(self.partial(ALERTS), ALERTS_SCHEMA)
@@ -91,6 +92,9 @@ class BacktestFolder(AbstractContextManager["BacktestFolder"]):
         self._alerts.close()
         for name in FILES:
             self.partial(name).unlink(missing_ok=True)
+        if kind is not None and self._made:
+            with suppress(OSError):  # somebody else's file in it keeps it
+                self.path.rmdir()
 
 
 def _check(path: Path) -> None:

@@ -99,6 +99,8 @@ class Explainer:
         above = self._population.rank(column, float(values[column])) * 100.0
         place = f"above {above:.0f} % of accounts" if above >= 50 else f"below {100.0 - above:.0f} % of accounts"  # noqa: PLR2004
         said, usual = self._said(column, values[column]), self._said(column, median)
+        if said == usual:
+            return f"{words}: {said} (as usual) {effect}"
         return f"{words}: {said} (median {usual}; {place}) {effect}"
 
     def _said(self, column: int, value: np.floating[Any] | float) -> str:

@@ -96,6 +96,11 @@ class Models:
         digest.update(json.dumps(self._calibration(), sort_keys=True).encode())
         return digest.hexdigest()[:12]
 
+    @property
+    def learned(self) -> frozenset[str]:
+        """SHA-256 of the files of the sources, of those that say it."""
+        return frozenset(source["sha256"] for source in self.sources.values() if "sha256" in source)
+
     @cached_property
     def versions(self) -> dict[str, str]:
         """What goes with each score."""

@@ -111,7 +111,7 @@ def _features(bench: Bench) -> None:
 def _detection(bench: Bench) -> None:
     assert bench.size.log is not None
     assert bench.size.labels is not None
-    detection.measure(bench.size.log, bench.size.accounts, bench.size.labels)
+    detection.measure(bench.folder, bench.size.log, bench.size.accounts, bench.size.labels)
 
 
 def _latency(bench: Bench) -> None:
