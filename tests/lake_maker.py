@@ -70,14 +70,7 @@ class LakeMaker:
         """
         where = Partition(topic, partition)
         first = self._next.get(where, 0)
-        values = [payload if isinstance(payload, bytes) else orjson.dumps(payload) for payload in payloads]
-        records = Records(
-            where,
-            pa.array(values, pa.binary()).cast(pa.binary_view()),
-            np.arange(first, first + len(values), dtype=np.int64),
-            np.array([_time_ms(payload) if kafka_ms is None else kafka_ms for payload in payloads], dtype=np.int64),
-            first + len(values),
-        )
+        records = records_of(payloads, first, where, kafka_ms)
         decoded = self._decoder.decode(records)
         claim = self.catalog.start_at(where, first)
         commit = Commit(
@@ -103,6 +96,18 @@ class LakeMaker:
             self.catalog.publish(commit.commit_id)
         self._next[where] = records.next_offset
         return files
+
+
+def records_of(payloads: Sequence[Payload], first: int, where: Partition, kafka_ms: int | None = None) -> Records:
+    """Payloads as Kafka has them; see `LakeMaker.append`."""
+    values = [payload if isinstance(payload, bytes) else orjson.dumps(payload) for payload in payloads]
+    return Records(
+        where,
+        pa.array(values, pa.binary()).cast(pa.binary_view()),
+        np.arange(first, first + len(values), dtype=np.int64),
+        np.array([_time_ms(payload) if kafka_ms is None else kafka_ms for payload in payloads], dtype=np.int64),
+        first + len(values),
+    )
 
 
 @contextlib.contextmanager

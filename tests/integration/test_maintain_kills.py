@@ -1,0 +1,92 @@
+"""`kill -9` in the middle of `stillwatch maintain`, on real files and both catalogs: whoever looks finds all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.lake import Lake
+from pipeline.io.rebuild import plan_of, rebuild
+from pipeline.io.rewriting.ledger import RewriteLedger
+from tests.rewrites import WORK, assert_sound, content_by_glob, content_of, events_of, many_commits
+
+ROOT = Path(__file__).parents[2]
+STEPS = ("begun", "written", "swapped", "linked", "removed", "settled", "finished")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where no catalog is yet."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "catalog.db")
+    return str(request.getfixturevalue("postgres_url"))
+
+
+def start(what: str, step: str, count: int, root: Path, url: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.integration.crashing_maintain", what, step, str(count), str(root), url]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def crash(what: str, step: str, count: int, root: Path, url: str) -> None:
+    assert start(what, step, count, root, url).wait(120) == -signal.SIGKILL, step
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_compaction_killed_after_any_step_loses_and_doubles_nothing(tmp_path: Path, url: str, step: str) -> None:
+    root = tmp_path / "lake"
+    with many_commits(root, url, commits=4) as maker:
+        rows, by_glob = content_of(root, url), content_by_glob(root)
+        events = events_of(root, maker.catalog)
+        crash("compact", step, 2, root, url)
+        assert content_of(root, url) == rows
+        assert events_of(root, maker.catalog) == events
+        if step not in {"linked", "removed"}:  # the moment in which a glob may be wrong
+            assert content_by_glob(root) == by_glob
+        assert_sound(root, maker.catalog)
+        assert _content_of_rebuilt(tmp_path, root) == rows
+        WORK["compact"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
+        assert content_of(root, url) == rows
+        assert content_by_glob(root) == by_glob
+        assert_sound(root, maker.catalog)
+        assert len(maker.catalog.live_files("access")) == 2
+
+
+def test_compactors_killed_at_any_moment_beside_each_other_lose_nothing(tmp_path: Path, url: str) -> None:
+    """Two at a time, killed after random times, while a worker goes on landing."""
+    root, chance = tmp_path / "lake", random.Random(7)
+    with many_commits(root, url, commits=4) as maker:
+        for _ in range(4):
+            both = [start("compact", "never", 1, root, url) for _ in range(2)]
+            maker.append([{"event_time": "2026-03-01T12:30:00Z", "account_id": "late", "model": "m"}])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                both[0].wait(chance.uniform(0.5, 2.5))
+            for process in both:
+                process.kill()
+                process.wait()
+            found = content_of(root, url)
+            assert sum(found["access"].values()) == sum(commit.events for commit in maker.catalog.commits())
+            assert max(found["access"].values()) == 1
+        WORK["compact"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
+        events_of(root, maker.catalog)
+        assert max(content_by_glob(root)["access"].values()) == 1
+        assert_sound(root, maker.catalog)
+
+
+def _content_of_rebuilt(tmp_path: Path, root: Path) -> dict[str, Counter[str]]:
+    """What readers find by a catalog made anew; from a copy of the files, for a rebuild moves what it does not need."""
+    copy, url = tmp_path / "copy", sqlite_url(tmp_path / "rebuilt.db")
+    shutil.copytree(root, copy)
+    rebuild(Lake(copy), url, plan_of(Lake(copy)), now_us=1)
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        assert_sound(copy, catalog)
+    return content_of(copy, url)
