@@ -18,6 +18,7 @@ from pipeline.io.inspection import inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rewriting.compaction import Compacted, Compactor
 from pipeline.io.rewriting.ledger import RewriteLedger
+from pipeline.io.rewriting.retention import Retainer
 from pipeline.io.rewriting.settling import tidy
 from pipeline.io.rewriting.writing import Limits
 from pipeline.io.views.session import Session
@@ -27,6 +28,9 @@ from tests.stages import stand_ins
 
 NOW_US = 1_775_000_000_000_000
 """2026-03-31T23:33:20Z"""
+
+DAYS_TO_13 = (NOW_US / 1e6 - 1_772_370_000) / 86_400
+"""From 13:00 on 1 March 2026."""
 
 TABLE_NAMES = tuple(TABLES)
 
@@ -132,5 +136,14 @@ def _compact(lake: Lake, catalog: Catalog, ledger: RewriteLedger, step: Step) ->
         tidy(lake, ledger, NOW_US, 0, step)
 
 
-WORK: dict[str, Callable[[Lake, Catalog, RewriteLedger, Step], None]] = {"compact": _compact}
+def _retain(lake: Lake, catalog: Catalog, ledger: RewriteLedger, step: Step) -> None:
+    """Content and events of the first of two hours, without a grace period."""
+    retainer = Retainer(lake, catalog, ledger, StandingClock(), step)
+    for table in ("content", "access"):
+        retainer.retain(table, DAYS_TO_13)
+    for _ in range(2):
+        tidy(lake, ledger, NOW_US, 0, step)
+
+
+WORK: dict[str, Callable[[Lake, Catalog, RewriteLedger, Step], None]] = {"compact": _compact, "retain": _retain}
 """What can be made to crash, by name; each does all that there is to do, and nothing where nothing is."""

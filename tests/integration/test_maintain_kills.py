@@ -61,6 +61,30 @@ def test_compaction_killed_after_any_step_loses_and_doubles_nothing(tmp_path: Pa
         assert len(maker.catalog.live_files("access")) == 2
 
 
+@pytest.mark.parametrize("step", ("marked", "begun", "swapped", "removed", "settled", "finished"))
+def test_retention_killed_after_any_step_leaves_whole_hours(tmp_path: Path, url: str, step: str) -> None:
+    """Each table's old hour is there whole or gone whole; the next run ends what was begun."""
+    root = tmp_path / "lake"
+    with many_commits(root, url, commits=4) as maker:
+        if step == "removed":  # of merged files, too
+            WORK["compact"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
+        rows = content_of(root, url)
+        crash("retain", step, 1, root, url)
+        for table, found in content_of(root, url).items():
+            kept = Counter(text for text in rows[table].elements() if "2026-03-01 12:" not in text)
+            assert found in (rows[table], kept if table in ("access", "content") else rows[table])
+        assert_sound(root, maker.catalog)
+        _content_of_rebuilt(tmp_path, root)
+        WORK["retain"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
+        found = content_of(root, url)
+        assert found["account_windows"] == rows["account_windows"]
+        for table in ("access", "content"):
+            assert not any("2026-03-01 12:" in text for text in found[table])
+            assert sum(found[table].values()) == sum(content_by_glob(root)[table].values())
+        assert_sound(root, maker.catalog)
+        assert _content_of_rebuilt(tmp_path / "again", root) == found
+
+
 def test_compactors_killed_at_any_moment_beside_each_other_lose_nothing(tmp_path: Path, url: str) -> None:
     """Two at a time, killed after random times, while a worker goes on landing."""
     root, chance = tmp_path / "lake", random.Random(7)

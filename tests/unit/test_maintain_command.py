@@ -126,7 +126,7 @@ def test_rebuild_of_contradicting_files_ends_with_6(maker: LakeMaker, stillwatch
 def test_help_names_all_commands(stillwatch: Command) -> None:
     code, shown, _ = stillwatch("maintain", "--help")
     assert code == 0
-    for name in ("verify", "rebuild-catalog", "compact", "stats", "sweep"):
+    for name in ("verify", "rebuild-catalog", "compact", "stats", "sweep", "retain"):
         assert f" {name} " in shown
 
 
@@ -219,3 +219,32 @@ def test_sweep_removes_staged_commits_that_another_was_faster_than(maker: LakeMa
     assert code == 0
     assert json.loads(shown)["staged"] == [dead.commit_id]
     assert [path.parts[2] for path in maker.lake.staged_files()] == [alive.commit_id]
+
+
+# ---- retain
+
+
+def test_retain_says_first_and_lets_go_only_when_told(maker: LakeMaker, stillwatch: Command) -> None:
+    before = maker.catalog.manifest()
+    code, shown, _ = stillwatch("maintain", "retain", "--lake", str(maker.root))
+    assert code == 0
+    assert "nothing was changed; --apply does it" in shown
+    assert maker.catalog.manifest() == before
+    keep = [flag for table in ("access", "account_windows", "alerts") for flag in ("--keep", f"{table}=forever")]
+    arguments = ("maintain", "retain", "--lake", str(maker.root), *keep)
+    code, shown, _ = stillwatch(*arguments, "--apply", "--json")
+    assert code == 0
+    gone = {table["table"]: table["rows"] for table in json.loads(shown)["tables"]}
+    assert gone == {"content": 1, "rejects": 1}
+    assert {file.table_name for file in maker.catalog.live_files()} == {"access"}
+    code, shown, _ = stillwatch(*arguments, "--apply", "--grace", "0s", "--json")
+    assert len(json.loads(shown)["removed"]) == 2
+    assert stillwatch("maintain", "verify", "--lake", str(maker.root))[0] == 0
+    assert "content holds nothing from before" in stillwatch("maintain", "stats", "--lake", str(maker.root))[1]
+
+
+@pytest.mark.parametrize("keep", ("acess=7d", "access", "access=soon", "access="))
+def test_retain_refuses_what_makes_no_sense(maker: LakeMaker, stillwatch: Command, keep: str) -> None:
+    code, _, error = stillwatch("maintain", "retain", "--lake", str(maker.root), "--keep", keep)
+    assert code == 2
+    assert f"--keep {keep}" in error
