@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from jobs import maintain_compact, maintain_retain, maintain_stats, options
+from jobs import maintain_compact, maintain_erase, maintain_retain, maintain_stats, options
 from jobs.maintain_output import console
 from pipeline.config import Settings, read_settings
 from pipeline.errors import LakeDamagedError
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command()(maintain_compact.compact)
 app.command()(maintain_retain.retain)
 app.command()(maintain_compact.sweep)
+app.command()(maintain_erase.erase)
 app.command()(maintain_stats.stats)
 
 

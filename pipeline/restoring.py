@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-import pyarrow.compute as pc
+import numpy as np
 import structlog
 
 from pipeline.analysis import Analysis, Watch
@@ -148,10 +148,8 @@ class Restorer:
                     next_offset=of_events[-1].next_offset,
                     missing=", ".join(landed.missing),
                 )
-            events = landed.events
-            if of_events[0].first_offset < restoring.analysis.next_offset:
-                events = events.filter(pc.greater_equal(events["offset"], restoring.analysis.next_offset))
-            restoring.analysis.step(events)
+            known = np.searchsorted(landed.events["offset"].to_numpy(), restoring.analysis.next_offset)
+            restoring.analysis.step(landed.events.slice(int(known)))
         for commit in commits:
             restoring.analysis.pass_to(commit.next_offset)
             restoring.replayed += commit.events

@@ -17,6 +17,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.inspection import inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rewriting.compaction import Compacted, Compactor
+from pipeline.io.rewriting.erasure import Eraser
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.retention import Retainer
 from pipeline.io.rewriting.settling import tidy
@@ -145,5 +146,16 @@ def _retain(lake: Lake, catalog: Catalog, ledger: RewriteLedger, step: Step) -> 
         tidy(lake, ledger, NOW_US, 0, step)
 
 
-WORK: dict[str, Callable[[Lake, Catalog, RewriteLedger, Step], None]] = {"compact": _compact, "retain": _retain}
+ERASED = "acct_3"
+
+
+def _erase(lake: Lake, catalog: Catalog, ledger: RewriteLedger, step: Step) -> None:
+    assert Eraser(lake, catalog, ledger, StandingClock(), ERASED, step).erase().is_proven
+
+
+WORK: dict[str, Callable[[Lake, Catalog, RewriteLedger, Step], None]] = {
+    "compact": _compact,
+    "retain": _retain,
+    "erase": _erase,
+}
 """What can be made to crash, by name; each does all that there is to do, and nothing where nothing is."""

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -149,6 +150,19 @@ class Lake:
         for folder in there:
             shutil.rmtree(folder, ignore_errors=True)
         return len(there)
+
+    def write_snapshot(self, former: SnapshotEntry, body: bytes) -> SnapshotEntry:
+        """Write another body of a snapshot beside it, for good when this returns; the former stays.
+
+        Raises:
+            RetryableError: the disk is full or fails.
+        """
+        name = f"{former.next_offset:020d}-{uuid.uuid4().hex[:8]}-{former.commit_id}{_SNAPSHOT}"
+        path = f"{self._snapshots_of(former.partition)}/{name}"
+        with self._worth_another_try():
+            _write_for_good(self.root / path, body, "xb")
+            sync_folders([(self.root / path).parent], self.root)
+        return _snapshot_entry(former.partition, former.next_offset, path, body, former.created_at_us)
 
     def snapshot_paths(self, partition: Partition) -> list[str]:
         """Snapshots of a partition that stand at their final paths, relative to the lake.

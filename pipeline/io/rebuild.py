@@ -367,11 +367,15 @@ def _snapshots(lake: Lake, offsets: Mapping[Partition, int]) -> list[SnapshotEnt
         if label.next_offset <= offsets.get(label.partition, -1):
             entry = lake.snapshot_entry(path.as_posix(), label, body)
             found[label.partition].append(entry)
-    return [
-        entry
-        for entries in found.values()
-        for entry in sorted(entries, key=lambda entry: entry.next_offset)[-SNAPSHOTS_KEPT:]
-    ]
+    return [entry for entries in found.values() for entry in _newest(entries)]
+
+
+def _newest(entries: Iterable[SnapshotEntry]) -> list[SnapshotEntry]:
+    """The newest snapshots of a partition; of two at one offset the later: it lacks an account that was erased."""
+    by_offset: dict[int, SnapshotEntry] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.created_at_us, len(entry.path))):
+        by_offset[entry.next_offset] = entry
+    return [by_offset[offset] for offset in sorted(by_offset)[-SNAPSHOTS_KEPT:]]
 
 
 def _entry(path: Path, final: str) -> FileEntry:

@@ -18,7 +18,7 @@ from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import plan_of, rebuild
 from pipeline.io.rewriting.ledger import RewriteLedger
-from tests.rewrites import WORK, assert_sound, content_by_glob, content_of, events_of, many_commits
+from tests.rewrites import ERASED, WORK, assert_sound, content_by_glob, content_of, events_of, many_commits, payloads
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("begun", "written", "swapped", "linked", "removed", "settled", "finished")
@@ -83,6 +83,32 @@ def test_retention_killed_after_any_step_leaves_whole_hours(tmp_path: Path, url:
             assert sum(found[table].values()) == sum(content_by_glob(root)[table].values())
         assert_sound(root, maker.catalog)
         assert _content_of_rebuilt(tmp_path / "again", root) == found
+
+
+ERASE_STEPS = (
+    "begun", "written", "swapped", "snapshot written", "snapshot swapped", "taken over", "alerts erased", "linked", "removed",
+    "settled", "finished", "noted",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ERASE_STEPS)
+def test_erasure_killed_after_any_step_costs_nobody_else_a_row(tmp_path: Path, url: str, step: str) -> None:
+    root = tmp_path / "lake"
+    with many_commits(root, url, commits=4) as maker:
+        WORK["compact"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
+        maker.append(payloads(4), snapshot=True)
+        kept = {table: Counter(_of_others(found)) for table, found in content_of(root, url).items()}
+        crash("erase", step, 1, root, url)
+        assert {table: Counter(_of_others(found)) for table, found in content_of(root, url).items()} == kept
+        assert_sound(root, maker.catalog)
+        WORK["erase"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
+        assert content_of(root, url) == kept
+        assert_sound(root, maker.catalog)
+        assert _content_of_rebuilt(tmp_path, root) == kept
+
+
+def _of_others(rows: Counter[str]) -> dict[str, int]:
+    return {text: count for text, count in rows.items() if ERASED not in text}
 
 
 def test_compactors_killed_at_any_moment_beside_each_other_lose_nothing(tmp_path: Path, url: str) -> None:

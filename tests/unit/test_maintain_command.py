@@ -126,7 +126,7 @@ def test_rebuild_of_contradicting_files_ends_with_6(maker: LakeMaker, stillwatch
 def test_help_names_all_commands(stillwatch: Command) -> None:
     code, shown, _ = stillwatch("maintain", "--help")
     assert code == 0
-    for name in ("verify", "rebuild-catalog", "compact", "stats", "sweep", "retain"):
+    for name in ("verify", "rebuild-catalog", "compact", "stats", "sweep", "retain", "erase"):
         assert f" {name} " in shown
 
 
@@ -248,3 +248,46 @@ def test_retain_refuses_what_makes_no_sense(maker: LakeMaker, stillwatch: Comman
     code, _, error = stillwatch("maintain", "retain", "--lake", str(maker.root), "--keep", keep)
     assert code == 2
     assert f"--keep {keep}" in error
+
+
+# ---- erase
+
+
+def test_erase_says_first_and_proves_what_it_did(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([{"event_time": "2026-03-01T12:59:00Z", "account_id": "b", "model": "m"}])
+    before = maker.catalog.manifest()
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "a")
+    code, shown, _ = stillwatch(*arguments, "--json")
+    assert code == 0
+    assert json.loads(shown)["rows"] == {"access": 2, "content": 1}
+    assert maker.catalog.manifest() == before
+    code, shown, _ = stillwatch(*arguments, "--apply", "--json")
+    assert code == 0
+    report = json.loads(shown)
+    assert report["proven"]
+    assert report["rows"] == {"access": 2, "content": 1}
+    assert not any(report["left_on_disk"].values())
+    assert stillwatch("maintain", "verify", "--lake", str(maker.root))[0] == 0
+    assert sum(file.rows for file in maker.catalog.live_files("access")) == 1
+    code, shown, _ = stillwatch(*arguments, "--apply")
+    assert code == 0
+    assert "nothing of the account is left" in shown
+
+
+def test_erase_with_a_grace_period_says_that_it_is_not_proven_yet(maker: LakeMaker, stillwatch: Command) -> None:
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "a", "--apply")
+    code, shown, _ = stillwatch(*arguments, "--grace", "1h")
+    assert code == 0
+    assert "run `erase` again to prove it" in shown
+    assert not any(file.rows for file in maker.catalog.live_files("access"))
+    code, shown, _ = stillwatch(*arguments)
+    assert "nothing of the account is left" in shown
+
+
+def test_erase_takes_the_id_from_standard_input_and_refuses_an_empty_one(maker: LakeMaker, stillwatch: Command) -> None:
+    arguments = ["maintain", "erase", "--lake", str(maker.root), "--account", "-", "--json"]
+    result = CliRunner().invoke(app, arguments, input="a\n")
+    assert json.loads(result.stdout)["rows"]["access"] == 2
+    code, _, error = stillwatch("maintain", "erase", "--lake", str(maker.root), "--account", "")
+    assert code == 2
+    assert "--account" in error

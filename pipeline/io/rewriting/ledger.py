@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from pipeline.commits import FileEntry
+from pipeline.commits import FileEntry, SnapshotEntry
 from pipeline.errors import FencedError
+from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
+from pipeline.io.catalog_alerts import entity_sha256
 from pipeline.io.rewriting import ledger_rows as rows
 from pipeline.io.rewriting import tables
 from pipeline.io.rewriting.ledger_rows import Output
@@ -178,6 +180,28 @@ class RewriteLedger:
         """The hour below which a table holds nothing any more, by table."""
         with self._catalog.transaction() as tx:
             return rows.marks_in(tx)
+
+    def replace_snapshot(self, former: SnapshotEntry, new: SnapshotEntry) -> bool:
+        """List a snapshot's new file instead of its former one; false if that one is not listed any more."""
+        columns = catalog_tables.snapshots.c
+        with self._catalog.transaction(write=True) as tx:
+            moved = tx.execute(
+                sa.update(catalog_tables.snapshots)
+                .where(columns.path == former.path)
+                .values(path=new.path, bytes=new.bytes, sha256=new.sha256)
+            )
+        return moved.rowcount == 1
+
+    def erase_alerts(self, account_id: str) -> int:
+        """Remove all alerts about an account, and what was to be sent of them; says how many there were."""
+        columns = catalog_tables.alerts.c
+        mine = columns.entity_sha256 == entity_sha256(account_id)
+        ids = sa.select(columns.alert_id).where(mine)
+        with self._catalog.transaction(write=True) as tx:
+            if tx.dialect.name == "sqlite":  # else the bytes stay in the file until something else needs the room
+                tx.exec_driver_sql("PRAGMA secure_delete = ON")
+            tx.execute(sa.delete(catalog_tables.outbox).where(catalog_tables.outbox.c.alert_id.in_(ids)))
+            return tx.execute(sa.delete(catalog_tables.alerts).where(mine)).rowcount
 
     def note(self, kind: str, details: Mapping[str, Any], now_us: int) -> str:
         """Write an audit record; returns its id."""
