@@ -15,7 +15,8 @@ What they cannot say is decided here:
 * Alerts come back from the table `alerts`.  Whether they were sent is not known, so the outbox has them as `unclear`,
   and nobody sends them unasked.
 * Files that `maintain` made of others stand for these (`rewriting.found` says which count where both are there), and an
-  hour below a table's retention mark holds nothing: the mark is in the lake, too.
+  hour below a table's retention mark holds nothing: the mark is in the lake, too.  Of a partition whose files are all
+  gone so, a snapshot tells the offset.
 * Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
   snapshot is placed, so each of them is of commits that were made.
 """
@@ -23,6 +24,7 @@ What they cannot say is decided here:
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import json
 import uuid
@@ -153,6 +155,8 @@ def plan_of(lake: Lake) -> Plan:
                 commit.first_offset, plan.offsets.get(commit.partition, commit.first_offset)
             )
     _add_merged_alerts(lake, plan)
+    if plan.marks:
+        _add_silent(lake, plan)
     plan.snapshots = _snapshots(lake, plan.offsets)
     return plan
 
@@ -349,6 +353,17 @@ def _add_merged_alerts(lake: Lake, plan: Plan) -> None:
 
 def _alerts(path: Path) -> list[Alert]:
     return alerts_of(pq.read_table(path, partitioning=None).cast(ALERT_SCHEMA))
+
+
+def _add_silent(lake: Lake, plan: Plan) -> None:
+    """Of a partition all of whose files were too old, a snapshot still tells how far it was landed."""
+    found: dict[Partition, int] = {}
+    for path in lake.snapshot_files():
+        with contextlib.suppress(SchemaError):
+            label = label_of((lake.root / path).read_bytes())
+            found[label.partition] = max(label.next_offset, found.get(label.partition, 0))
+    for partition, offset in found.items():
+        plan.offsets.setdefault(partition, offset)
 
 
 def _snapshots(lake: Lake, offsets: Mapping[Partition, int]) -> list[SnapshotEntry]:

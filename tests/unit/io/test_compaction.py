@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from pipeline.io.rewriting.compaction import Compacted, Compactor
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.settling import tidy
 from pipeline.io.rewriting.writing import Limits
+from pipeline.io.views.export import export
 from pipeline.io.views.session import Session
 from pipeline.lake_tables import TABLES
 from tests.lake_maker import LakeMaker
@@ -34,6 +36,7 @@ from tests.rewrites import (
     many_commits,
     payloads,
 )
+from tests.unit.io.views_lake import rows_of, session_on
 
 HOUR_S = 3600
 
@@ -232,3 +235,15 @@ def test_a_lost_catalog_is_made_anew_from_merged_files(maker: LakeMaker, tmp_pat
         assert catalog.alerts() == alerts
         assert events_of(maker.root, catalog) == events
         assert_sound(maker.root, catalog)
+
+
+def test_confined_queries_and_exports_read_files_that_are_not_settled(maker: LakeMaker, tmp_path: Path) -> None:
+    query = "SELECT account_id, count(*), max(hour) FROM access WHERE dt = '2026-03-01' GROUP BY ALL ORDER BY ALL"
+    with session_on(maker.root) as session:
+        before = rows_of(session, query)
+    compact_all(maker.root, maker.catalog)
+    with session_on(maker.root, query_files=False) as session:
+        assert rows_of(session, query) == before
+    export(maker.lake, maker.catalog, tmp_path / "views.duckdb")
+    with duckdb.connect(str(tmp_path / "views.duckdb"), read_only=True) as exported:
+        assert exported.execute(query).fetchall() == before

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.batch import Partition
+from pipeline.io.catalog import Catalog
+from pipeline.io.rebuild import plan_of, rebuild
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.marks import read_marks
 from pipeline.io.rewriting.retention import Retainer, hour_before
+from pipeline.io.rewriting.settling import tidy
 from tests.lake_maker import LakeMaker
 from tests.rewrites import (
     DAYS_TO_13,
@@ -85,3 +90,31 @@ def test_rejects_without_a_time_are_as_old_as_their_commits(maker: LakeMaker) ->
     assert timeless
     assert not set(timeless) & set(retainer_of(maker).old("rejects", 29).files)
     assert set(timeless) <= set(retainer_of(maker).old("rejects", FROM_NOW).files)
+
+
+def test_a_lost_catalog_is_made_anew_of_what_was_kept(maker: LakeMaker, tmp_path: Path) -> None:
+    """Even the offset of a partition all of whose files are gone: its snapshot tells."""
+    maker.append(payloads(4), partition=2, snapshot=True)
+    for table in ("access", "content", "rejects", "account_windows", "alerts"):
+        retainer_of(maker).retain(table, DAYS_TO_13)
+    maker.append(payloads(5))
+    for _ in range(2):
+        tidy(maker.lake, RewriteLedger(maker.catalog, "tests"), NOW_US, 0)
+    rows, offsets = content_of(maker.root, maker.catalog_url), maker.catalog.offsets()
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    rebuild(maker.lake, url, plan_of(maker.lake), now_us=1)
+    assert content_of(maker.root, url) == rows
+    with contextlib.closing(Catalog.open(url, create=False)) as catalog:
+        assert catalog.offsets() == offsets
+        assert catalog.manifest().marks == maker.catalog.manifest().marks
+        assert_sound(maker.root, catalog)
+
+
+def test_the_offset_of_a_partition_without_files_comes_from_its_snapshot(maker: LakeMaker, tmp_path: Path) -> None:
+    maker.append(payloads(4), partition=2, snapshot=True)
+    for table in ("access", "content", "rejects", "account_windows", "alerts"):
+        retainer_of(maker).retain(table, FROM_NOW)
+    for _ in range(2):
+        tidy(maker.lake, RewriteLedger(maker.catalog, "tests"), NOW_US, 0)
+    assert not maker.catalog.live_files()
+    assert plan_of(maker.lake).offsets == {Partition("llm-access", 2): 41}
