@@ -24,6 +24,9 @@ from pipeline.watching import Watched, WatchLimits
 PIECE_EVENTS: Final = 50_000
 """Events at most that are replayed before polling goes on; a commit's are always replayed together."""
 
+PIECE_COMMITS: Final = 1_000
+"""Commits at most that are replayed together: a database takes only so many values in one question."""
+
 READ_AGAIN_MAX: Final = 5
 """Files are replaced by merged ones now and then, not all the time."""
 
@@ -171,7 +174,7 @@ def _piece(left: deque[Commit]) -> list[Commit]:
     piece: list[Commit] = []
     events = 0
     for commit in left:
-        if piece and events + commit.events > PIECE_EVENTS:
+        if len(piece) == PIECE_COMMITS or (piece and events + commit.events > PIECE_EVENTS):
             break
         piece.append(commit)
         events += commit.events
