@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "simulate": "Make labelled traffic of customers and harvesters, and send it to a topic or write it to a file.",
     "train": "Learn the models from labelled traffic and write them as plain data: numbers and no text.",
     "demo": "See the whole job at work on simulated traffic: broker, job, lake and queries, in about a minute.",
-    "maintain": "Look after the lake: check it, mend its catalog.",
+    "maintain": "Look after the lake: merge its files, forget what is too old, erase an account, check, mend.",
 }
 """The first line of each one's own help.  Each lives in a file of its name, which is imported when it is called: to
 import Kafka, Arrow and DuckDB takes far longer than to show that line."""

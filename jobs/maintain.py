@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from jobs import options
+from jobs import maintain_compact, maintain_erase, maintain_retain, maintain_stats, options
+from jobs.maintain_output import console
 from pipeline.config import Settings, read_settings
 from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog, url_without_password
@@ -20,16 +19,18 @@ from pipeline.io.inspection import Finding, Inspection, inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import Plan, plan_of, rebuild
 
-_FILE_COLUMNS = 500
-
 app = typer.Typer(
-    help="Look after the lake: check it, mend its catalog.",
+    help="Look after the lake: merge its files, forget what is too old, erase an account, check, mend.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+app.command()(maintain_compact.compact)
+app.command()(maintain_retain.retain)
+app.command()(maintain_compact.sweep)
+app.command()(maintain_erase.erase)
+app.command()(maintain_stats.stats)
 
 
 @app.command()
@@ -40,7 +41,7 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Compare sizes and footers, but do not hash the files.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check that the lake holds what the catalog says, every record once, and nothing else.
 
@@ -74,7 +75,7 @@ def rebuild_catalog(
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a lost catalog anew from the files' footers.
 
@@ -103,17 +104,17 @@ def rebuild_catalog(
 
 
 def _show_inspection(inspection: Inspection, lake: Lake, *, quick: bool) -> None:
-    console = _console()
+    out = console()
     counts = Table(title=f"Lake {lake.root}", title_justify="left", show_header=False)
     for name in ("partitions", "commits", "files", "bytes", "events", "rejects"):
         counts.add_row(name, f"{getattr(inspection, name):,}")
-    console.print(counts)
+    out.print(counts)
     for title, findings in (("Notes", inspection.notes), ("Errors", inspection.errors)):
         if findings:
-            console.print(_table(title, findings))
+            out.print(_table(title, findings))
     how = " (files not hashed: --quick)" if quick else ""
     verdict = f"{len(inspection.errors)} errors" if inspection.errors else "all is well"
-    console.print(f"{verdict}{how}", style="bold red" if inspection.errors else "bold green", highlight=False)
+    out.print(f"{verdict}{how}", style="bold red" if inspection.errors else "bold green", highlight=False)
 
 
 def _table(title: str, findings: list[Finding]) -> Table:
@@ -140,11 +141,11 @@ def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
 
 
 def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
-    console = _console()
+    out = console()
     table = Table("partition", "next offset", title="Offsets from the files", title_justify="left")
     for partition, offset in plan.offsets.items():
         table.add_row(str(partition), f"{offset:,}")
-    console.print(table)
+    out.print(table)
     lists = (
         ("files to complete half-placed commits with, from staging", plan.to_place),
         ("files of incomplete commits, to _quarantine", plan.to_quarantine),
@@ -153,19 +154,12 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
     )
     for what, names in lists:
         if names:
-            console.print(f"{len(names)} {what}:", highlight=False)
+            out.print(f"{len(names)} {what}:", highlight=False)
             for name in names:
-                console.print(f"  {name}", highlight=False, soft_wrap=True)
+                out.print(f"  {name}", highlight=False, soft_wrap=True)
     where = url_without_password(settings.catalog_url)
     summary = f"{len(plan.commits)} commits with {plan.files} files"
     if applied:
-        console.print(f"wrote {summary} to {where}", style="bold green", highlight=False, soft_wrap=True)
+        out.print(f"wrote {summary} to {where}", style="bold green", highlight=False, soft_wrap=True)
     else:
-        console.print(
-            f"would write {summary} to {where}; --apply does it", style="bold", highlight=False, soft_wrap=True
-        )
-
-
-def _console() -> Console:
-    """Where tables go; in a file or a pipe nothing is cut to a screen's width, for paths must be whole."""
-    return Console() if sys.stdout.isatty() else Console(width=_FILE_COLUMNS)
+        out.print(f"would write {summary} to {where}; --apply does it", style="bold", highlight=False, soft_wrap=True)

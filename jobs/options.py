@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -26,10 +27,27 @@ KafkaSettings = Annotated[
         "--kafka", metavar="KEY=VALUE", help="A setting of the Kafka client, such as security_protocol=SSL; repeatable."
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 AccountsFeed = Annotated[
     Path | None,
     typer.Option("--accounts", metavar="FILE", help="The accounts feed, as NDJSON."),
 ]
+
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration such as `90s`, `15m`, `1h` or `7d`.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration: give a number and s, m, h or d, as in 90s, 1h or 7d")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def key_values(given: list[str] | None) -> dict[str, str]:

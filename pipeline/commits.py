@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.batch import Partition
@@ -179,6 +179,9 @@ class Manifest:
         pending: files of commits whose files are not shown yet, by commit.
         holes: noticed so far.
         snapshots: of all partitions, those not placed yet among them.
+        rewritten: files that readers see and that no commit made: `stillwatch maintain` made them of others.
+        retired: paths of files that readers see no more and that stand there for a while.
+        marks: by table, the hour below which it holds nothing any more, as `YYYY-MM-DDTHH`.
     """
 
     offsets: Mapping[Partition, int]
@@ -187,3 +190,11 @@ class Manifest:
     pending: Mapping[str, Sequence[FileEntry]]
     holes: Sequence[Hole]
     snapshots: Sequence[SnapshotEntry] = ()
+    rewritten: Sequence[FileEntry] = ()
+    retired: Sequence[str] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    def files(self) -> list[FileEntry]:
+        """All files that readers see, by path."""
+        made = [file for files in self.live.values() for file in files]
+        return sorted([*made, *self.rewritten], key=lambda file: file.path)

@@ -142,14 +142,7 @@ class Opener:
 
     def _take(self, opening: Opening) -> None:
         """Take the partition over in the catalog, and finish what its former owner left."""
-        partition = opening.partition
-        leftovers = self._storage.leftovers(partition)  # before the take-over: what comes later is not ours to judge
-        opening.claim = self._ledger.take(partition)
-        for commit in finish_pending(self._storage, self._ledger, partition):
-            log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
-        swept = self._storage.sweep(partition, leftovers)
-        if swept:
-            log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
+        opening.claim = take_over(self._storage, self._ledger, opening.partition)
         opening.is_taken = True
 
     def _answer(self, opening: Opening) -> LogState | None:
@@ -205,6 +198,25 @@ class Opener:
             raise OffsetGapError(otherwise)
         self._ledger.accept_hole(hole, self._clock.now_us())
         log.warning("stepped over a hole", hole=str(hole), offsets=hole.next_offset - hole.first_offset, kind=hole.kind)
+
+
+def take_over(storage: Storage, ledger: Ledger, partition: Partition) -> Claim | None:
+    """Take a partition over, so that no former owner can commit, and finish what that one left.
+
+    Returns:
+        The claim; None where the partition was never read.
+
+    Raises:
+        RetryableError: the lake or the catalog fails.
+    """
+    leftovers = storage.leftovers(partition)  # before the take-over: what comes later is not ours to judge
+    claim = ledger.take(partition)
+    for commit in finish_pending(storage, ledger, partition):
+        log.info("finished a commit that was left half done", partition=str(partition), offset=commit.first_offset)
+    swept = storage.sweep(partition, leftovers)
+    if swept:
+        log.info("removed staged files that were never committed", partition=str(partition), commits=swept)
+    return claim
 
 
 def agreement(claim: Claim, held: LogState) -> int:

@@ -144,11 +144,11 @@ class FiniteSource(Source, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """Events of one commit, read back from the lake.
+    """Events of commits, read back from the lake.
 
     Attributes:
         events: `pipeline.events.DECODED_SCHEMA`, in offset order, as they were when they were landed.
-        missing: files of the commit that are gone or cannot be read, and what else is known not to be there, in words.
+        missing: files of theirs that are gone or cannot be read, and what else is known not to be there, in words.
     """
 
     events: pa.Table
@@ -185,8 +185,8 @@ class Storage(Protocol):
     def read_snapshot(self, snapshot: SnapshotEntry) -> bytes:
         """A snapshot's bytes, as they are on disk."""
 
-    def read_events(self, commit: Commit, files: Sequence[FileEntry]) -> Landed:
-        """The events that a commit landed."""
+    def read_events(self, commits: Sequence[Commit], files: Sequence[FileEntry]) -> Landed:
+        """The events that commits of one partition landed, one after the other; at least one."""
 
 
 class Ledger(Protocol):
@@ -222,8 +222,8 @@ class Ledger(Protocol):
     def commits_since(self, partition: Partition, offset: int) -> list[Commit]:
         """A partition's commits that pass an offset or later ones, in offset order."""
 
-    def files_of(self, commit: Commit) -> list[FileEntry]:
-        """The files of a commit."""
+    def files_of(self, commits: Sequence[Commit]) -> list[FileEntry]:
+        """The files that hold rows of commits of one partition, and maybe rows of others; at least one commit."""
 
     def snapshots(self, partition: Partition) -> list[SnapshotEntry]:
         """A partition's snapshots, the newest first."""

@@ -11,18 +11,24 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-import pyarrow.compute as pc
+import numpy as np
 import structlog
 
 from pipeline.analysis import Analysis, Watch
 from pipeline.batch import Partition
 from pipeline.commits import Commit
 from pipeline.errors import SchemaError
-from pipeline.ports import Clock, Ledger, Storage
+from pipeline.ports import Clock, Landed, Ledger, Storage
 from pipeline.watching import Watched, WatchLimits
 
 PIECE_EVENTS: Final = 50_000
-"""Events after which a replay lets polling go on; a commit's are always replayed together."""
+"""Events at most that are replayed before polling goes on; a commit's are always replayed together."""
+
+PIECE_COMMITS: Final = 1_000
+"""Commits at most that are replayed together: a database takes only so many values in one question."""
+
+READ_AGAIN_MAX: Final = 5
+"""Files are replaced by merged ones now and then, not all the time."""
 
 log = structlog.get_logger("stream")
 
@@ -86,15 +92,7 @@ class Restorer:
         Raises:
             RetryableError: the lake or the catalog fails.
         """
-        piece = 0
-        while restoring.left and piece < PIECE_EVENTS:
-            commit = restoring.left[0]
-            if commit.events:
-                self._replay(partition, restoring, commit)
-            restoring.analysis.pass_to(commit.next_offset)
-            restoring.replayed += commit.events
-            piece += commit.events
-            restoring.left.popleft()
+        self._replay(partition, restoring, _piece(restoring.left))
         if restoring.left:
             return None
         now_s = self._clock.elapsed_s()
@@ -140,20 +138,47 @@ class Restorer:
             kept.appendleft(commit)
         return kept
 
-    def _replay(self, partition: Partition, restoring: Restoring, commit: Commit) -> None:
-        landed = self._storage.read_events(commit, self._ledger.files_of(commit))
-        if landed.missing:
-            log.warning(
-                "events that are replayed are not all there; going on with those that are",
-                partition=str(partition),
-                first_offset=commit.first_offset,
-                next_offset=commit.next_offset,
-                missing=", ".join(landed.missing),
-            )
-        events = landed.events
-        if commit.first_offset < restoring.analysis.next_offset:
-            events = events.filter(pc.greater_equal(events["offset"], restoring.analysis.next_offset))
-        restoring.analysis.step(events)
+    def _replay(self, partition: Partition, restoring: Restoring, commits: list[Commit]) -> None:
+        """Replay commits together: merged files hold many, and are read once for all of them."""
+        of_events = [commit for commit in commits if commit.events]
+        if of_events:
+            landed = self._read(of_events)
+            if landed.missing:
+                log.warning(
+                    "events that are replayed are not all there; going on with those that are",
+                    partition=str(partition),
+                    first_offset=of_events[0].first_offset,
+                    next_offset=of_events[-1].next_offset,
+                    missing=", ".join(landed.missing),
+                )
+            known = np.searchsorted(landed.events["offset"].to_numpy(), restoring.analysis.next_offset)
+            restoring.analysis.step(landed.events.slice(int(known)))
+        for commit in commits:
+            restoring.analysis.pass_to(commit.next_offset)
+            restoring.replayed += commit.events
+            restoring.left.popleft()
+
+    def _read(self, commits: list[Commit]) -> Landed:
+        """Read events; again where files have been replaced by others while they were read."""
+        files = self._ledger.files_of(commits)
+        landed = self._storage.read_events(commits, files)
+        for _ in range(READ_AGAIN_MAX):
+            if not landed.missing or (listed := self._ledger.files_of(commits)) == files:
+                break
+            files, landed = listed, self._storage.read_events(commits, listed)
+        return landed
+
+
+def _piece(left: deque[Commit]) -> list[Commit]:
+    """The next commits that are replayed together: as many as come to a piece's events, and one at least."""
+    piece: list[Commit] = []
+    events = 0
+    for commit in left:
+        if len(piece) == PIECE_COMMITS or (piece and events + commit.events > PIECE_EVENTS):
+            break
+        piece.append(commit)
+        events += commit.events
+    return piece
 
 
 def sweep_snapshots(storage: Storage, ledger: Ledger, partition: Partition) -> None:

@@ -347,8 +347,8 @@ class FakeLake:
             raise SchemaError(f"{snapshot.path}: {len(body)} bytes, expected {snapshot.bytes}")
         return body
 
-    def read_events(self, commit: Commit, files: Sequence[FileEntry]) -> Landed:
-        del commit
+    def read_events(self, commits: Sequence[Commit], files: Sequence[FileEntry]) -> Landed:
+        del commits
         missing = [file.path for file in files if file.path not in self.placed]
         texts: dict[int, dict[str, object]] = {}
         for row in self._rows(files, "content"):

@@ -55,6 +55,7 @@ class LakeMaker:
         partition: int = 0,
         kafka_ms: int | None = None,
         publish: bool = True,
+        snapshot: bool = False,
     ) -> list[FileEntry]:
         """Land records as one commit.
 
@@ -63,6 +64,7 @@ class LakeMaker:
             topic: of Kafka.
             partition: of the topic.
             kafka_ms: Kafka time of all records, -1 for none; by default an event's own, else 2026-03-01T12:00Z.
+            snapshot: take one of what is known of the accounts; for scored lakes.
             publish: false leaves the files in place but pending, as a worker does that dies in between.
 
         Returns:
@@ -70,14 +72,7 @@ class LakeMaker:
         """
         where = Partition(topic, partition)
         first = self._next.get(where, 0)
-        values = [payload if isinstance(payload, bytes) else orjson.dumps(payload) for payload in payloads]
-        records = Records(
-            where,
-            pa.array(values, pa.binary()).cast(pa.binary_view()),
-            np.arange(first, first + len(values), dtype=np.int64),
-            np.array([_time_ms(payload) if kafka_ms is None else kafka_ms for payload in payloads], dtype=np.int64),
-            first + len(values),
-        )
+        records = records_of(payloads, first, where, kafka_ms)
         decoded = self._decoder.decode(records)
         claim = self.catalog.start_at(where, first)
         commit = Commit(
@@ -97,12 +92,29 @@ class LakeMaker:
             alerts = analysed.alerts
             cut += [*window_sections(analysed.windows), *alert_sections(alerts)]
         files = self.lake.stage(commit, cut)
-        self.catalog.commit(commit, claim.epoch, files, alerts=alerts)
-        self.lake.place(commit, files)
+        base = None
+        if snapshot:
+            analysis = self._analyses[where]
+            analysis.pass_to(commit.next_offset)
+            base = self.lake.stage_snapshot(commit, analysis.snapshot())
+        self.catalog.commit(commit, claim.epoch, files, alerts=alerts, snapshot=base)
+        self.lake.place(commit, [*files, *([base] if base else [])])
         if publish:
             self.catalog.publish(commit.commit_id)
         self._next[where] = records.next_offset
         return files
+
+
+def records_of(payloads: Sequence[Payload], first: int, where: Partition, kafka_ms: int | None = None) -> Records:
+    """Payloads as Kafka has them; see `LakeMaker.append`."""
+    values = [payload if isinstance(payload, bytes) else orjson.dumps(payload) for payload in payloads]
+    return Records(
+        where,
+        pa.array(values, pa.binary()).cast(pa.binary_view()),
+        np.arange(first, first + len(values), dtype=np.int64),
+        np.array([_time_ms(payload) if kafka_ms is None else kafka_ms for payload in payloads], dtype=np.int64),
+        first + len(values),
+    )
 
 
 @contextlib.contextmanager

@@ -36,16 +36,19 @@ from pipeline.commits import (
 )
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_alerts as stored
+from pipeline.io import catalog_files, source_book
 from pipeline.io import catalog_tables as tables
-from pipeline.io import source_book
 from pipeline.io.catalog_alerts import AlertFilter
 from pipeline.io.catalog_engine import engine_of, is_missing_file, sqlite_url, url_without_password
 from pipeline.io.read_only import cannot_write, read_only_engine
+from pipeline.io.rewriting import ledger_rows
+from pipeline.io.rewriting.ledger_rows import Output
 
 __all__ = ["AlertFilter", "Catalog", "sqlite_url", "url_without_password"]
 
 ALL_ALERTS: Final = AlertFilter()
 NOTHING: Final[Mapping[str, Sequence[Alert]]] = {}
+NO_MARKS: Final[Mapping[str, str]] = {}
 
 _CREATION_LOCK: Final = 0x5711
 """PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
@@ -60,7 +63,7 @@ class Catalog:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._groups: dict[str, str] = {}
-        self.sources = source_book.SourceBook(self._transaction)
+        self.sources = source_book.SourceBook(self.transaction)
         """Files and past ranges that backfills have read."""
 
         self.alerts_are = stored.NEW
@@ -134,7 +137,7 @@ class Catalog:
         catalog = cls(engine)
         try:
             if not is_missing_file(engine.url) and catalog._version() is not None:
-                with catalog._transaction() as tx:
+                with catalog.transaction() as tx:
                     _check_empty(tx)
         finally:
             catalog.close()
@@ -145,12 +148,12 @@ class Catalog:
 
     def _version(self) -> int | None:
         """Version of the tables, or None where there are none."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return _version_in(tx)
 
     def _make(self) -> None:
         """Make the tables, or bring older ones up to date; of several workers that start at once, one."""
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             if tx.dialect.name == "postgresql":
                 tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
             version = _version_in(tx)
@@ -179,7 +182,7 @@ class Catalog:
             ConfigError: the topic has another group.
         """
         row = {"topic": topic, "consumer_group": group, "since_us": now_us}
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             tx.execute(tables.insert(self._engine, tables.topics).values(row).on_conflict_do_nothing())
             if change:
                 tx.execute(
@@ -199,7 +202,7 @@ class Catalog:
         Raises:
             ConfigError: the topic has got another group since `join`.
         """
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             self._check_joined(tx, partition.topic)
             tx.execute(
                 sa.update(tables.offsets)
@@ -213,7 +216,7 @@ class Catalog:
 
     def start_at(self, partition: Partition, offset: int, mark: LogMark = UNKNOWN_LOG) -> Claim:
         """Take over a partition that was never read; if another worker set its first offset meanwhile, that holds."""
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             self._check_joined(tx, partition.topic)
             row = {**tables.key_of(partition), "next_offset": offset, "epoch": 0, **asdict(mark)}
             tx.execute(tables.insert(self._engine, tables.offsets).values(row).on_conflict_do_nothing())
@@ -248,7 +251,7 @@ class Catalog:
             FencedError: another worker has taken the partition over.
             RetryableError: the database does not answer; nothing was done, or all of it.
         """
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             moved = tx.execute(
                 sa.update(tables.offsets)
                 .where(*tables.of(tables.offsets, commit.partition))
@@ -276,7 +279,7 @@ class Catalog:
 
     def publish(self, commit_id: str) -> None:
         """Show all files of a commit to readers at once; they stand at their final paths."""
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             tx.execute(
                 sa.update(tables.files)
                 .where(tables.files.c.commit_id == commit_id, tables.files.c.state == "pending")
@@ -296,7 +299,7 @@ class Catalog:
         )
         query = query.order_by(tables.commits.c.first_offset, tables.files.c.path)
         found: dict[Commit, list[PlacedFile]] = {}
-        with self._transaction(snapshot=True) as tx:
+        with self.transaction(snapshot=True) as tx:
             for row in tx.execute(query).mappings():
                 found.setdefault(tables.commit_of(row), []).append(tables.file_of(row))
             for snapshot in stored.all_snapshots(tx, partition, "pending"):
@@ -314,74 +317,55 @@ class Catalog:
             time_us: only files that may hold event times from the first to the second (inclusive, microseconds);
                 None leaves that side open.  Files of rows without event time are always included.
         """
-        query = (
-            sa.select(tables.files)
-            .where(tables.files.c.state == "live")
-            .order_by(tables.files.c.dt, tables.files.c.hour, tables.files.c.path)
-        )
-        if table is not None:
-            query = query.where(tables.files.c.table_name == table)
-        low, high = time_us
-        if low is not None:
-            query = query.where(sa.or_(tables.files.c.time_max_us.is_(None), tables.files.c.time_max_us >= low))
-        if high is not None:
-            query = query.where(sa.or_(tables.files.c.time_min_us.is_(None), tables.files.c.time_min_us <= high))
-        with self._transaction() as tx:
-            return [tables.file_of(row) for row in tx.execute(query).mappings()]
+        with self.transaction() as tx:
+            return catalog_files.live_files(tx, table, time_us)
 
     def offsets(self) -> dict[Partition, int]:
         """Where reading goes on, for every partition ever read."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return tables.all_offsets(tx)
 
     def commits(self) -> list[Commit]:
         """Every commit, by partition and offset."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return tables.all_commits(tx)
 
     def commits_since(self, partition: Partition, offset: int) -> list[Commit]:
         """A partition's commits that pass an offset or later ones, in offset order."""
         query = sa.select(tables.commits).where(*tables.of(tables.commits, partition))
         query = query.where(tables.commits.c.next_offset > offset).order_by(tables.commits.c.first_offset)
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return [tables.commit_of(row) for row in tx.execute(query).mappings()]
 
-    def files_of(self, commit: Commit) -> list[FileEntry]:
-        """The files that the catalog lists of a commit."""
-        query = sa.select(tables.files).where(tables.files.c.commit_id == commit.commit_id)
-        with self._transaction() as tx:
-            return [tables.file_of(row) for row in tx.execute(query.order_by(tables.files.c.path)).mappings()]
+    def files_of(self, commits: Sequence[Commit]) -> list[FileEntry]:
+        """Files that hold rows of some commits of one partition, one after the other, and maybe rows of others."""
+        with self.transaction() as tx:
+            return catalog_files.files_of(tx, commits)
 
     def snapshots(self, partition: Partition) -> list[SnapshotEntry]:
         """A partition's snapshots, the newest first."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return stored.all_snapshots(tx, partition)
 
     def alerts(self, wanted: AlertFilter = ALL_ALERTS) -> list[Alert]:
         """Alerts, the latest first."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return stored.find_alerts(tx, wanted)
 
     def alert(self, alert_id: str) -> Alert | None:
         """One alert by its id; None if there is none."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return stored.find_alert(tx, alert_id)
 
     def outbox(self) -> dict[str, str]:
         """State of each alert that is to be sent or was, by its id."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return stored.outbox_states(tx)
 
     def manifest(self) -> Manifest:
         """Everything of one moment, while workers go on writing."""
-        files: dict[str, dict[str, list[FileEntry]]] = {"live": {}, "pending": {}}
-        with self._transaction(snapshot=True) as tx:
-            for row in tx.execute(sa.select(tables.files).order_by(tables.files.c.path)).mappings():
-                files[row["state"]].setdefault(row["commit_id"], []).append(tables.file_of(row))
-            return Manifest(
-                tables.all_offsets(tx), tables.all_commits(tx), files["live"], files["pending"], tables.all_holes(tx),
-                stored.all_snapshots(tx),
-            )  # fmt: skip
+        with self.transaction(snapshot=True) as tx:
+            return catalog_files.manifest(tx)
 
     def note_hole(
         self, partition: Partition, first_offset: int, next_offset: int, now_us: int, kind: str = LOST
@@ -389,7 +373,7 @@ class Catalog:
         """Record a hole; recording the same again changes nothing."""
         hole = Hole(partition, first_offset, next_offset, accepted=False, kind=kind)
         row = {**tables.span_of(hole), "noticed_at_us": now_us}
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             tx.execute(tables.insert(self._engine, tables.holes).values(row).on_conflict_do_nothing())
         return hole
 
@@ -400,7 +384,7 @@ class Catalog:
             FencedError: the offset does not stand where the hole begins, or at the end of one that was landed once.
         """
         stands = hole.next_offset if hole.kind == REPLACED else hole.first_offset
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             moved = tx.execute(
                 sa.update(tables.offsets)
                 .where(*tables.of(tables.offsets, hole.partition), tables.offsets.c.next_offset == stands)
@@ -413,10 +397,10 @@ class Catalog:
 
     def holes(self) -> list[Hole]:
         """Every hole that was ever noticed."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             return tables.all_holes(tx)
 
-    def replace_all(
+    def replace_all(  # noqa: PLR0913  # all that files can tell
         self,
         offsets: dict[Partition, int],
         commits: Iterable[tuple[Commit, Sequence[FileEntry]]],
@@ -424,6 +408,8 @@ class Catalog:
         *,
         alerts: Mapping[str, Sequence[Alert]] = NOTHING,
         snapshots: Iterable[SnapshotEntry] = (),
+        rewritten: Iterable[Output] = (),
+        marks: Mapping[str, str] = NO_MARKS,
     ) -> None:
         """Fill an empty catalog, files live, in one transaction.
 
@@ -433,11 +419,13 @@ class Catalog:
             now_us: wall clock, for the record.
             alerts: by commit; whether the live ones were sent is not known, and the outbox says so.
             snapshots: that stand at their final paths.
+            rewritten: files made of others, at their final paths.
+            marks: retention marks by table.
 
         Raises:
             ConfigError: it is not empty.
         """
-        with self._transaction(write=True) as tx:
+        with self.transaction(write=True) as tx:
             _check_empty(tx)
             for partition, offset in offsets.items():
                 tx.execute(sa.insert(tables.offsets).values(**tables.key_of(partition), next_offset=offset, epoch=0))
@@ -449,6 +437,7 @@ class Catalog:
                     tx.execute(sa.insert(tables.files), rows)
                 stored.add_alerts(tx, alerts.get(commit.commit_id, ()), commit.commit_id, now_us, stored.UNCLEAR)
             stored.add_found_snapshots(tx, snapshots)
+            ledger_rows.add_found(tx, rewritten, marks)
 
     def _check_joined(self, tx: sa.Connection, topic: str) -> None:
         """Who never joined, such as a tool, is not asked for a group."""
@@ -456,7 +445,7 @@ class Catalog:
             _check_group(tx, topic, self._groups[topic])
 
     @contextlib.contextmanager
-    def _transaction(self, *, write: bool = False, snapshot: bool = False) -> Iterator[sa.Connection]:
+    def transaction(self, *, write: bool = False, snapshot: bool = False) -> Iterator[sa.Connection]:
         """One transaction; a database that does not answer, is locked or full becomes a RetryableError.
 
         Args:

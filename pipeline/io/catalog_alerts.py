@@ -88,7 +88,7 @@ def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:
     given = {"rule": wanted.rule, "severity": wanted.severity, "state": wanted.state}
     query = sa.select(tables.alerts).where(*(columns[name] == value for name, value in given.items() if value))
     if wanted.entity_id:
-        query = query.where(columns.entity_sha256 == _sha256(without_nul(wanted.entity_id)))
+        query = query.where(columns.entity_sha256 == entity_sha256(wanted.entity_id))
     if wanted.since_us is not None:
         query = query.where(columns.raised_at_us >= wanted.since_us)
     if wanted.id_prefix:  # as a range, which the primary key answers
@@ -152,11 +152,12 @@ def all_snapshots(
 
 def _alert_row(alert: Alert, commit_id: str) -> dict[str, Any]:
     row = alert_row(alert)
-    return {**row, "commit_id": commit_id, "entity_sha256": _sha256(row["entity_id"])}
+    return {**row, "commit_id": commit_id, "entity_sha256": entity_sha256(row["entity_id"])}
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def entity_sha256(entity_id: str) -> str:
+    """By what alerts about an entity are found."""
+    return hashlib.sha256(without_nul(entity_id).encode()).hexdigest()
 
 
 def _snapshot_row(snapshot: SnapshotEntry, state: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.batch import Partition
 from pipeline.commits import LOST, Commit, FileEntry, Hole
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
 
 MIGRATIONS: Final = {
@@ -21,6 +21,7 @@ MIGRATIONS: Final = {
     ),
     2: (),  # three new tables
     3: (),  # the new tables of `pipeline.io.source_book`
+    4: (),  # the new tables of `pipeline.io.rewriting.tables`
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 
@@ -190,6 +191,11 @@ def all_holes(tx: sa.Connection) -> list[Hole]:
 def of(table: sa.Table, partition: Partition) -> list[sa.ColumnElement[bool]]:
     """What selects a partition's rows of a table."""
     return [table.c.topic == partition.topic, table.c.partition == partition.number]
+
+
+def live_of(table: sa.Table, state: str = "live") -> sa.Select[Any]:
+    """SELECT of a table's files in a state, their columns as `FileEntry` has them; of commits' or of others'."""
+    return sa.select(*(table.c[name] for name in FileEntry.__slots__)).where(table.c.state == state)
 
 
 def file_of(row: Any) -> FileEntry:

@@ -23,7 +23,9 @@ from pipeline.batch import Partition
 from pipeline.commits import LOST, REBUILT, REPLACED, Commit, FileEntry, Hole, Manifest, SnapshotEntry
 from pipeline.errors import SchemaError
 from pipeline.io.catalog import Catalog
-from pipeline.io.lake import Lake, commit_of, read_footer
+from pipeline.io.footers import Made, Rewritten, read_footer, said_by
+from pipeline.io.lake import REWRITES, Lake, final_path
+from pipeline.io.rewriting.held import Fate, Fates, Place
 from pipeline.lake_tables import TABLE_SCHEMAS, is_of
 from pipeline.sources import PAST
 
@@ -90,8 +92,8 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
     snapshots = {path.as_posix() for path in lake.snapshot_files()}
     manifest = catalog.manifest()
     found = Inspection(
-        files=sum(map(len, manifest.live.values())),
-        bytes=sum(file.bytes for files in manifest.live.values() for file in files),
+        files=len(manifest.files()),
+        bytes=sum(file.bytes for file in manifest.files()),
         commits=len(manifest.commits),
         partitions=len(manifest.offsets),
         events=sum(commit.events for commit in manifest.commits),
@@ -102,8 +104,10 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
         chains.setdefault(commit.partition, []).append(commit)
     for partition, commits in chains.items():
         found.errors += _check_chain(partition, commits, manifest)
+    fates = _check_rewritten(lake, manifest, found, quick=quick)
     for commit in manifest.commits:
-        _check_commit(lake, commit, manifest, found, quick=quick)
+        _check_commit(lake, commit, manifest, fates, found, quick=quick)
+    found.notes += _forgotten(manifest, fates)
     found.errors += _orphans(placed, manifest)
     found.notes += _leftovers(staged, manifest)
     found.notes += [
@@ -148,7 +152,9 @@ def _check_gap(partition: Partition, at: int, to: int, holes: Sequence[Hole]) ->
         yield Finding("gap", str(partition), f"offsets {at} to {to - 1} are in no commit and no accepted hole")
 
 
-def _check_commit(lake: Lake, commit: Commit, manifest: Manifest, found: Inspection, *, quick: bool) -> None:
+def _check_commit(  # all that an inspection knows
+    lake: Lake, commit: Commit, manifest: Manifest, fates: Fates, found: Inspection, *, quick: bool
+) -> None:
     """A commit's files are there and hold its rows."""
     live, pending = manifest.live.get(commit.commit_id, []), manifest.pending.get(commit.commit_id, [])
     if live and pending:
@@ -163,29 +169,99 @@ def _check_commit(lake: Lake, commit: Commit, manifest: Manifest, found: Inspect
         found.notes.append(
             Finding("rebuilt", _named(commit), "no file holds these offsets: markers, a hole, or lost files")
         )
-    for table, expected in (("access", commit.events), ("rejects", commit.rejects)):
-        rows = sum(file.rows for file in [*live, *pending] if file.table_name == table)
-        if rows != expected:
-            found.errors.append(
-                Finding("rows", _named(commit), f"table {table} has {rows} of its rows, expected {expected}")
-            )
     for file in [*live, *pending]:
         # A worker may be moving a pending file, and only ever moves it this way.
         paths = (
             [lake.root / file.path] if file in live else [lake.staged_path(commit, file.path), lake.root / file.path]
         )
-        found.errors += _check_file(paths, file, commit, len(live) + len(pending), quick=quick)
+        found.errors += _check_file(paths, file, commit, fates, quick=quick)
+    fate = fates.of.get(commit.commit_id, Fate())
+    found.errors += _check_fate(commit, [*live, *pending], fate, manifest)
+
+
+def _check_fate(commit: Commit, files: Sequence[FileEntry], fate: Fate, manifest: Manifest) -> Iterator[Finding]:
+    """All rows that a commit landed are there, but for those that were erased or are too old."""
+    if _is_forgotten(commit, files, fate, manifest):
+        return
+    gone = fate.retained(manifest.marks)
+    for table, expected in (("access", commit.events), ("rejects", commit.rejects)):
+        rows = sum(file.rows for file in files if file.table_name == table)
+        rows += sum(held.rows + held.erased for place, held in fate.held.items() if place.table == table)
+        rows += sum(count for place, count in gone.items() if place.table == table)
+        if rows != expected:
+            yield Finding("rows", _named(commit), f"table {table} has {rows} of its rows, expected {expected}")
+    listed = len(files) + len(fate.held) + len(gone)
+    if fate.made is not None and fate.made.files != listed:
+        yield Finding(
+            "files", _named(commit), f"its footers speak of {fate.made.files} files, the catalog accounts for {listed}"
+        )
+    for words in fate.lost(manifest.marks) if len(fate.in_place) == len(files) else ():
+        yield Finding("rows", _named(commit), words)
+
+
+def _is_forgotten(commit: Commit, files: Sequence[FileEntry], fate: Fate, manifest: Manifest) -> bool:
+    """Whether nothing of a commit is left, and some of what there was may have been too old."""
+    return bool(manifest.marks) and not files and not fate.held and commit.worker != REBUILT
+
+
+def _forgotten(manifest: Manifest, fates: Fates) -> Iterator[Finding]:
+    """Commits of which nothing is left to tell what they had."""
+    counts: dict[Partition, int] = {}
+    for commit in manifest.commits:
+        files = [*manifest.live.get(commit.commit_id, []), *manifest.pending.get(commit.commit_id, [])]
+        fate = fates.of.get(commit.commit_id, Fate())
+        if commit.events + commit.rejects and _is_forgotten(commit, files, fate, manifest):
+            counts[commit.partition] = counts.get(commit.partition, 0) + 1
+    for partition, count in counts.items():
+        yield Finding("retained", str(partition), f"{count} commits of which retention has left no file")
+
+
+# ---- rewritten files
+
+
+def _check_rewritten(lake: Lake, manifest: Manifest, found: Inspection, *, quick: bool) -> Fates:
+    """Files that were made of others are what the catalog says; returns what they hold of each commit."""
+    fates, read = Fates(), []
+    for file in manifest.rewritten:
+        try:
+            with _open_moved(lake, file.path) as content:
+                found.errors += _check_bytes(content, file, quick=quick)
+                footer, metadata = read_footer(content)
+                said = said_by(footer)
+        except FileNotFoundError:
+            found.errors.append(Finding("missing", file.path, "the catalog lists it, but there is no such file"))
+            continue
+        except (SchemaError, OSError) as error:
+            found.errors.append(Finding("unreadable", file.path, str(error)))
+            continue
+        if not isinstance(said, Rewritten):
+            found.errors.append(Finding("footer", file.path, "it was made by a commit, the catalog says of others"))
+            continue
+        found.errors += _check_shape(file, said.table, metadata)
+        if sum(source.rows for source in said.sources) != file.rows:
+            found.errors.append(Finding("rows", file.path, "its footer speaks of more or fewer rows than it has"))
+        read.append((Place(file.table_name, file.dt, file.hour), said))
+    fates.add_rewritten(read)
+    return fates
+
+
+def _open_moved(lake: Lake, path: str) -> BinaryIO:
+    """Open a rewritten file, which may be getting its final path meanwhile."""
+    try:
+        return (lake.root / path).open("rb")
+    except FileNotFoundError:
+        return (lake.root / final_path(path)).open("rb")
 
 
 # ---- files
 
 
-def _check_file(paths: Sequence[Path], file: FileEntry, commit: Commit, files: int, *, quick: bool) -> list[Finding]:
+def _check_file(paths: Sequence[Path], file: FileEntry, commit: Commit, fates: Fates, *, quick: bool) -> list[Finding]:
     """A file is at one of its places, and what the catalog says it is."""
     for path in paths:
         try:
             with path.open("rb") as content:
-                return list(_check_content(content, file, commit, files, quick=quick))
+                return list(_check_content(content, file, commit, fates, quick=quick))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -193,17 +269,25 @@ def _check_file(paths: Sequence[Path], file: FileEntry, commit: Commit, files: i
     return [Finding("missing", file.path, f"commit {_named(commit)} lists it, but there is no such file")]
 
 
-def _check_content(content: BinaryIO, file: FileEntry, commit: Commit, files: int, *, quick: bool) -> Iterator[Finding]:
-    size = os.fstat(content.fileno()).st_size
-    if size != file.bytes:
-        yield Finding("size", file.path, f"{size} bytes, expected {file.bytes}")
-    elif not quick and sha256_of(content) != file.sha256:
-        yield Finding("checksum", file.path, "its bytes are not those that were written")
-    else:
+def _check_content(
+    content: BinaryIO, file: FileEntry, commit: Commit, fates: Fates, *, quick: bool
+) -> Iterator[Finding]:
+    wrong = _check_bytes(content, file, quick=quick)
+    yield from wrong
+    if not wrong:
         try:
-            yield from _check_footer(file, commit, files, *read_footer(content))
+            yield from _check_footer(file, commit, fates, *read_footer(content))
         except SchemaError as error:
             yield Finding("unreadable", file.path, str(error))
+
+
+def _check_bytes(content: BinaryIO, file: FileEntry, *, quick: bool) -> list[Finding]:
+    size = os.fstat(content.fileno()).st_size
+    if size != file.bytes:
+        return [Finding("size", file.path, f"{size} bytes, expected {file.bytes}")]
+    if not quick and sha256_of(content) != file.sha256:
+        return [Finding("checksum", file.path, "its bytes are not those that were written")]
+    return []
 
 
 def sha256_of(content: BinaryIO) -> str:
@@ -215,20 +299,25 @@ def sha256_of(content: BinaryIO) -> str:
 
 
 def _check_footer(
-    file: FileEntry, commit: Commit, files: int, footer: dict[str, Any], metadata: pq.FileMetaData
+    file: FileEntry, commit: Commit, fates: Fates, footer: dict[str, Any], metadata: pq.FileMetaData
 ) -> Iterator[Finding]:
-    told = commit_of(footer)
-    if told != commit:
+    told = said_by(footer)
+    if not isinstance(told, Made):
+        yield Finding("footer", file.path, f"it was made of others, the catalog says by commit {_named(commit)}")
+        return
+    if told.commit != commit:
         yield Finding(
-            "footer", file.path, f"its footer speaks of commit {_named(told)}, the catalog of {_named(commit)}"
+            "footer", file.path, f"its footer speaks of commit {_named(told.commit)}, the catalog of {_named(commit)}"
         )
-    if footer["table"] != file.table_name or footer["files"] != files:
-        yield Finding(
-            "footer",
-            file.path,
-            f"its footer says table {footer['table']}, one of {footer['files']} files; "
-            f"the catalog says table {file.table_name}, one of {files}",
-        )
+    else:
+        fates.add_made(told, Place(file.table_name, file.dt, file.hour), metadata.num_rows)
+    yield from _check_shape(file, told.table, metadata)
+
+
+def _check_shape(file: FileEntry, table: str, metadata: pq.FileMetaData) -> Iterator[Finding]:
+    """A file has the rows and the columns that it should have."""
+    if table != file.table_name:
+        yield Finding("footer", file.path, f"its footer says table {table}, the catalog says table {file.table_name}")
     if metadata.num_rows != file.rows:
         yield Finding("rows", file.path, f"{metadata.num_rows} rows, expected {file.rows}")
     expected = TABLE_SCHEMAS.get(file.table_name)
@@ -273,6 +362,8 @@ def _check_snapshot(lake: Lake, snapshot: SnapshotEntry) -> Iterator[Finding]:
 def _orphans(placed: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
     """Files below the tables that no commit lists."""
     listed = {file.path for files in (*manifest.live.values(), *manifest.pending.values()) for file in files}
+    listed |= {*manifest.retired, *(final_path(file.path) for file in manifest.rewritten)}
+    listed |= {final_path(path) for path in manifest.retired}
     for path in sorted(set(placed) - listed):
         yield Finding("orphan", path, "no commit lists this file, but a glob over the table reads it")
 
@@ -302,13 +393,14 @@ def _check_rows(lake: Lake, manifest: Manifest) -> Iterator[Finding]:
         if commit_id in spans
         for file in files
     }
+    settling = [str(lake.root / final_path(path)) for path in _unsettled(manifest)]
     globs = {table: _glob(lake, table) for table in TABLE_SCHEMAS if any((lake.root / table).rglob("*.parquet"))}
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as spill:
         connection = duckdb.connect(config={"temp_directory": spill})
         try:
             # A record is an event or a reject, and has at most one row of text.
             for tables in (("access", "rejects"), ("content",)):
-                yield from _doubled(connection, [globs[table] for table in tables if table in globs])
+                yield from _doubled(connection, [globs[table] for table in tables if table in globs], settling)
             for files in globs.values():
                 yield from _strayed(connection, lake, files, owner)
         except duckdb.Error as error:
@@ -321,17 +413,25 @@ def _glob(lake: Lake, table: str) -> str:
     return f"{glob.escape(str(lake.root / table))}/**/*.parquet"
 
 
-def _doubled(connection: duckdb.DuckDBPyConnection, globs: Sequence[str]) -> Iterator[Finding]:
+def _unsettled(manifest: Manifest) -> list[str]:
+    """Rewritten files that are not in their tables yet; while they get there, a glob may see them and their inputs."""
+    every = [*(file.path for file in manifest.rewritten), *manifest.retired]
+    return [path for path in every if path.startswith(f"{REWRITES}/")]
+
+
+def _doubled(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], settling: Sequence[str]) -> Iterator[Finding]:
     if not globs:
         return
     # a past range is landed under a topic of its own, but is of the same log
     rows = " UNION ALL ".join(
         f"SELECT regexp_replace(topic, '^{PAST}[0-9]+:', '') AS topic, partition, \"offset\" "  # noqa: S608
-        "FROM read_parquet(?, hive_partitioning = false, union_by_name = true)"
+        "FROM read_parquet(?, filename = true, hive_partitioning = false, union_by_name = true) "
+        "WHERE filename NOT IN (SELECT unnest(?::VARCHAR[]))"
         for _ in globs
     )
     query = f"SELECT *, count(*) AS times FROM ({rows}) GROUP BY ALL HAVING times > 1 ORDER BY ALL LIMIT {_SHOWN_MAX}"  # noqa: S608
-    for topic, number, offset, times in connection.execute(query, list(globs)).fetchall():
+    given = [argument for files in globs for argument in (files, list(settling))]
+    for topic, number, offset, times in connection.execute(query, given).fetchall():
         yield Finding("doubled", str(Partition(topic, number)), f"offset {offset} is there {times} times")
 
 

@@ -11,49 +11,34 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS, Commit, FileEntry, PlacedFile, SnapshotEntry
 from pipeline.errors import ConfigError, RetryableError, SchemaError
-from pipeline.io.landed import FOOTER_KEY, footer_in, read_landed
-from pipeline.lake_tables import TABLE_SCHEMAS, TABLES
+from pipeline.io.footers import FOOTER_KEY, Hour, made_footer
+from pipeline.io.landed import read_landed
+from pipeline.io.parquet_files import ROW_GROUP_ROWS, parquet_writer
+from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.land import Section
 from pipeline.ports import Landed
 from pipeline.snapshots import FORMAT as SNAPSHOT_FORMAT
 from pipeline.snapshots import Label
-from pipeline.text_views import is_view
-
-FORMAT_VERSION: Final = 1
-
-ROW_GROUP_ROWS: Final = 122_880
-"""DuckDB's own row group: sixty of its vectors."""
 
 _SNAPSHOT: Final = ".snapshot"
 STAGING: Final = "_staging"
+REWRITES: Final = "_rewrites"
+"""Folder of files that were made of others, until no glob over a table would find both."""
+
 _QUARANTINE: Final = "_quarantine"
 _NAME: Final = re.compile(r"(?P<partition>.+-\d+)-(?P<first>\d{20})-\d{20}-(?P<commit>[0-9a-f]{32})\.parquet")
 _TOPIC_CHARS_MAX: Final = 80
 """File names hold 255 bytes, and topic names alone up to 249."""
-
-_PLAIN: Final = (
-    "request_id",
-    "system_prompt_hash",
-    "prompt_hash",
-    "response_hash",
-    "prompt",
-    "response",
-    "raw",
-)
-"""Columns whose values hardly repeat: a dictionary of them would be built in vain."""
-
-_DELTA: Final = ("event_time", "kafka_time", "offset", "latency_ms", "scored_at")
-"""Numbers that hardly repeat either, but lie close together: their differences take less space and less time."""
 
 
 class Lake:
@@ -88,8 +73,8 @@ class Lake:
             RetryableError: the disk is full or fails; whatever was staged is removed.
         """
         try:
-            entries = [self._stage_one(commit, section, index, len(sections)) for index, section in enumerate(sections)]
-            _sync_folders({self.staged_path(commit, entry.path).parent for entry in entries}, self.root)
+            entries = [self._stage_one(commit, sections, index) for index in range(len(sections))]
+            sync_folders({self.staged_path(commit, entry.path).parent for entry in entries}, self.root)
         except OSError as error:
             self.discard(commit)
             raise RetryableError(
@@ -108,7 +93,7 @@ class Lake:
         with self._worth_another_try():
             staged.parent.mkdir(parents=True, exist_ok=True)
             _write_for_good(staged, body, "wb")
-            _sync_folders([staged.parent], self.root)
+            sync_folders([staged.parent], self.root)
         return _snapshot_entry(commit.partition, commit.next_offset, path, body, commit.committed_at_us)
 
     def place(self, commit: Commit, files: Iterable[PlacedFile]) -> None:
@@ -132,7 +117,7 @@ class Lake:
                     raise SchemaError(
                         f"{final}: a committed file is gone; `stillwatch maintain verify` says what else is"
                     )
-            _sync_folders(folders, self.root)
+            sync_folders(folders, self.root)
             self.discard(commit)
         except OSError as error:
             raise RetryableError(f"lake {self.root}: {error.strerror or error}") from error
@@ -165,6 +150,19 @@ class Lake:
         for folder in there:
             shutil.rmtree(folder, ignore_errors=True)
         return len(there)
+
+    def write_snapshot(self, former: SnapshotEntry, body: bytes) -> SnapshotEntry:
+        """Write another body of a snapshot beside it, for good when this returns; the former stays.
+
+        Raises:
+            RetryableError: the disk is full or fails.
+        """
+        name = f"{former.next_offset:020d}-{uuid.uuid4().hex[:8]}-{former.commit_id}{_SNAPSHOT}"
+        path = f"{self._snapshots_of(former.partition)}/{name}"
+        with self._worth_another_try():
+            _write_for_good(self.root / path, body, "xb")
+            sync_folders([(self.root / path).parent], self.root)
+        return _snapshot_entry(former.partition, former.next_offset, path, body, former.created_at_us)
 
     def snapshot_paths(self, partition: Partition) -> list[str]:
         """Snapshots of a partition that stand at their final paths, relative to the lake.
@@ -206,9 +204,9 @@ class Lake:
             raise SchemaError(f"{snapshot.path}: {len(body)} bytes, expected {snapshot.bytes}")
         return body
 
-    def read_events(self, commit: Commit, files: Sequence[FileEntry]) -> Landed:
-        """The events that a commit landed; what cannot be read of them is named, and left out."""
-        return read_landed(self.root, commit, files)
+    def read_events(self, commits: Sequence[Commit], files: Sequence[FileEntry]) -> Landed:
+        """The events that commits landed; what cannot be read of them is named, and left out."""
+        return read_landed(self.root, commits, files)
 
     def quarantine(self, paths: Iterable[str]) -> None:
         """Move files out of the tables, to where no glob over a table and no reader looks.
@@ -223,7 +221,7 @@ class Lake:
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 (self.root / path).replace(aside)
                 folders |= {aside.parent, (self.root / path).parent}
-            _sync_folders(folders, self.root)
+            sync_folders(folders, self.root)
         except OSError as error:
             raise RetryableError(f"lake {self.root}: {error.strerror or error}") from error
 
@@ -259,10 +257,11 @@ class Lake:
                 if name.endswith(suffix):
                     yield (Path(parent) / name).relative_to(self.root)
 
-    def _stage_one(self, commit: Commit, section: Section, index: int, count: int) -> FileEntry:
+    def _stage_one(self, commit: Commit, sections: Sequence[Section], index: int) -> FileEntry:
+        section = sections[index]
+        hours = [Hour(one.table, one.dt, one.hour, len(one.rows)) for one in sections]
         path = f"{section.table}/dt={section.dt}/hour={section.hour:02d}/{_name(commit)}"
-        footer = {**footer_of(commit), "table": section.table, "file": index, "files": count}
-        content = _to_parquet(section, footer)
+        content = _to_parquet(section, made_footer(commit, hours, index))
         staged = self.staged_path(commit, path)
         staged.parent.mkdir(parents=True, exist_ok=True)
         _write_for_good(staged, content, "xb")
@@ -308,85 +307,24 @@ def _snapshot_entry(
     return SnapshotEntry(partition, next_offset, commit_id, path, len(body), digest, SNAPSHOT_FORMAT, created_at_us)
 
 
-def footer_of(commit: Commit) -> dict[str, Any]:
-    """What every file of a commit says of it in its footer, so that the catalog can be made anew from the files."""
-    return {
-        "format": FORMAT_VERSION,
-        "commit_id": commit.commit_id,
-        "topic": commit.partition.topic,
-        "partition": commit.partition.number,
-        "first_offset": commit.first_offset,
-        "next_offset": commit.next_offset,
-        "events": commit.events,
-        "rejects": commit.rejects,
-        "committed_at_us": commit.committed_at_us,
-        "worker": commit.worker,
-    }
-
-
-def commit_of(footer: dict[str, Any]) -> Commit:
-    """The commit that a footer speaks of."""
-    names = ("commit_id", "first_offset", "next_offset", "events", "rejects", "committed_at_us", "worker")
-    return Commit(partition=Partition(footer["topic"], footer["partition"]), **{name: footer[name] for name in names})
-
-
-def read_footer(source: Path | BinaryIO) -> tuple[dict[str, Any], pq.FileMetaData]:
-    """Read a file's footer.
-
-    Raises:
-        SchemaError: it is no Parquet file of the lake's.
-    """
-    try:
-        metadata = pq.read_metadata(source)
-        return footer_in(metadata), metadata
-    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
-        name = source if isinstance(source, Path) else source.name
-        raise SchemaError(f"{name}: not a file that Stillwatch wrote ({error})") from error
-
-
 def _to_parquet(section: Section, footer: dict[str, Any]) -> pa.Buffer:
     """One Parquet file in memory: sections are bounded, and its hash is of the very bytes that are written."""
     sink = pa.BufferOutputStream()
-    table, names = TABLES[section.table], section.rows.column_names
-    bloom = {"ndv": max(1, min(len(section.rows), ROW_GROUP_ROWS)), "fpp": 0.01}
-    with pq.ParquetWriter(
-        sink,
-        section.rows.schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[path for path in _leaves(section.rows.schema) if path not in _PLAIN + _DELTA],
-        column_encoding={name: "DELTA_BINARY_PACKED" for name in _DELTA if name in names},
-        write_page_index=True,
-        write_statistics=[field.name for field in section.rows.schema if _has_useful_bounds(field)],
-        sorting_columns=[pq.SortingColumn(names.index(name)) for name in table.order],
-        bloom_filter_options={table.sought: bloom} if table.sought else None,
-        store_schema=False,  # that texts were views on their way is nobody's business
-    ) as writer:
+    with parquet_writer(sink, section.table, section.rows.schema, rows=len(section.rows)) as writer:
         writer.write_table(section.rows, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
     return sink.getvalue()
 
 
-def _has_useful_bounds(field: pa.Field) -> bool:
-    """Whether the least and greatest of many values tell a reader anything: those of unsorted texts do not."""
-    if pa.types.is_nested(field.type):
-        return False
-    return field.name in ("account_id", "entity_id") or not (pa.types.is_string(field.type) or is_view(field.type))
-
-
-def _leaves(schema: pa.Schema) -> Iterator[str]:
-    """Paths of the columns that Parquet makes of a schema, those of fractions in nested columns left out."""
-    for field in schema:
-        if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
-            texts = [part.name for part in field.type.value_type if pa.types.is_string(part.type)]
-            yield from (f"{field.name}.list.element.{name}" for name in texts)
-        elif not pa.types.is_nested(field.type):
-            yield field.name
-
-
 def _name(commit: Commit) -> str:
     span = f"{commit.first_offset:020d}-{commit.next_offset - 1:020d}"
     return f"{_safe(commit.partition.topic)}-{commit.partition.number}-{span}-{commit.commit_id}.parquet"
+
+
+def final_path(path: str) -> str:
+    """Where a rewritten file will stand: its path without `_rewrites/<rewrite>/`; of any other, its path."""
+    parts = Path(path).parts
+    return Path(*parts[2:]).as_posix() if parts[0] == REWRITES else path
 
 
 def offset_in(name: str) -> tuple[str, int] | None:
@@ -402,7 +340,7 @@ def _write_for_good(path: Path, content: bytes | pa.Buffer, mode: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folders(folders: Iterable[Path], root: Path) -> None:
+def sync_folders(folders: Iterable[Path], root: Path) -> None:
     """Make names durable: fsync each folder and its parents up to the lake."""
     every = {parent for folder in folders for parent in (folder, *folder.parents) if parent.is_relative_to(root)}
     for folder in every:

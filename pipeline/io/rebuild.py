@@ -15,17 +15,22 @@ What they cannot say is decided here:
 * Alerts come back from the table `alerts`.  Whether they were sent is not known, so the outbox has them as `unclear`,
   and nobody sends them unasked.
 * What backfills have read comes back from their notes (`source_notes.py`), so that no file is landed again.
+* Files that `maintain` made of others stand for these (`rewriting.found` says which count where both are there), and an
+  hour below a table's retention mark holds nothing: the mark is in the lake, too.  Of a partition whose files are all
+  gone so, a snapshot tells the offset.
 * Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
   snapshot is placed, so each of them is of commits that were made.
 """
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import itertools
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,8 +45,13 @@ from pipeline.batch import Partition
 from pipeline.commits import REBUILT, SNAPSHOTS_KEPT, Commit, FileEntry, SnapshotEntry
 from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
+from pipeline.io.footers import Made, Source, read_footer, said_by
 from pipeline.io.inspection import sha256_of
-from pipeline.io.lake import STAGING, Lake, commit_of, offset_in, read_footer
+from pipeline.io.lake import STAGING, Lake, offset_in
+from pipeline.io.rewriting.found import FoundRewritten, Sorted, sort_out
+from pipeline.io.rewriting.held import Place, is_below
+from pipeline.io.rewriting.ledger_rows import Output, spans_of
+from pipeline.io.rewriting.marks import read_marks
 from pipeline.io.source_notes import Noted, read_notes
 from pipeline.lake_tables import TABLES
 from pipeline.snapshots import label_of
@@ -54,12 +64,34 @@ log = structlog.get_logger("rebuild")
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One file as its footer tells, placed or staged."""
+    """One file that a commit made, as its footer tells.
+
+    Attributes:
+        path: where it is, placed or staged; empty if its rows are in a rewritten file, or gone with their hour.
+        made: its footer.
+        place: its table and hour.
+        held: what a rewritten file holds of it.
+    """
 
     path: str
-    commit: Commit
-    index: int
-    files: int
+    made: Made
+    place: Place
+    held: Source | None = None
+
+    @property
+    def commit(self) -> Commit:
+        """Whose it is."""
+        return self.made.commit
+
+    @property
+    def index(self) -> int:
+        """Which of the commit's files it is."""
+        return self.made.index
+
+    @property
+    def files(self) -> int:
+        """How many files the commit made."""
+        return self.made.files
 
 
 @dataclass(slots=True)
@@ -76,6 +108,8 @@ class Plan:
         alerts: by commit, as the files of the table `alerts` have them.
         snapshots: that the catalog will list.
         noted: what backfills have read.
+        rewritten: files that were made of others.
+        marks: hours below which tables hold nothing.
     """
 
     commits: list[tuple[Commit, list[FileEntry]]] = field(default_factory=list)
@@ -87,11 +121,13 @@ class Plan:
     alerts: dict[str, list[Alert]] = field(default_factory=dict)
     snapshots: list[SnapshotEntry] = field(default_factory=list)
     noted: Noted = field(default_factory=Noted)
+    rewritten: list[Output] = field(default_factory=list)
+    marks: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> int:
-        """How many files the commits list."""
-        return sum(len(files) for _, files in self.commits)
+        """How many files the catalog will list."""
+        return sum(len(files) for _, files in self.commits) + len(self.rewritten)
 
 
 def plan_of(lake: Lake) -> Plan:
@@ -100,11 +136,17 @@ def plan_of(lake: Lake) -> Plan:
     Raises:
         LakeDamagedError: files contradict each other, or one is missing that reading again cannot replace.
     """
-    placed, unreadable = _read_all(lake, lake.final_files())
-    staged, _ = _read_all(lake, lake.staged_files())  # a staged file that cannot be read was being written
+    placed, others, unreadable = _read_all(lake, lake.final_files())
+    staged, _, _ = _read_all(lake, lake.staged_files())  # a staged file that cannot be read was being written
     _check_unreadable(unreadable, placed)
+    merged = sort_out(others)
+    placed, needless = _without_held(placed, merged)
+    plan = Plan(marks=read_marks(lake.root), to_quarantine=[*unreadable, *needless, *merged.needless])
+    placed = [*placed, *_held(merged)]
+    placed += _too_old(placed, plan.marks)
     placed_by_commit, staged_by_commit = _by_commit(placed), _by_commit(staged)
-    plan = Plan(left_out=sorted(staged_by_commit.keys() - placed_by_commit.keys()), to_quarantine=unreadable)
+    plan.left_out = sorted(staged_by_commit.keys() - placed_by_commit.keys())
+    plan.rewritten = [_output(lake, file) for file in merged.kept]
     partitions: dict[Partition, list[list[_Found]]] = defaultdict(list)
     for files in placed_by_commit.values():
         partitions[files[0].commit.partition].append(files)
@@ -116,6 +158,9 @@ def plan_of(lake: Lake) -> Plan:
             plan.offsets[commit.partition] = min(
                 commit.first_offset, plan.offsets.get(commit.partition, commit.first_offset)
             )
+    _add_merged_alerts(lake, plan)
+    if plan.marks:
+        _add_silent(lake, plan)
     plan.snapshots = _snapshots(lake, plan.offsets)
     plan.noted = read_notes(lake.root)
     for past in plan.noted.ranges:  # a partition that the live job has not landed anything of begins behind them
@@ -141,23 +186,68 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
                 lake.place(commit, files)
         lake.quarantine(plan.to_quarantine)
         catalog.sources.fill(plan.noted.feeds, plan.noted.files, plan.noted.ranges)
-        catalog.replace_all(plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots)
+        catalog.replace_all(
+            plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots,
+            rewritten=plan.rewritten, marks=plan.marks,
+        )  # fmt: skip
     finally:
         catalog.close()
     log.info("catalog rebuilt", commits=len(plan.commits), files=plan.files)
 
 
-def _read_all(lake: Lake, paths: Iterable[Path]) -> tuple[list[_Found], list[str]]:
-    """Every readable file, and the names of the others."""
+def _read_all(lake: Lake, paths: Iterable[Path]) -> tuple[list[_Found], list[FoundRewritten], list[str]]:
+    """Every readable file, those made of others apart, and the names of the unreadable ones."""
     found: list[_Found] = []
+    rewritten: list[FoundRewritten] = []
     unreadable: list[str] = []
     for path in paths:
         try:
-            footer, _ = read_footer(lake.root / path)
-            found.append(_Found(path.as_posix(), commit_of(footer), int(footer["file"]), int(footer["files"])))
-        except (SchemaError, KeyError, TypeError, ValueError):
+            said = said_by(read_footer(lake.root / path)[0])
+            place = _place(path.as_posix())
+        except (SchemaError, ValueError):
             unreadable.append(path.as_posix())
-    return found, unreadable
+            continue
+        if isinstance(said, Made):
+            found.append(_Found(path.as_posix(), said, place))
+        else:
+            rewritten.append(FoundRewritten(path.as_posix(), place, said))
+    return found, rewritten, unreadable
+
+
+def _place(path: str) -> Place:
+    """Table and hour of a file, placed or staged."""
+    table, dt, hour = Path(_final(path) if path.startswith(f"{STAGING}/") else path).parts[:3]
+    return Place(table, dt.removeprefix("dt="), int(hour.removeprefix("hour=")))
+
+
+def _without_held(placed: Sequence[_Found], merged: Sorted) -> tuple[list[_Found], list[str]]:
+    """Files without those that rewritten ones stand for, and the paths of these."""
+    held = {(commit_id, place) for commit_id, fate in merged.fates.of.items() for place in fate.held}
+    kept = [file for file in placed if (file.commit.commit_id, file.place) not in held]
+    return kept, [file.path for file in placed if (file.commit.commit_id, file.place) in held]
+
+
+def _held(merged: Sorted) -> Iterator[_Found]:
+    """What rewritten files stand for."""
+    for fate in merged.fates.of.values():
+        for place, source in fate.held.items():
+            yield _Found("", source.made, place, source)
+
+
+def _too_old(placed: Sequence[_Found], marks: Mapping[str, str]) -> Iterator[_Found]:
+    """Files of the commits that are gone because their hours are."""
+    there = {(file.commit.commit_id, file.place) for file in placed}
+    for file in {file.commit.commit_id: file for file in placed}.values():
+        for index, hour in enumerate(file.made.hours):
+            place = Place(hour.table, hour.dt, hour.hour)
+            if (file.commit.commit_id, place) not in there and is_below(place, marks):
+                made = Made(file.commit, hour.table, index, file.files, file.made.hours)
+                yield _Found("", made, place, Source(made, hour.rows, 0, hour.rows))
+
+
+def _output(lake: Lake, file: FoundRewritten) -> Output:
+    entry = _entry(lake.root / file.path, file.path)
+    return Output(file.said.file_id, entry, spans_of(file.said))
 
 
 def _check_unreadable(unreadable: Sequence[str], placed: Sequence[_Found]) -> None:
@@ -191,18 +281,21 @@ def _plan_partition(lake: Lake, plan: Plan, commits: list[list[_Found]], staged:
         if len(placed) + len(rest) < placed[0].files:
             if number < len(commits) - 1:
                 raise LakeDamagedError(_lost_in_words(commit, placed))
-            plan.to_quarantine += [file.path for file in placed]
+            plan.to_quarantine += [file.path for file in placed if file.path]
             break
         if commit.first_offset > at:
             plan.filled.append(_filling(partition, at, commit.first_offset))
             plan.commits.append((plan.filled[-1], []))
-        entries = [_entry(lake.root / file.path, file.path) for file in placed]
+        entries = [_entry(lake.root / file.path, file.path) for file in placed if file.path]
         entries += [_entry(lake.root / file.path, _final(file.path)) for file in rest]
-        _check_rows(commit, entries)
+        _check_rows(commit, entries, [file for file in placed if file.held])
         plan.to_place += [_final(file.path) for file in rest]
         plan.commits.append((commit, entries))
         plan.alerts[commit.commit_id] = [
-            alert for file in (*placed, *rest) if _table(file) == "alerts" for alert in _alerts(lake.root / file.path)
+            alert
+            for file in (*placed, *rest)
+            if file.place.table == "alerts" and file.path
+            for alert in _alerts(lake.root / file.path)
         ]
         at = commit.next_offset
     plan.offsets[partition] = at
@@ -239,7 +332,7 @@ def _lost_in_words(commit: Commit, placed: list[_Found]) -> str:
 
 
 def _paths(files: Iterable[_Found]) -> str:
-    return ", ".join(file.path for file in files)
+    return ", ".join(file.path or f"(in a rewritten file of {file.place.table})" for file in files)
 
 
 def _filling(partition: Partition, first_offset: int, next_offset: int) -> Commit:
@@ -255,13 +348,32 @@ def _final(staged: str) -> str:
     return Path(*Path(staged).parts[3:]).as_posix()
 
 
-def _table(file: _Found) -> str:
-    parts = Path(file.path).parts
-    return parts[3] if parts[0] == STAGING else parts[0]
+def _add_merged_alerts(lake: Lake, plan: Plan) -> None:
+    """Alerts of rewritten files, by the commits of their offsets."""
+    spans: dict[Partition, list[Commit]] = defaultdict(list)
+    for commit, _ in plan.commits:
+        spans[commit.partition].append(commit)
+    for output in plan.rewritten:
+        if output.file.table_name == "alerts":
+            for alert in _alerts(lake.root / output.file.path):
+                commits = spans[alert.where]
+                at = bisect.bisect_right([commit.first_offset for commit in commits], alert.offset) - 1
+                plan.alerts.setdefault(commits[at].commit_id, []).append(alert)
 
 
 def _alerts(path: Path) -> list[Alert]:
     return alerts_of(pq.read_table(path, partitioning=None).cast(ALERT_SCHEMA))
+
+
+def _add_silent(lake: Lake, plan: Plan) -> None:
+    """Of a partition all of whose files were too old, a snapshot still tells how far it was landed."""
+    found: dict[Partition, int] = {}
+    for path in lake.snapshot_files():
+        with contextlib.suppress(SchemaError):
+            label = label_of((lake.root / path).read_bytes())
+            found[label.partition] = max(label.next_offset, found.get(label.partition, 0))
+    for partition, offset in found.items():
+        plan.offsets.setdefault(partition, offset)
 
 
 def _snapshots(lake: Lake, offsets: Mapping[Partition, int]) -> list[SnapshotEntry]:
@@ -280,11 +392,15 @@ def _snapshots(lake: Lake, offsets: Mapping[Partition, int]) -> list[SnapshotEnt
         if label.next_offset <= offsets.get(label.partition, -1):
             entry = lake.snapshot_entry(path.as_posix(), label, body)
             found[label.partition].append(entry)
-    return [
-        entry
-        for entries in found.values()
-        for entry in sorted(entries, key=lambda entry: entry.next_offset)[-SNAPSHOTS_KEPT:]
-    ]
+    return [entry for entries in found.values() for entry in _newest(entries)]
+
+
+def _newest(entries: Iterable[SnapshotEntry]) -> list[SnapshotEntry]:
+    """The newest snapshots of a partition; of two at one offset the later: it lacks an account that was erased."""
+    by_offset: dict[int, SnapshotEntry] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.created_at_us, len(entry.path))):
+        by_offset[entry.next_offset] = entry
+    return [by_offset[offset] for offset in sorted(by_offset)[-SNAPSHOTS_KEPT:]]
 
 
 def _entry(path: Path, final: str) -> FileEntry:
@@ -293,7 +409,7 @@ def _entry(path: Path, final: str) -> FileEntry:
     with path.open("rb") as content:
         digest = sha256_of(content)
     times = pq.read_table(path, columns=[column], partitioning=None)[column]
-    low, high = _span(times) if times.null_count == 0 else (None, None)
+    low, high = _span(times) if len(times) and times.null_count == 0 else (None, None)
     return FileEntry(
         path=final,
         table_name=table,
@@ -312,9 +428,10 @@ def _span(times: pa.ChunkedArray) -> tuple[int, int]:
     return int(ends["min"]), int(ends["max"])
 
 
-def _check_rows(commit: Commit, files: Sequence[FileEntry]) -> None:
+def _check_rows(commit: Commit, files: Sequence[FileEntry], elsewhere: Sequence[_Found]) -> None:
     for table, expected in (("access", commit.events), ("rejects", commit.rejects)):
         rows = sum(file.rows for file in files if file.table_name == table)
+        rows += sum(file.held.rows + file.held.erased for file in elsewhere if file.held and file.place.table == table)
         if rows != expected:
             names = ", ".join(file.path for file in files)
             raise LakeDamagedError(

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tests.bench import detection, end_to_end, features, fetch, latency, memory, profiling, sustained
+from tests.bench import detection, end_to_end, features, fetch, lake, latency, memory, profiling, sustained
 from tests.bench.events import write_ndjson
 from tests.bench.measure import say, versions
 from tests.bench.peers.task import Task
 from tests.bench.report import write_section
 from tests.bench.topics import Topic, make_topic
-from tests.servers import KafkaServer, choose_kafka
+from tests.servers import choose_kafka
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,16 @@ class Size:
     rounds: int
     latency_s: int = 60
     sustained_min: float = 5
+    lake_events: int = 50_000_000
     log: Path | None = None
     accounts: Path | None = None
     labels: Path | None = None
 
 
 FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=5)
-QUICK = Size(events=200_000, memory_events=600_000, rounds=2, latency_s=15, sustained_min=0.5)
+QUICK = Size(
+    events=200_000, memory_events=600_000, rounds=2, latency_s=15, sustained_min=0.5, lake_events=500_000
+)  # fmt: skip
 LOG_EVENTS = 200_000
 LOG_ACCOUNTS = 12_000
 
@@ -126,9 +129,15 @@ def _memory(bench: Bench) -> None:
     memory.measure(bench.bootstrap, bench.memory_topic())
 
 
+def _lake(bench: Bench) -> None:
+    lake.measure(bench.folder, bench.size.lake_events)
+
+
 def _profile(bench: Bench) -> None:
     profiling.measure(bench.bootstrap, bench.topic("1 MB"))
 
+
+WITHOUT_KAFKA = {"lake", "detection"}
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "fetch": _fetch,
@@ -139,6 +148,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "latency": _latency,
     "sustained": _sustained,
     "memory": _memory,
+    "lake": _lake,
     "profile": _profile,
 }
 
@@ -166,6 +176,14 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     if "detection" in names and not (given.log and given.labels):
         parser.error("detection is measured on a log with labels: --log, --labels and --accounts")
+    size = QUICK if given.quick else FULL
+    size = replace(size, events=given.events or size.events, rounds=given.rounds or size.rounds)
+    size = replace(size, sustained_min=given.minutes or size.sustained_min, log=given.log, accounts=given.accounts)
+    size = replace(size, lake_events=given.events or size.lake_events, labels=given.labels)
+    if set(names) <= WITHOUT_KAFKA:
+        with tempfile.TemporaryDirectory(prefix="stillwatch-bench-") as folder:
+            _measure("", "no broker", Path(folder), size, names)
+        return 0
     kafka = choose_kafka()
     if kafka.kind == "embedded":
         print(f"the benchmarks run on Apache Kafka, not on {kafka.describe()}", file=sys.stderr)
@@ -173,20 +191,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="stillwatch-bench-") as folder:
         kafka.start()
         try:
-            size = QUICK if given.quick else FULL
-            size = replace(size, events=given.events or size.events, rounds=given.rounds or size.rounds)
-            size = replace(size, sustained_min=given.minutes or size.sustained_min)
-            _measure(
-                kafka, Path(folder), replace(size, log=given.log, accounts=given.accounts, labels=given.labels), names
-            )
+            _measure(kafka.bootstrap, kafka.describe(), Path(folder), size, names)
         finally:
             kafka.close()
     return 0
 
 
-def _measure(kafka: KafkaServer, folder: Path, size: Size, names: list[str]) -> None:
-    bench = Bench(kafka.bootstrap, folder, size)
-    about = versions(kafka.describe())
+def _measure(bootstrap: str, broker: str, folder: Path, size: Size, names: list[str]) -> None:
+    bench = Bench(bootstrap, folder, size)
+    about = versions(broker)
     say(about)
     for name in names:
         say(name)

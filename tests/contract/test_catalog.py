@@ -437,7 +437,7 @@ def test_commits_since_an_offset_and_their_files(catalog: Catalog) -> None:
     assert catalog.commits_since(P0, 30) == commits[3:]
     assert catalog.commits_since(P0, 31) == commits[3:]
     assert catalog.commits_since(P0, 50) == []
-    assert catalog.files_of(commits[1]) == files_of(commits[1], 2)
+    assert catalog.files_of(commits[1:2]) == files_of(commits[1], 2)
 
 
 # ---- holes

@@ -326,7 +326,7 @@ def test_events_are_read_back_as_they_were_decoded(storage: Storage) -> None:
     commit, cut = made_of(40)
     files = storage.stage(commit, cut)
     storage.place(commit, files)
-    landed = storage.read_events(commit, files)
+    landed = storage.read_events([commit], files)
     assert landed.missing == ()
     assert landed.events.equals(decoded_of(40).events)
 
@@ -338,13 +338,13 @@ def test_events_whose_files_are_gone_are_named_and_the_others_read(place: Place,
     expected = decoded_of(40).events
     text = next(file for file in files if file.table_name == "content")
     place.remove(text.path)
-    landed = storage.read_events(commit, files)
+    landed = storage.read_events([commit], files)
     assert list(landed.missing) == [text.path]
     assert landed.events["offset"].equals(expected["offset"])
     assert landed.events["prompt"].null_count == text.rows
     access = next(file for file in files if file.table_name == "access")
     place.remove(access.path)
-    landed = storage.read_events(commit, files)
+    landed = storage.read_events([commit], files)
     assert sorted(landed.missing) == sorted([text.path, access.path])
     assert len(landed.events) == len(expected) - access.rows
 

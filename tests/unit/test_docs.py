@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Settings
+from tests import cli_page
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md")])
@@ -25,6 +26,11 @@ def settings_table() -> str:
 def test_every_setting_stands_in_the_configuration_page() -> None:
     """With its default and its meaning, as the code has them; on failure the message holds the right table."""
     assert settings_table() in (ROOT / "docs/configuration.md").read_text(encoding="utf-8"), settings_table()
+
+
+def test_the_page_of_commands_is_what_they_say() -> None:
+    """`python -m tests.cli_page` writes it anew."""
+    assert cli_page.PAGE.read_text(encoding="utf-8") == cli_page.page()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from pipeline.decode import Decoder
 from pipeline.errors import StillwatchError
 from pipeline.io.catalog import Catalog
-from tests.lake_maker import LakeMaker
+from pipeline.land import sections
+from tests.lake_maker import LakeMaker, records_of
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., tuple[int, str, str]]
@@ -120,8 +123,171 @@ def test_rebuild_of_contradicting_files_ends_with_6(maker: LakeMaker, stillwatch
     assert not (tmp_path / "new.db").exists()
 
 
-def test_help_names_both_commands(stillwatch: Command) -> None:
+def test_help_names_all_commands(stillwatch: Command) -> None:
     code, shown, _ = stillwatch("maintain", "--help")
     assert code == 0
-    assert "verify" in shown
-    assert "rebuild-catalog" in shown
+    for name in ("verify", "rebuild-catalog", "compact", "stats", "sweep", "retain", "erase"):
+        assert f" {name} " in shown
+
+
+# ---- stats, compact, sweep
+
+
+def test_stats_count_files_and_what_there_is_to_merge(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([{"event_time": "2026-03-01T12:59:00Z", "account_id": "b", "model": "m"}])
+    code, shown, _ = stillwatch("maintain", "stats", "--lake", str(maker.root), "--json")
+    assert code == 0
+    access = json.loads(shown)["tables"][0]
+    assert (access["table"], access["files"], access["rows"], access["to_merge"]) == ("access", 2, 3, 2)
+    assert (access["first"], access["last"]) == ("2026-03-01T12", "2026-03-01T12")
+    code, shown, _ = stillwatch("maintain", "stats", "--lake", str(maker.root))
+    assert code == 0
+    assert "bytes/row" in shown
+
+
+def test_compact_says_first_with_dry_run_and_then_does_it(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([{"event_time": "2026-03-01T12:59:00Z", "account_id": "b", "model": "m"}])
+    before = maker.catalog.manifest()
+    code, shown, _ = stillwatch("maintain", "compact", "--lake", str(maker.root), "--dry-run")
+    assert code == 0
+    assert "would merge 2 files of 1 hours of tables (3 rows" in shown
+    assert maker.catalog.manifest() == before
+    assert not (maker.root / "_rewrites").exists()
+    code, shown, _ = stillwatch("maintain", "compact", "--lake", str(maker.root))
+    assert code == 0
+    assert "merged 2 files of 1 hours of tables (3 rows" in shown
+    assert "wait for their grace period (1 h)" in shown
+    code, shown, _ = stillwatch("maintain", "compact", "--lake", str(maker.root), "--grace", "0s", "--json")
+    report = json.loads(shown)
+    assert len(report["tidied"]["removed"]) == 2
+    assert not any((maker.root / path).exists() for path in report["tidied"]["removed"])
+    assert stillwatch("maintain", "verify", "--lake", str(maker.root))[0] == 0
+
+
+def test_compact_refuses_what_makes_no_sense(maker: LakeMaker, stillwatch: Command) -> None:
+    code, _, error = stillwatch("maintain", "compact", "--lake", str(maker.root), "--table", "acess")
+    assert code == 2
+    assert "no such table" in error
+    code, _, error = stillwatch("maintain", "compact", "--lake", str(maker.root), "--grace", "soon")
+    assert code == 2
+    assert "no duration" in error
+
+
+def test_compact_with_a_broken_file_ends_with_6_and_names_it(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([{"event_time": "2026-03-01T12:59:00Z", "account_id": "b", "model": "m"}])
+    path = maker.catalog.live_files("access")[0].path
+    (maker.root / path).write_bytes(b"no Parquet")
+    code, _, error = stillwatch("maintain", "compact", "--lake", str(maker.root))
+    assert code == 6
+    assert path in error
+
+
+def test_sweep_moves_aside_what_nothing_lists_and_only_when_told(maker: LakeMaker, stillwatch: Command) -> None:
+    first = maker.root / maker.catalog.live_files("access")[0].path
+    orphan = first.with_name("orphan.parquet")
+    shutil.copy(first, orphan)
+    dead = maker.root / "_rewrites" / ("0" * 32) / "access" / "half.parquet"
+    dead.parent.mkdir(parents=True)
+    dead.write_bytes(b"half")
+    code, shown, _ = stillwatch("maintain", "sweep", "--lake", str(maker.root))
+    assert code == 0
+    assert "orphan.parquet" in shown
+    assert "--apply does it" in shown
+    assert orphan.exists()
+    assert dead.exists()
+    code, shown, _ = stillwatch("maintain", "sweep", "--lake", str(maker.root), "--apply")
+    assert code == 0
+    assert not orphan.exists()
+    assert not dead.exists()
+    assert (maker.root / "_quarantine" / orphan.relative_to(maker.root)).exists()
+    assert first.exists()
+    assert "nothing to sweep" in stillwatch("maintain", "sweep", "--lake", str(maker.root))[1]
+
+
+def test_sweep_removes_staged_commits_that_another_was_faster_than(maker: LakeMaker, stillwatch: Command) -> None:
+    """One that may still be made stays."""
+    (files,) = maker.catalog.manifest().live.values()
+    (made,) = maker.catalog.commits()
+    dead = dataclasses.replace(made, commit_id="d" * 32)
+    alive = dataclasses.replace(made, commit_id="a" * 32, first_offset=3, next_offset=6)
+    row = {"event_time": "2026-03-01T12:00:00Z", "account_id": "a", "model": "m"}
+    for commit in (dead, alive):
+        table = Decoder().decode(records_of([row], commit.first_offset, made.partition))
+        maker.lake.stage(commit, list(sections([table])))
+    assert files
+    code, shown, _ = stillwatch("maintain", "sweep", "--lake", str(maker.root), "--apply", "--json")
+    assert code == 0
+    assert json.loads(shown)["staged"] == [dead.commit_id]
+    assert [path.parts[2] for path in maker.lake.staged_files()] == [alive.commit_id]
+
+
+# ---- retain
+
+
+def test_retain_says_first_and_lets_go_only_when_told(maker: LakeMaker, stillwatch: Command) -> None:
+    before = maker.catalog.manifest()
+    code, shown, _ = stillwatch("maintain", "retain", "--lake", str(maker.root))
+    assert code == 0
+    assert "nothing was changed; --apply does it" in shown
+    assert maker.catalog.manifest() == before
+    keep = [flag for table in ("access", "account_windows", "alerts") for flag in ("--keep", f"{table}=forever")]
+    arguments = ("maintain", "retain", "--lake", str(maker.root), *keep)
+    code, shown, _ = stillwatch(*arguments, "--apply", "--json")
+    assert code == 0
+    gone = {table["table"]: table["rows"] for table in json.loads(shown)["tables"]}
+    assert gone == {"content": 1, "rejects": 1}
+    assert {file.table_name for file in maker.catalog.live_files()} == {"access"}
+    code, shown, _ = stillwatch(*arguments, "--apply", "--grace", "0s", "--json")
+    assert len(json.loads(shown)["removed"]) == 2
+    assert stillwatch("maintain", "verify", "--lake", str(maker.root))[0] == 0
+    assert "content holds nothing from before" in stillwatch("maintain", "stats", "--lake", str(maker.root))[1]
+
+
+@pytest.mark.parametrize("keep", ("acess=7d", "access", "access=soon", "access="))
+def test_retain_refuses_what_makes_no_sense(maker: LakeMaker, stillwatch: Command, keep: str) -> None:
+    code, _, error = stillwatch("maintain", "retain", "--lake", str(maker.root), "--keep", keep)
+    assert code == 2
+    assert f"--keep {keep}" in error
+
+
+# ---- erase
+
+
+def test_erase_says_first_and_proves_what_it_did(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([{"event_time": "2026-03-01T12:59:00Z", "account_id": "b", "model": "m"}])
+    before = maker.catalog.manifest()
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "a")
+    code, shown, _ = stillwatch(*arguments, "--json")
+    assert code == 0
+    assert json.loads(shown)["rows"] == {"access": 2, "content": 1}
+    assert maker.catalog.manifest() == before
+    code, shown, _ = stillwatch(*arguments, "--apply", "--json")
+    assert code == 0
+    report = json.loads(shown)
+    assert report["proven"]
+    assert report["rows"] == {"access": 2, "content": 1}
+    assert not any(report["left_on_disk"].values())
+    assert stillwatch("maintain", "verify", "--lake", str(maker.root))[0] == 0
+    assert sum(file.rows for file in maker.catalog.live_files("access")) == 1
+    code, shown, _ = stillwatch(*arguments, "--apply")
+    assert code == 0
+    assert "nothing of the account is left" in shown
+
+
+def test_erase_with_a_grace_period_says_that_it_is_not_proven_yet(maker: LakeMaker, stillwatch: Command) -> None:
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "a", "--apply")
+    code, shown, _ = stillwatch(*arguments, "--grace", "1h")
+    assert code == 0
+    assert "run `erase` again to prove it" in shown
+    assert not any(file.rows for file in maker.catalog.live_files("access"))
+    code, shown, _ = stillwatch(*arguments)
+    assert "nothing of the account is left" in shown
+
+
+def test_erase_takes_the_id_from_standard_input_and_refuses_an_empty_one(maker: LakeMaker, stillwatch: Command) -> None:
+    arguments = ["maintain", "erase", "--lake", str(maker.root), "--account", "-", "--json"]
+    result = CliRunner().invoke(app, arguments, input="a\n")
+    assert json.loads(result.stdout)["rows"]["access"] == 2
+    code, _, error = stillwatch("maintain", "erase", "--lake", str(maker.root), "--account", "")
+    assert code == 2
+    assert "--account" in error

@@ -41,7 +41,7 @@ def export(lake: Lake, catalog: Catalog, target: Path) -> int:
     """
     _check_target(target)
     manifest = catalog.manifest()
-    files = sorted((file for of_one in manifest.live.values() for file in of_one), key=lambda file: file.path)
+    files = manifest.files()
     _check_folders(lake.root)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:

@@ -16,7 +16,7 @@ from pipeline.commits import FileEntry, Manifest
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import Catalog
-from pipeline.io.lake import Lake
+from pipeline.io.lake import REWRITES, Lake
 from pipeline.io.views import tables
 from pipeline.io.views.interrupts import interruptible
 from pipeline.io.views.pruning import OPTIMIZERS, Plan, Pruner, read_plan
@@ -116,7 +116,8 @@ class Session:
 
     def _confine(self) -> None:
         """Close every file but the tables' own, and DuckDB's for what memory does not hold; for good, once locked."""
-        folders = ", ".join(tables.literal(f"{self._lake.root / table}/") for table in tables.FILE_VIEWS)
+        names = (*tables.FILE_VIEWS, REWRITES)
+        folders = ", ".join(tables.literal(f"{self._lake.root / name}/") for name in names)
         self._duckdb.execute(f"SET allowed_directories = [{folders}]")
         self._duckdb.execute("SET enable_external_access = false")
 
@@ -243,7 +244,7 @@ class Session:
             return
         if any(name in tables.CATALOG_VIEWS for name in plan.scans if name != "lake_files"):
             manifest = self._catalog.manifest()
-            files = sorted((file for of_one in manifest.live.values() for file in of_one), key=lambda file: file.path)
+            files = manifest.files()
             self._fill_from(manifest, plan)
         else:
             files = self._catalog.live_files()

@@ -20,8 +20,10 @@ from pipeline.batch import Partition
 from pipeline.commits import Commit, FileEntry
 from pipeline.decode import Decoder
 from pipeline.errors import ConfigError, RetryableError, SchemaError
+from pipeline.io.footers import commit_of, read_footer
 from pipeline.io.inspection import sha256_of
-from pipeline.io.lake import ROW_GROUP_ROWS, Lake, commit_of, offset_in, read_footer
+from pipeline.io.lake import Lake, offset_in
+from pipeline.io.parquet_files import ROW_GROUP_ROWS
 from pipeline.lake_tables import TABLE_SCHEMAS
 from pipeline.land import Section, sections
 from tests.fakes import records_of

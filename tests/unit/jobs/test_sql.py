@@ -24,6 +24,7 @@ from jobs.sql_output import CELL_CHARS_MAX, distinct
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.views.tables import VIEWS, brief
 from tests.lake_maker import make_lake
+from tests.stages import stand_ins
 from tests.unit.jobs.terminal import PROGRAM, ROOT, TIMEOUT_S, at_terminal
 
 PAGE = ROOT / "docs" / "sql.md"
@@ -51,6 +52,7 @@ def events() -> list[dict[str, object] | bytes]:
                     "temperature": 0.5,
                     "max_tokens": 256,
                     "output_tokens": 100 * number,
+                    "prompt_prefix_hash": "5f1e",
                     "prompt": f"Solve the following problem step by step, please: {number}",
                     "response": HOSTILE if number == 1 else f'Größe, 名前 "{number}"\nnext',
                     "vendor_field": {"a": number},
@@ -63,7 +65,7 @@ def events() -> list[dict[str, object] | bytes]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sql") / "lake"
-    with make_lake(folder, events(), rows_per_commit=20):
+    with make_lake(folder, events(), rows_per_commit=20, watch=stand_ins()):
         return folder
 
 
@@ -404,5 +406,5 @@ def views_page() -> str:
 
 def test_the_page_has_every_view_and_column() -> None:
     """On failure the message holds the right text."""
-    assert len(queries()) >= 6
+    assert len(queries()) >= 15
     assert PAGE.read_text(encoding="utf-8").endswith("## Views and columns\n\n" + views_page()), views_page()

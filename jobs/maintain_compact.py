@@ -1,0 +1,182 @@
+"""`stillwatch maintain compact` and `sweep`: fewer, larger files, and no leftovers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Final
+
+import typer
+
+from jobs import options
+from jobs.maintain_output import console, duration, opened, size
+from pipeline.config import read_settings
+from pipeline.errors import ConfigError, LakeDamagedError
+from pipeline.io.clock import SystemClock
+from pipeline.io.rewriting.compaction import Compacted, Compactor, add_files
+from pipeline.io.rewriting.settling import GRACE_S, Tidied, tidy
+from pipeline.io.rewriting.sweeping import Swept, sweep_lake
+from pipeline.io.rewriting.writing import Limits
+from pipeline.lake_tables import TABLES
+
+_MB: Final = 1_000_000
+
+Grace = Annotated[
+    float,
+    typer.Option(
+        "--grace",
+        metavar="DURATION",
+        parser=options.duration_s,
+        help="How long files that were replaced stay for queries that have begun.",
+    ),
+]
+GRACE_DEFAULT: Final = duration(GRACE_S).replace(" ", "")
+
+
+def compact(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", metavar="NAME", help="Only this table; repeatable.  [default: all]")
+    ] = None,
+    file_mb: Annotated[
+        int, typer.Option("--file-mb", min=1, help="Megabytes that a file is to have; half of it is large enough.")
+    ] = 128,
+    closed_after: Annotated[
+        float,
+        typer.Option(
+            "--closed-after",
+            metavar="DURATION",
+            parser=options.duration_s,
+            help="How long an hour must be over before its files are merged.",
+        ),
+    ] = "1h",  # type: ignore[assignment]  # Typer parses defaults, too
+    grace: Grace = GRACE_DEFAULT,  # type: ignore[assignment]
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=64, help="Megabytes for sorting; more goes to disk.")
+    ] = 512,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Merge the small files of hours that are over.
+
+    No row changes, and every query gives the same answer before, during and after, faster afterwards.  Safe beside
+    `stillwatch run`, queries, and another `maintain`; after a crash, run it again.  Files that were replaced are
+    removed by the first run after the grace period, so run it from time to time, as each hour.
+
+    Exit codes: 0 done; 2 a wrong setting; 4 the catalog or the disk fails; 6 some files cannot be read: the others were
+    merged.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    limits = Limits(file_mb * _MB, memory_mb * _MB)
+    clock, done, tidied = SystemClock(), Compacted(), Tidied()
+    out = console()
+    with opened(settings) as what:
+        compactor = Compactor(what.lake, what.catalog, what.ledger, clock)
+        if not dry_run:
+            tidied = tidy(what.lake, what.ledger, clock.now_us(), grace)
+        groups = compactor.groups(limits, closed_after, _tables(table))
+        for number, group in enumerate(groups, 1):
+            if dry_run:
+                done.hours += 1
+                add_files(done, group.files)
+                continue
+            compactor.compact(group, limits, done)
+            if out.is_terminal and not as_json:
+                out.print(f"{number} of {len(groups)} hours of tables", end="\r", highlight=False)
+        tidied = tidied if dry_run else _both(tidied, tidy(what.lake, what.ledger, clock.now_us(), grace))
+    if as_json:
+        typer.echo(json.dumps({"applied": not dry_run, **asdict(done), "tidied": asdict(tidied)}))
+    else:
+        _show(done, tidied, grace, dry_run=dry_run)
+    if done.damaged:
+        raise LakeDamagedError(f"{done.damaged[0]}; files that cannot be read: `maintain verify` names all")
+
+
+def sweep(
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    grace: Grace = GRACE_DEFAULT,  # type: ignore[assignment]
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove it; without this, only say what would be removed.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Remove what crashes left behind and nothing needs.
+
+    That is: files below the tables that no commit and no rewrite lists (moved to `_quarantine`, not removed), what was
+    written for rewrites that died, files that were replaced longer ago than the grace period, and what is staged for
+    commits that can never be made any more.  Safe beside `stillwatch run`.
+
+    Exit codes: 0 done; 2 a wrong setting; 4 the catalog or the disk fails.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    with opened(settings) as what:
+        swept = sweep_lake(what.lake, what.catalog, what.ledger, SystemClock().now_us(), grace, apply=apply)
+    if as_json:
+        typer.echo(json.dumps({"applied": apply, **asdict(swept)}))
+    else:
+        _show_swept(swept, apply=apply)
+
+
+def _tables(named: list[str] | None) -> list[str]:
+    for name in named or ():
+        if name not in TABLES:
+            raise ConfigError(f"--table {name}: there is no such table; there are {', '.join(TABLES)}")
+    return list(dict.fromkeys(named or TABLES))
+
+
+def _both(first: Tidied, second: Tidied) -> Tidied:
+    return Tidied(
+        first.settled + second.settled, first.removed + second.removed, first.removed_bytes + second.removed_bytes,
+        first.given_up + second.given_up, second.waiting,
+    )  # fmt: skip
+
+
+def _show(done: Compacted, tidied: Tidied, grace_s: float, *, dry_run: bool) -> None:
+    out = console()
+    merged = f"{done.files:,} files of {done.hours:,} hours of tables ({done.rows:,} rows, {size(done.bytes)})"
+    if dry_run:
+        out.print(f"would merge {merged}; without --dry-run it is done", style="bold", highlight=False, soft_wrap=True)
+        return
+    if done.files:
+        new = f"merged {merged} into {done.new_files:,} files ({size(done.new_bytes)})"
+        out.print(new, style="bold green", highlight=False, soft_wrap=True)
+    else:
+        out.print("nothing to merge", style="bold green", highlight=False)
+    if done.passed_over:
+        out.print(f"{done.passed_over} were merged by another run meanwhile", highlight=False)
+    if tidied.removed:
+        removed = f"removed {len(tidied.removed):,} files ({size(tidied.removed_bytes)}) that were replaced before"
+        out.print(removed, highlight=False)
+    if tidied.waiting:
+        out.print(
+            f"{tidied.waiting} rewrites wait for their grace period ({duration(grace_s)}) to end; the next run after "
+            "that removes the files that they replaced",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _show_swept(swept: Swept, *, apply: bool) -> None:
+    out = console()
+    lists = (
+        ("files below the tables that nothing lists, to _quarantine", swept.orphans),
+        ("commits that were staged and can never be made", swept.staged),
+        ("folders of rewrites that died before their swap", swept.died),
+        ("rewrites whose grace period is over", swept.due),
+    )
+    for what, names in lists:
+        if names:
+            out.print(f"{len(names)} {what}:", highlight=False)
+            for name in names:
+                out.print(f"  {name}", highlight=False, soft_wrap=True)
+    if not any(names for _, names in lists):
+        out.print("nothing to sweep", style="bold green", highlight=False)
+    elif apply:
+        removed = f"swept; {len(swept.removed):,} replaced files ({size(swept.removed_bytes)}) are gone"
+        out.print(removed, style="bold green", highlight=False)
+    else:
+        out.print("nothing was changed; --apply does it", style="bold", highlight=False)

@@ -1,0 +1,118 @@
+"""`stillwatch maintain erase`: one account's rows, state, snapshots and alerts go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from jobs import logs, options
+from jobs.maintain_output import console, duration, opened, size
+from pipeline.config import read_settings
+from pipeline.errors import ConfigError, LakeDamagedError
+from pipeline.io.clock import SystemClock
+from pipeline.io.rewriting.erasure import Erased, Eraser, Found
+from pipeline.lake_tables import TABLES
+
+
+def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
+    account: Annotated[
+        str,
+        typer.Option(
+            "--account", metavar="ID", help="Whose; `-` reads the id from standard input, which no process list shows."
+        ),
+    ],
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace",
+            metavar="DURATION",
+            parser=options.duration_s,
+            help="How long files that held it stay on disk for queries that have begun; these may fail without.",
+        ),
+    ] = "0s",  # type: ignore[assignment]  # Typer parses defaults, too
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what there is.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Erase an account: its rows in every table, its state and snapshots, its alerts; and prove that it is gone.
+
+    Files that hold it are rewritten without it; rows of others stay.  Running workers are made to begin again from
+    snapshots without it, which takes them seconds.  What the models learned from all accounts together stays; it names
+    nobody.  Events of the account that come later are landed like any other: close the account first.  An audit record
+    without the id in clear is kept in the catalog.  After a crash, run it again.
+
+    Exit codes: 0 erased and proven, or there is nothing; 2 a wrong setting; 4 the catalog or the disk fails, or events
+    of the account still arrive; 5 a file cannot be read; 6 some of it is left, and what it is was printed.
+    """
+    if account == "-":
+        account = sys.stdin.readline().rstrip("\n")
+    if not account:
+        raise ConfigError("--account: whose? The id is empty")
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    logs.configure("warning")
+    with opened(settings) as what:
+        eraser = Eraser(what.lake, what.catalog, what.ledger, SystemClock(), account)
+        if not apply:
+            found = eraser.find()
+            typer.echo(json.dumps({"applied": False, **asdict(found)})) if as_json else _show_found(found)
+            return
+        done = eraser.erase(grace)
+    if as_json:
+        typer.echo(json.dumps({"applied": True, "proven": done.is_proven, **asdict(done)}))
+    else:
+        _show(done, grace)
+    if not done.is_proven and not (grace and _only_on_disk(done)):
+        raise LakeDamagedError("some of the account is left; run it again, and see `maintain verify`")
+
+
+def _only_on_disk(done: Erased) -> bool:
+    return not (any(done.left_in_lake.values()) or done.left_in_snapshots or done.left_alerts)
+
+
+def _show_found(found: Found) -> None:
+    out = console()
+    table = Table("table", "rows", "files to rewrite", title="Of the account there is", title_justify="left")
+    for name in TABLES:
+        table.add_row(name, f"{found.rows.get(name, 0):,}", f"{found.files.get(name, 0):,}")
+    out.print(table)
+    out.print(
+        f"{size(found.bytes)} to rewrite; {found.alerts:,} alerts in the catalog; "
+        f"{found.snapshots:,} snapshots know it",
+        highlight=False,
+    )
+    out.print("nothing was changed; --apply erases it", style="bold", highlight=False)
+
+
+def _show(done: Erased, grace_s: float) -> None:
+    out = console()
+    table = Table(
+        "table", "rows erased", "rows left by query", "rows left on disk", title="Erased", title_justify="left"
+    )
+    for name in TABLES:
+        table.add_row(
+            name, f"{done.rows.get(name, 0):,}", f"{done.left_in_lake[name]:,}", f"{done.left_on_disk[name]:,}"
+        )
+    out.print(table)
+    out.print(
+        f"{done.files:,} files and {done.snapshots:,} snapshots rewritten, {done.alerts:,} alerts removed, "
+        f"{done.partitions:,} partitions taken over",
+        highlight=False,
+    )
+    if done.aside:
+        out.print("there are files in _quarantine, which were not looked into: remove them", style="yellow")
+    out.print(f"audit record {done.audit_id}", highlight=False)
+    if done.is_proven:
+        out.print("nothing of the account is left", style="bold green", highlight=False)
+    elif grace_s and _only_on_disk(done):
+        out.print(
+            f"no query finds it any more; its files are removed by the first `maintain` run after {duration(grace_s)}, "
+            "and only then it is gone: run `erase` again to prove it",
+            style="bold yellow", highlight=False, soft_wrap=True,
+        )  # fmt: skip

@@ -1,0 +1,59 @@
+"""A snapshot without one account: what is known of it goes, what is known of all others stays to the bit.
+
+What goes: its row among the account states, the things that it shared with others, and which alerts were raised of it.
+What stays: what the models learned from all accounts together, which names nobody.
+
+Pure: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.features.hashing import joined, keys
+from pipeline.snapshots import Part, label_of, pack, unpack
+
+
+def without_account(blob: bytes, account_id: str) -> bytes | None:
+    """Take an account out of a snapshot.
+
+    Args:
+        blob: what `Analysis.snapshot` gave.
+        account_id: whose trace is to go.
+
+    Returns:
+        The snapshot without it; None where it held nothing of it.
+
+    Raises:
+        SchemaError: it is damaged, or of another version.
+    """
+    label = label_of(blob)
+    parts = unpack(blob, label)
+    kept = {name: _without(part, account_id) for name, part in parts.items()}
+    if all(kept[name] is part for name, part in parts.items()):
+        return None
+    return pack(label, kept)
+
+
+def _without(part: Part, account_id: str) -> Part:
+    """A part without what it keeps by the account's id; the part itself where that is nothing."""
+    if isinstance(part, dict) and account_id in part:
+        return {name: value for name, value in part.items() if name != account_id}
+    if not isinstance(part, pa.Table):
+        return part
+    names = set(part.column_names)
+    if "account_id" in names:
+        stays = pc.not_equal(part["account_id"], pa.scalar(account_id, part.schema.field("account_id").type))
+    elif {"pair", "thing"} <= names:
+        things = part["thing"].to_numpy()
+        mine = joined(things, np.full(len(things), keys([account_id])[0]))
+        stays = pa.array(part["pair"].to_numpy() != mine)
+    elif "key" in names:
+        stays = pa.array(part["key"].to_numpy() != keys([account_id])[0])
+    else:
+        return part
+    if pc.all(stays, min_count=0).as_py():
+        return part
+    return part.filter(stays).combine_chunks()

@@ -1,0 +1,273 @@
+"""Erasure: one account's rows, state, snapshots and alerts go, everybody else's stay.
+
+The order matters.  Files first, so that whoever replays from then on reads none of its rows.  Then, partition by
+partition, its snapshots, and then the partition is taken over: a worker that still remembers the account can commit no
+more, and begins again from what is there.  That is repeated until neither a file nor a snapshot that the catalog lists
+holds the account after the take-over, for the worker may have written more in between.  Each step can be done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipeline.batch import Partition
+from pipeline.commits import FileEntry, SnapshotEntry
+from pipeline.errors import FencedError, RetryableError, SchemaError
+from pipeline.forgetting import without_account
+from pipeline.io.catalog import AlertFilter, Catalog
+from pipeline.io.lake import REWRITES, Lake
+from pipeline.io.rewriting.ledger import RewriteLedger
+from pipeline.io.rewriting.naming import Named
+from pipeline.io.rewriting.settling import discard, tidy
+from pipeline.io.rewriting.writing import Limits, read_input, write_outputs
+from pipeline.lake_tables import TABLES
+from pipeline.opening import take_over
+from pipeline.ports import Clock
+from pipeline.restoring import sweep_snapshots
+
+ERASE: Final = "erase"
+_ATTEMPTS: Final = 10
+_STILL_COMING: Final = (
+    "events of the account still arrive, or its files are rewritten by others all the time: what was there is erased, "
+    "but not proven to be; close the account first, and run it again once its events have stopped"
+)
+_ONE_FILE: Final = 1 << 60
+"""Bytes of a file's new version: a file stays one."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What there is of an account.
+
+    Attributes:
+        rows: that readers see, by table.
+        files: that hold them, by table.
+        bytes: of these files.
+        alerts: in the catalog.
+        snapshots: that know it.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    alerts: int = 0
+    snapshots: int = 0
+
+
+@dataclass(slots=True)
+class Erased:
+    """What was done.
+
+    Attributes:
+        audit_id: of the record in the catalog.
+        files: that were rewritten.
+        rows: that were left out, by table.
+        alerts: that were removed from the catalog.
+        snapshots: that were rewritten.
+        partitions: that were taken over.
+        left_in_lake: rows that a query by the catalog finds afterwards, by table.
+        left_on_disk: rows in any file below the lake's tables or `_rewrites`, by table.
+        left_in_snapshots: snapshots on disk that know it.
+        left_alerts: in the catalog.
+        aside: whether there are files in `_quarantine`, which nobody looks into.
+    """
+
+    audit_id: str = ""
+    files: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    alerts: int = 0
+    snapshots: int = 0
+    partitions: int = 0
+    left_in_lake: dict[str, int] = field(default_factory=dict)
+    left_on_disk: dict[str, int] = field(default_factory=dict)
+    left_in_snapshots: int = 0
+    left_alerts: int = 0
+    aside: bool = False
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether nothing is left that was looked for."""
+        left = (*self.left_in_lake.values(), *self.left_on_disk.values(), self.left_in_snapshots, self.left_alerts)
+        return not any(left)
+
+
+class Eraser:
+    """Erases one account."""
+
+    def __init__(  # a lake, a clock, and whom
+        self,
+        lake: Lake,
+        catalog: Catalog,
+        ledger: RewriteLedger,
+        clock: Clock,
+        account_id: str,
+        step: Callable[[str], object] = lambda _name: None,
+    ) -> None:
+        """Say where and whom; see `Compactor`."""
+        self._lake, self._catalog, self._ledger, self._clock, self._step = lake, catalog, ledger, clock, step
+        self._named = Named(account_id)
+
+    def find(self) -> Found:
+        """Look for it, and change nothing."""
+        found = Found(alerts=self._alerts())
+        for file, rows in self._files():
+            found.rows[file.table_name] = found.rows.get(file.table_name, 0) + rows
+            found.files[file.table_name] = found.files.get(file.table_name, 0) + 1
+            found.bytes += file.bytes
+        found.snapshots = sum(1 for partition in self._catalog.offsets() for _ in self._dirty(partition))
+        return found
+
+    def erase(self, grace_s: float = 0) -> Erased:
+        """Erase it, prove it, and write the audit record.
+
+        Args:
+            grace_s: how long files that held it stay on disk for queries that have begun.
+
+        Raises:
+            RetryableError: the lake or the catalog fails, or rows of it are landed all the time.
+            SchemaError: a file or a snapshot cannot be read, so that it cannot be told whether it holds the account.
+        """
+        done = Erased()
+        for _ in range(_ATTEMPTS):
+            self._rewrite_files(done)
+            for partition in self._catalog.offsets():
+                self._forget(partition, done)
+            if not any(True for _ in self._files()):
+                break
+        else:
+            raise RetryableError(_STILL_COMING)
+        done.alerts += self._ledger.erase_alerts(self._named.account_id)
+        self._step("alerts erased")
+        tidy(self._lake, self._ledger, self._clock.now_us(), grace_s, self._step)
+        self._prove(done)
+        done.audit_id = self._ledger.note(ERASE, self._record(done, grace_s), self._clock.now_us())
+        self._step("noted")
+        return done
+
+    def _rewrite_files(self, done: Erased) -> None:
+        for _ in range(_ATTEMPTS):
+            files = list(self._files())
+            if not files:
+                return
+            for file, rows in files:
+                if self._rewrite(file):
+                    done.files += 1
+                    done.rows[file.table_name] = done.rows.get(file.table_name, 0) + rows
+        raise RetryableError(_STILL_COMING)
+
+    def _rewrite(self, file: FileEntry) -> bool:
+        """Rewrite one file; false where another rewrite was faster, and its outputs are to be looked for."""
+        rewrite_id = self._ledger.begin(ERASE, self._clock.now_us())
+        self._step("begun")
+        try:
+            one = read_input(self._lake, file)
+            limits = Limits(file_bytes=_ONE_FILE)
+            table = file.table_name
+            outputs = write_outputs(self._lake, rewrite_id, [one], limits, lambda rows: self._named.others(table, rows))
+            self._step("written")
+            self._ledger.swap(rewrite_id, [file], outputs, self._clock.now_us())
+        except FencedError:
+            discard(self._lake, self._ledger, rewrite_id)
+            return False
+        except BaseException:
+            discard(self._lake, self._ledger, rewrite_id)
+            raise
+        self._step("swapped")
+        return True
+
+    def _forget(self, partition: Partition, done: Erased) -> None:
+        for _ in range(_ATTEMPTS):
+            for former, body in self._dirty(partition):
+                done.snapshots += self._replace(former, body)
+            take_over(self._lake, self._catalog, partition)
+            sweep_snapshots(self._lake, self._catalog, partition)
+            self._step("taken over")
+            if not any(True for _ in self._dirty(partition)):
+                done.partitions = max(done.partitions, len(self._catalog.offsets()))
+                return
+        raise RetryableError(
+            f"{partition}: its workers write the account into snapshots all the time; run it again later"
+        )
+
+    def _replace(self, former: SnapshotEntry, body: bytes) -> bool:
+        """Put a snapshot without the account in the place of one with it."""
+        new = self._lake.write_snapshot(former, body)
+        self._step("snapshot written")
+        swapped = self._ledger.replace_snapshot(former, new)
+        self._step("snapshot swapped")
+        if not swapped:
+            self._lake.remove_snapshots([new.path])
+            return False
+        if not (self._lake.root / new.path).exists():
+            # The partition's worker removes files that the catalog does not list, which this one was a moment ago.
+            (self._lake.root / new.path).write_bytes(body)
+        self._lake.remove_snapshots([former.path])
+        return True
+
+    def _dirty(self, partition: Partition) -> Iterator[tuple[SnapshotEntry, bytes]]:
+        """Snapshots that know the account, each with what it is to be."""
+        for entry in self._catalog.snapshots(partition):
+            try:
+                blob = self._lake.read_snapshot(entry)
+            except SchemaError:
+                if entry in self._catalog.snapshots(partition) and (self._lake.root / entry.path).exists():
+                    raise
+                continue  # not placed yet, which the take-over does, or removed since
+            clean = without_account(blob, self._named.account_id)
+            if clean is not None:
+                yield entry, clean
+
+    def _files(self) -> Iterator[tuple[FileEntry, int]]:
+        """Files that readers see and that hold the account, with how many rows."""
+        for table in TABLES:
+            files = {file.path: file for file in self._catalog.live_files(table)}
+            for path, rows in self._rows_in(table, list(files)).items():
+                yield files[path], rows
+
+    def _rows_in(self, table: str, paths: list[str]) -> Mapping[str, int]:
+        try:
+            return self._named.rows_in(table, self._lake.root, paths)
+        except SchemaError:
+            there = [path for path in paths if (self._lake.root / path).exists()]
+            if there == paths:
+                raise
+            listed = [file.path for file in self._catalog.live_files(table)]  # a rewrite was settled meanwhile
+            return self._named.rows_in(table, self._lake.root, listed)
+
+    def _alerts(self) -> int:
+        return len(self._catalog.alerts(AlertFilter(entity_id=self._named.account_id)))
+
+    def _prove(self, done: Erased) -> None:
+        done.left_in_lake = dict.fromkeys(TABLES, 0)
+        for file, rows in self._files():
+            done.left_in_lake[file.table_name] += rows
+        for table in TABLES:
+            paths = [
+                path.relative_to(self._lake.root).as_posix()
+                for pattern in (f"{table}/**/*.parquet", f"{REWRITES}/*/{table}/**/*.parquet")
+                for path in self._lake.root.glob(pattern)
+            ]
+            done.left_on_disk[table] = sum(self._named.rows_in(table, self._lake.root, paths).values())
+        done.left_in_snapshots = sum(map(self._knows, self._lake.snapshot_files()))
+        done.left_alerts = self._alerts()
+        done.aside = any((self._lake.root / "_quarantine").rglob("*.*"))
+
+    def _knows(self, snapshot: Path) -> bool:
+        """Whether a snapshot on disk, listed or not, knows the account."""
+        try:
+            blob = (self._lake.root / snapshot).read_bytes()
+        except FileNotFoundError:
+            return False  # its worker has taken a newer one
+        return without_account(blob, self._named.account_id) is not None
+
+    def _record(self, done: Erased, grace_s: float) -> dict[str, object]:
+        """What is kept of an erasure: whom it was of can be checked by who knows the id, and is not said."""
+        salt = secrets.token_hex(16)
+        digest = hashlib.sha256((salt + self._named.account_id).encode()).hexdigest()
+        said = {name: value for name, value in asdict(done).items() if name != "audit_id"}
+        return {"salt": salt, "account_sha256": digest, "grace_s": grace_s, "proven": done.is_proven, **said}

@@ -1,0 +1,88 @@
+"""A snapshot without one account is the snapshot of everybody else, to the bit where that can be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipeline.analysis import Analysis, Watch
+from pipeline.batch import Partition
+from pipeline.config import Settings
+from pipeline.decode import Decoder
+from pipeline.forgetting import without_account
+from pipeline.simulation import Simulation
+from pipeline.snapshots import label_of, unpack
+from pipeline.text_views import kept
+from pipeline.watch import load_watch
+from tests.lake_maker import records_of
+
+WHERE = Partition("llm-access", 0)
+
+
+@pytest.fixture(scope="module")
+def watch() -> Watch:
+    return load_watch(Settings())
+
+
+@pytest.fixture(scope="module")
+def events() -> pa.Table:
+    """A day of simulated traffic, harvesters among it."""
+    simulation = Simulation(seed=3, accounts=60, start=datetime(2026, 3, 2, tzinfo=UTC), hours=24, attack_share=0.4)
+    return Decoder().decode(records_of(list(simulation.events()), 0, WHERE)).events
+
+
+def accounts_in(blob: bytes) -> set[str]:
+    table = unpack(blob, label_of(blob))["states.accounts"]
+    assert isinstance(table, pa.Table)
+    return set(table["account_id"].to_pylist())
+
+
+def test_no_part_holds_the_account_any_more_and_others_stay(watch: Watch, events: pa.Table) -> None:
+    analysis = Analysis(WHERE, watch)
+    analysed = analysis.step(events)
+    blob = analysis.snapshot()
+    account = analysed.alerts[0].entity_id
+    clean = without_account(blob, account)
+    assert clean is not None
+    assert account.encode() in blob
+    assert account.encode() not in clean
+    assert accounts_in(clean) == accounts_in(blob) - {account}
+    assert without_account(clean, account) is None
+    former, parts = unpack(blob, label_of(blob)), unpack(clean, label_of(clean))
+    for name in ("states.sharing", "states.sharing_new", "alerting.raised"):
+        assert len(parts[name]) <= len(former[name]), name  # type: ignore[arg-type]
+    assert len(parts["states.sharing"]) + len(parts["states.sharing_new"]) < len(former["states.sharing"]) + len(
+        former["states.sharing_new"]
+    )  # type: ignore[arg-type]
+    rest = Analysis.restore(WHERE, watch, clean, analysis.next_offset)
+    assert rest.accounts == analysis.accounts - 1
+
+
+def test_when_others_are_scored_and_what_they_have_done_does_not_change(watch: Watch, events: pa.Table) -> None:
+    """Counts, clocks and panes of others are theirs alone."""
+    half = len(events) // 2
+    analysis = Analysis(WHERE, watch)
+    analysis.step(events.slice(0, half))
+    blob = analysis.snapshot()
+    account = events["account_id"][0].as_py()
+    clean = without_account(blob, account)
+    assert clean is not None
+    rest = events.slice(half)
+    mine = np.array(rest["account_id"].to_pylist()) == account
+    later = kept(rest, ~mine)
+    found = [
+        Analysis.restore(WHERE, watch, snapshot, analysis.next_offset).step(later).windows for snapshot in (blob, clean)
+    ]
+    of_others = [rows.filter(pc.not_equal(rows["account_id"], account)) for rows in found]
+    for name in ("account_id", "scored_at", "kind", "exchanges", "output_tokens", "first_seen", "offset"):
+        assert of_others[0][name].equals(of_others[1][name]), name
+
+
+def test_an_account_that_is_not_known_leaves_no_trace_to_remove(watch: Watch, events: pa.Table) -> None:
+    analysis = Analysis(WHERE, watch)
+    analysis.step(events)
+    assert without_account(analysis.snapshot(), "nobody") is None
