@@ -80,7 +80,7 @@ how they were batched, replayed or restored.
   that it is not logged. So the first to send such a value decides what a null means for all from then on. *Sharing*: the
   features of the family `spread` say what other accounts sent, as of the last whole block of {BLOCK:,} records; of
   {PAIRS_MAX:,} pairs of a text and an account the half that was longest not seen is dropped. *Watermark*: it
-  decides at which record a row is emitted that is due by time, and it clips times, as said above. *Memory*: see below. *The accounts feed*: how many accounts
+  decides at which record a row is emitted that is due by time, when a model counts as new, and it clips times. *Memory*: see below. *The accounts feed*: how many accounts
   have the same payment, domain or organisation. Scores depend on what the models learned of all accounts, too.
 - **Memory**: at most `accounts_max` accounts at every {CHECK_EVERY:,}th record; those idle longest are dropped, and begin
   anew if they come back. The characters of all ids together are bounded to {ID_CHARS} for each account allowed. An account

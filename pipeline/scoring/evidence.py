@@ -143,7 +143,7 @@ def _straightened(points: Floats, tails: Floats) -> Floats:
     """Quantiles float64[POINTS] with those of rare scores on the line that fits them best."""
     surprise = -np.log(tails)
     fitted = (tails <= _FITTED[0]) & (tails >= _FITTED[1])
-    if np.ptp(points[fitted]) <= 0:
+    if not fitted.any() or np.ptp(points[fitted]) <= 0:
         return points
     slope = max(float(np.polyfit(points[fitted], surprise[fitted], 1)[0]), _FLATTEST)
     common = tails > _STRAIGHT

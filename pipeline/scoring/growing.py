@@ -61,6 +61,8 @@ def grow_trees(rows: LabelledRows, curriculum: Curriculum) -> StagedTrees:
     """Extremely randomised trees of both stages, from the last rows of each doubling of an account's exchanges."""
     rows = rows.take(rows.ends_doubling)
     grown = rows.take(rows.exchanges >= GROWN_EXCHANGES)
+    if not len(grown):  # where families are held out in turn, none of the others may have grown
+        grown = rows
     return StagedTrees(_experts(rows, curriculum, YOUNG_TRIED), _experts(grown, curriculum, GROWN_TRIED))
 
 

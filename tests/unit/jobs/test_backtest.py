@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,23 @@ def test_with_labels_it_says_how_good_it_was(tmp_path: Path) -> None:
     assert found["live_rules"]["precision"]["share"] == 1.0
     assert found["live_rules"]["exchanges_before_first_alert"]["loud"]["median"] == 8.0
     assert any("1 labelled accounts are not in the log and are left out: gone" in line for line in report["warnings"])
+
+
+def test_a_log_that_the_models_learned_is_said_to_be(tmp_path: Path) -> None:
+    path = write_traffic(tmp_path)
+    knowing = replace(engine(), learned=frozenset({hashlib.sha256(path.read_bytes()).hexdigest()}))
+    report = run(request(tmp_path), knowing)
+    assert report["input"]["learned"] == [str(path)]
+    assert any("The models learned" in line and str(path) in line for line in report["warnings"])
+    assert not any("learned" in line for line in run(request(tmp_path), engine())["warnings"])
+
+
+def test_a_folder_made_in_vain_is_not_left_behind(tmp_path: Path) -> None:
+    write_traffic(tmp_path)
+    (tmp_path / "events.ndjson").write_bytes(b"no event\n" * 10)
+    with pytest.raises(ConfigError):
+        run(request(tmp_path), engine())
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:

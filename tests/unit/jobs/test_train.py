@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def run(tmp_path: Path) -> Path:
     accounts = [f"a{number:02}" for number in range(40)] * 3
     features = pa.StructArray.from_arrays([pa.array(random.random(120), pa.float32()) for _ in NAMES], list(NAMES))
     table = pa.table(
-        {"account_id": accounts, "exchanges": np.repeat([8, 16, 32], 40), "kind": ["count"] * 120, "features": features}
+        {"account_id": accounts, "exchanges": np.repeat([8, 16, 64], 40), "kind": ["count"] * 120, "features": features}
     )
     pq.write_table(table, folder / "scores.parquet")
     lines = ["account_id,label,population,family,variant,pool_id"]
@@ -58,12 +59,19 @@ def test_models_from_a_run_load(run: Path, tmp_path: Path) -> None:
     models = Models.load(tmp_path / "models")
     assert models.version in said
     assert "120 rows of 40 accounts" in said
-    assert models.sources == {"run": {"rows": 120, "accounts": 40, "harvesting": 20, "families": 2}}
+    digest = hashlib.sha256((run / "scores.parquet").read_bytes()).hexdigest()
+    assert models.sources == {"run": {"rows": 120, "accounts": 40, "harvesting": 20, "families": 2, "sha256": digest}}
+    assert models.learned == {digest}
+
+
+def test_two_sources_of_one_name_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two sources are called run"):
+        invoke("--runs", run, "--runs", run, "--out", tmp_path / "models")
 
 
 def test_rows_of_a_run_follow_their_accounts(run: Path) -> None:
     rows = labelled_runs.rows_of_run(run)
-    assert rows.exchanges[:6].tolist() == [8, 16, 32] * 2
+    assert rows.exchanges[:6].tolist() == [8, 16, 64] * 2
     assert rows.account[0] == rows.account[2] == "run/a00"
     assert set(rows.family[rows.harvesting].tolist()) == {"x", "y"}
     assert set(rows.population[~rows.harvesting].tolist()) == {"people"}
