@@ -222,6 +222,6 @@ def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
                 f"{at['attack']['share']:.1%} of attack accounts above the threshold ({at['threshold']:.4g}) "
                 f"that {short_percent(at['benign_share'])} of benign ones exceed"
             )
-    if "comparison" in report:
+    if request.compare is not None:
         typer.echo(f"beside {request.compare}: see the page's last part")
     typer.echo(f"results: {request.out / PAGE}")
