@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.ensemble
 
-from pipeline.scoring.extra_trees import LEAF_ROWS_MIN, Growth, Lesson, grow
+from pipeline.scoring.extra_trees import LEAF_ROWS_MIN, SHARPNESS, Growth, Lesson, grow
 from pipeline.scoring.growing import Curriculum, grow_trees
 from pipeline.scoring.kinds import COLD, EARLY, GROWN, LOOKS, QUIET
 from pipeline.scoring.labelled import LabelledRows
@@ -81,7 +81,8 @@ def test_contributions_explain_what_the_experts_said(look: int) -> None:
     experts = grow_trees(rows, curriculum).young
     filled = curriculum.scaling.filled(rows.values)
     moved = experts.contributions(filled, np.full(len(rows), look))
-    likeness = experts.gate.predict_proba(filled)
+    likeness = experts.gate.predict_proba(filled) ** SHARPNESS
+    likeness /= likeness.sum(axis=1, keepdims=True)
     base = sum(likeness[:, number] * expert.base[look] for number, expert in enumerate(experts.experts))
     np.testing.assert_allclose(moved.sum(axis=1) + base, experts.predict_proba(filled)[:, look], atol=1e-9)
 
