@@ -71,6 +71,8 @@ how they were batched, replayed or restored.
   one vote, however many records it sends: a clock that is years ahead or hours behind moves its own account and nobody
   else. Late events count, at the account's clock. What would move everybody's time is a wrong clock of three quarters of
   the accounts that are active; or of one alone, if no other sends anything for {WINDOW} records.
+- **Duplicates**: every record counts, also one whose request id was there before: what a gateway logs twice happened
+  twice, and no id of a client's choosing makes a request disappear.
 - **Lives**: an account that was silent for {HORIZON // DAY} days begins anew.
 - **Sample of texts**: an account's first {SAMPLE_WHOLE} events and every {SAMPLE_EVERY}th after that.
 - **Counts by hash**: a *distinct* is an estimate; two values may share a cell. A cell of a mix stops at 65,535; from its
