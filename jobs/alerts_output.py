@@ -165,7 +165,7 @@ def _query(alert: Alert) -> str:
     account = f"account_id = {_quoted(alert.entity_id)}" if whose else f"account_id = ({_by_place(alert)})"
     # By place, not by time: what counted by then had come by then, however it is dated.
     where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" <= {alert.offset}'
-    day = _rfc3339(alert.first_seen_us - _CLOCK_LAG_US)[:10]
+    day = _rfc3339(alert.first_seen_us - _LATE_US)[:10]
     return f'FROM access WHERE {account} AND {where} AND dt >= {_quoted(day)} ORDER BY "offset"'
 
 
@@ -174,6 +174,9 @@ def _by_place(alert: Alert) -> str:
     where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" = {alert.offset}'
     return f"SELECT account_id FROM access WHERE {where} AND dt >= {_quoted(day)}"  # noqa: S608  # shown, never run here
 
+
+_LATE_US: Final = 8 * 24 * 3_600_000_000
+"""How much older than its account's clock a record may be dated and still be listed; it spares a look at older days."""
 
 _CLOCK_LAG_US: Final = 24 * 3_600_000_000
 """The record that moved an account's clock may itself be dated earlier: event times come out of order."""

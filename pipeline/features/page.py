@@ -70,7 +70,8 @@ how they were batched, replayed or restored.
   time that three quarters of the {VOTERS} accounts seen last have reached, looked at every {EVERY} records. An account has
   one vote, however many records it sends: a clock that is years ahead or hours behind moves its own account and nobody
   else. Late events count, at the account's clock. What would move everybody's time is a wrong clock of three quarters of
-  the accounts that are active; or of one alone, if no other sends anything for {WINDOW} records.
+  the accounts that are active; or of one alone, if no other sends
+  anything for {WINDOW} records. Where no more than four accounts are active the slowest clock decides for all.
 - **Duplicates**: every record counts, also one whose request id was there before: what a gateway logs twice happened
   twice, and no id of a client's choosing makes a request disappear.
 - **Lives**: an account that was silent for {HORIZON // DAY} days begins anew.

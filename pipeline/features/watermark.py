@@ -4,7 +4,8 @@ Every `EVERY` records the last event times of the `VOTERS` accounts that were se
 records, are put in order; a quarter of the way up stands the time that the watermark moves on to, if it is later.  So
 time moves on when three quarters of the accounts that are active have reached it.  However many records an account
 sends, and whatever they are dated, it has one vote.  Fewer than `VOTERS_MIN` accounts are believed once they alone have
-filled the window.
+filled the window.  Of up to four accounts all must have reached a time: there the slowest clock decides for the others,
+who may then be a day ahead of it.
 
 Event time is clipped to [watermark - `LATENESS`, watermark + `AHEAD`]: an account that is alone for hours may go on,
 and one whose clock is years ahead is not lost.  No event is dropped for being late.
@@ -83,7 +84,7 @@ class Watermark:
         own = np.clip(times, 0, LATEST)
         known, dated = np.concatenate([self.keys, keys]), np.concatenate([self.times, own])
         ends = np.arange(EVERY - self.seen % EVERY, count + 1, EVERY)
-        votes = _votes(known, dated, ends + before, self.seen + ends >= WINDOW)
+        votes = _votes(known, dated, ends + before, ends + before >= WINDOW)
         marks = np.maximum.accumulate(np.concatenate([[self.mark], votes]))
         mark = marks[np.searchsorted(ends, np.arange(count), side="right")]
         near = np.where(mark == -NEVER, own, mark)
@@ -115,7 +116,7 @@ def _votes(keys: Keys, times: Ints, ends: Ints, filled: npt.NDArray[np.bool_]) -
         keys: uint64[n], accounts of records.
         times: int64[n].
         ends: positions in the records, from 1 to n.
-        filled: bool[ends], whether a whole window had been seen by then.
+        filled: bool[ends], whether a whole window is known by then.
     """
     order = np.argsort(keys, kind="stable")
     again = np.full(len(keys), len(keys) + 1)  # where each record's account is seen next

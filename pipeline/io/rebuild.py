@@ -52,6 +52,7 @@ from pipeline.io.rewriting.found import FoundRewritten, Sorted, sort_out
 from pipeline.io.rewriting.held import Place, is_below
 from pipeline.io.rewriting.ledger_rows import Output, spans_of
 from pipeline.io.rewriting.marks import read_marks
+from pipeline.io.rewriting.writing import REWRITTEN
 from pipeline.io.source_notes import Noted, read_notes
 from pipeline.lake_tables import TABLES
 from pipeline.snapshots import label_of
@@ -258,6 +259,11 @@ def _check_unreadable(unreadable: Sequence[str], placed: Sequence[_Found]) -> No
         if named is not None:
             last[named[0]] = max(named[1], last.get(named[0], 0))
     for path in unreadable:
+        if Path(path).name.startswith(REWRITTEN):
+            raise LakeDamagedError(
+                f"{path} cannot be read, and holds rows of many commits: bring it back from a copy, or move it out of "
+                "the lake if the files that it was made of are still there"
+            )
         named = offset_in(Path(path).name)
         if named is not None and named[1] < last.get(named[0], 0):
             raise LakeDamagedError(f"{path} cannot be read, and later commits follow: bring it back from a copy")
@@ -279,7 +285,7 @@ def _plan_partition(lake: Lake, plan: Plan, commits: list[list[_Found]], staged:
         commit = placed[0].commit
         rest = _rest(placed, staged.get(commit.commit_id, []))
         if len(placed) + len(rest) < placed[0].files:
-            if number < len(commits) - 1:
+            if number < len(commits) - 1 or any(file.held for file in placed):  # read again, its merged rows were twice
                 raise LakeDamagedError(_lost_in_words(commit, placed))
             plan.to_quarantine += [file.path for file in placed if file.path]
             break

@@ -29,7 +29,7 @@ _FOREST: Final = slice(3, 3 + len(LOOKS))
 _TREES: Final = slice(3 + len(LOOKS), 3 + 2 * len(LOOKS))
 
 SPENT: Final = {EARLY: {"any": 0.02}, QUIET: {"any": 0.25}, GROWN: {"open": 0.33, "hidden": 0.4}}
-"""Of the false alerts that may be spent, the part of each look at each stage.  Hidden harvests get half: they are the
+"""Of the false alerts that may be spent, the part of each look at each stage.  Hidden harvests get most: they are the
 hardest to tell, from resellers that do a bit of everything for honest reasons."""
 
 POINTS: Final = 24
@@ -46,6 +46,9 @@ exponentially, as the tail of a generalised Pareto distribution of shape 0 does 
 
 _FLATTEST: Final = 0.05
 """Evidence for each unit of score, at least, on the line."""
+
+_STEEPEST: Final = 3.0
+"""The same beyond all that honest accounts reached, at most: where few are known their highest scores may be alike."""
 
 NOTHING: Final = -10.0
 """What cold rows, and looks that do not count at a stage, are worth: less than anything else."""
@@ -125,7 +128,7 @@ class Evidence:
             for channel in np.flatnonzero(_SPENT[number] > 0):
                 points = self.scores[number, channel] + np.arange(POINTS) * 1e-9  # interp wants them apart
                 score = channels[rows, channel]
-                slope = (surprise[-1] - surprise[-2]) / (points[-1] - points[-2])
+                slope = min((surprise[-1] - surprise[-2]) / (points[-1] - points[-2]), _STEEPEST)
                 beyond = np.maximum(score - points[-1], 0.0) * slope
                 found[rows, channel] = np.interp(score, points, surprise) + beyond + np.log(_SPENT[number, channel])
         return found

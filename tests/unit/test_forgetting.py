@@ -84,6 +84,14 @@ def test_an_account_that_was_there_last_has_no_say_any_more(watch: Watch, events
     assert voters[1] == [voter for voter in voters[0] if voter != key]
 
 
+def test_an_account_named_like_a_part_of_the_state_takes_nothing_else_along(watch: Watch, events: pa.Table) -> None:
+    analysis = Analysis(WHERE, watch)
+    analysis.step(events)
+    blob = analysis.snapshot()
+    for name in ("typical", "watermark"):
+        assert without_account(blob, name) is None
+
+
 def test_when_others_are_scored_and_what_they_have_done_does_not_change(watch: Watch, events: pa.Table) -> None:
     """Counts, clocks and panes of others are theirs alone."""
     half = len(events) // 2

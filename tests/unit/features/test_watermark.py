@@ -62,6 +62,40 @@ def test_one_account_moves_nobody_elses_time(records: int, shift: int) -> None:
         assert (clipped[mixed_keys != 999] == times).all()
 
 
+@pytest.mark.parametrize("others", (4, 8))
+@pytest.mark.parametrize("shift", (-2 * DAY, 2 * DAY))
+def test_a_few_accounts_are_enough_to_outvote_one(others: int, shift: int) -> None:
+    count = 2000
+    keys = (np.arange(count) % (others + 1)).astype(np.uint64)
+    times = NOW + np.arange(count) * 60_000
+    odd = np.where(keys == 0, times + shift, times)
+    _, _, clipped = taken(keys, odd)
+    assert (clipped[keys != 0] == times[keys != 0]).all()
+
+
+@pytest.mark.parametrize("accounts", (1, 3, 5, 20))
+def test_cuts_change_nothing_where_few_are_active(accounts: int) -> None:
+    """The whole window is looked at, and at times not filled."""
+    random = np.random.default_rng(accounts)
+    keys = np.minimum(random.geometric(0.5, 3000), accounts).astype(np.uint64)
+    times = NOW + np.cumsum(random.integers(0, 120_000, 3000))
+    whole = taken(keys, times)
+    for cuts in ((1, 31, 32, 33, 511, 512, 513), tuple(range(7, 3000, 97))):
+        cut = taken(keys, times, cuts)
+        assert whole[0].mark == cut[0].mark
+        assert (whole[1] == cut[1]).all()
+        assert (whole[2] == cut[2]).all()
+
+
+def test_after_an_erasure_one_account_is_not_believed_at_once() -> None:
+    mark = Watermark.start()
+    mark.advance(np.full(2 * WINDOW, 9, np.uint64), NOW + np.arange(2 * WINDOW))
+    mark.keys, mark.times = mark.keys[:0], mark.times[:0]
+    late, _ = mark.advance(np.full(4 * EVERY, 7, np.uint64), np.full(4 * EVERY, NOW + 40 * DAY))
+    assert mark.mark < NOW + DAY
+    assert (late < NOW + DAY).all()
+
+
 def test_what_most_accounts_say_is_the_time() -> None:
     keys, times = traffic()
     gone_on = np.where(np.arange(COUNT) >= 2000, times + 5 * DAY, times)

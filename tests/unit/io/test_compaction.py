@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import LakeDamagedError
 from pipeline.features import NAMES
 from pipeline.io.catalog import Catalog
 from pipeline.io.inspection import inspect
@@ -247,3 +248,13 @@ def test_confined_queries_and_exports_read_files_that_are_not_settled(maker: Lak
     export(maker.lake, maker.catalog, tmp_path / "views.duckdb")
     with duckdb.connect(str(tmp_path / "views.duckdb"), read_only=True) as exported:
         assert exported.execute(query).fetchall() == before
+
+
+def test_a_damaged_merged_file_is_not_passed_over_by_a_rebuild(maker: LakeMaker) -> None:
+    """Its commits would come back as empty ones, and what they landed would be lost without a word."""
+    compact_all(maker.root, maker.catalog)
+    settle_all(maker)
+    merged = next(path for path in (maker.root / "access").rglob("rewritten-*.parquet"))
+    merged.write_bytes(merged.read_bytes()[:100])
+    with pytest.raises(LakeDamagedError, match="holds rows of many commits"):
+        plan_of(maker.lake)

@@ -63,7 +63,7 @@ def test_the_same_score_is_worth_less_where_honest_accounts_score_high() -> None
 def test_where_no_honest_account_ever_was_anything_is_rare() -> None:
     nobody = Evidence.fit(SCORES[STAGE != GROWN], STAGE[STAGE != GROWN], ACCOUNT[STAGE != GROWN], ACCOUNTS)
     found = nobody.of(np.full((1, len(CHANNELS)), 1.0), np.array([GROWN]))[0, CHANNELS.index("extra_trees_open")]
-    assert found >= np.log(ACCOUNTS * SPENT[GROWN]["open"]) - 1e-9
+    assert np.log(ACCOUNTS * SPENT[GROWN]["open"]) - 1e-9 <= found < 30
 
 
 @given(st.floats(-20, 20), st.floats(0, 20), st.integers(0, STAGES - 1))
