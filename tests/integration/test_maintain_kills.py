@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +24,17 @@ from tests.rewrites import ERASED, WORK, assert_sound, content_by_glob, content_
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("begun", "written", "swapped", "linked", "removed", "settled", "finished")
+RETAIN_STEPS = ("marked", "begun", "swapped", "removed", "settled", "finished")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def on_both(steps: Sequence[str], *always: str) -> list[Any]:
+    """All steps on SQLite, some on PostgreSQL: there the others, which leave the same files, are for the soak."""
+    soak = pytest.mark.soak
+    on_postgresql = [pytest.param("postgresql", step, marks=() if step in always else soak) for step in steps]
+    return [pytest.param("sqlite", step) for step in steps] + on_postgresql
+
+
+@pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where no catalog is yet."""
     if request.param == "sqlite":
@@ -41,7 +51,7 @@ def crash(what: str, step: str, count: int, root: Path, url: str) -> None:
     assert start(what, step, count, root, url).wait(120) == -signal.SIGKILL, step
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("url", "step"), on_both(STEPS, "swapped"), indirect=["url"])
 def test_compaction_killed_after_any_step_loses_and_doubles_nothing(tmp_path: Path, url: str, step: str) -> None:
     root = tmp_path / "lake"
     with many_commits(root, url, commits=4) as maker:
@@ -61,7 +71,7 @@ def test_compaction_killed_after_any_step_loses_and_doubles_nothing(tmp_path: Pa
         assert len(maker.catalog.live_files("access")) == 2
 
 
-@pytest.mark.parametrize("step", ("marked", "begun", "swapped", "removed", "settled", "finished"))
+@pytest.mark.parametrize(("url", "step"), on_both(RETAIN_STEPS, "swapped"), indirect=["url"])
 def test_retention_killed_after_any_step_leaves_whole_hours(tmp_path: Path, url: str, step: str) -> None:
     """Each table's old hour is there whole or gone whole; the next run ends what was begun."""
     root = tmp_path / "lake"
@@ -91,7 +101,7 @@ ERASE_STEPS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ERASE_STEPS)
+@pytest.mark.parametrize(("url", "step"), on_both(ERASE_STEPS, "snapshot swapped"), indirect=["url"])
 def test_erasure_killed_after_any_step_costs_nobody_else_a_row(tmp_path: Path, url: str, step: str) -> None:
     root = tmp_path / "lake"
     with many_commits(root, url, commits=4) as maker:
@@ -111,6 +121,7 @@ def _of_others(rows: Counter[str]) -> dict[str, int]:
     return {text: count for text, count in rows.items() if ERASED not in text}
 
 
+@pytest.mark.parametrize("url", ("sqlite", pytest.param("postgresql", marks=pytest.mark.soak)), indirect=True)
 def test_compactors_killed_at_any_moment_beside_each_other_lose_nothing(tmp_path: Path, url: str) -> None:
     """Two at a time, killed after random times, while a worker goes on landing."""
     root, chance = tmp_path / "lake", random.Random(7)
