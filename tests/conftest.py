@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import pytest_timeout
+import structlog
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -35,6 +36,14 @@ TopicFactory = Callable[..., str]
 
 _SERVER_LINES = pytest.StashKey[list[str]]()
 _STDERR = pytest.StashKey[int]()
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A command that a test runs in this process sets the level of its logs; tests after it look for theirs."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
