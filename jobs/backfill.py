@@ -65,12 +65,8 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     topic: Annotated[str | None, typer.Option(help="Topic of the access log.")] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="FILE,…", help="Alert rules (TOML) instead of those that ship.")
-    ] = None,
-    models: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Models of `stillwatch train` instead of those that ship.")
-    ] = None,
+    rules: options.Rules = None,
+    models: options.ModelsFolder = None,
     accounts: options.AccountsFeed = None,
 ) -> None:
     """Land past records, each once, by the stages of the live job; safe beside `stillwatch run`.

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from jobs.consoles import console, progress_columns
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import FilePlan
 from pipeline.backfilling.ranges import RangePlan
@@ -23,7 +24,6 @@ from pipeline.sources import SourceFile, Span
 _FILES_MAX: Final = 20
 _REASONS_MAX: Final = 5
 _LOGGED_EVERY_S: Final = 30.0
-_WIDE: Final = 500
 
 
 @contextmanager
@@ -45,11 +45,7 @@ def landing(rows: int, doing: str = "backfill") -> Iterator[Callable[[Counts, st
     if not sys.stderr.isatty():
         yield _lines(rows, doing, began)
         return
-    columns = (
-        TextColumn(doing), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*progress_columns(doing), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=rows, said="")
 
         def shown(counts: Counts, waits_for: str) -> None:
@@ -91,7 +87,7 @@ def plan(of_files: FilePlan) -> None:
         table.add_row(f"and {left:,} more", "", "", "")
     table.add_section()
     table.add_row(f"{len(of_files.found):,} in all", f"{of_files.rows:,}", f"{of_files.bytes:,}", "")
-    _console().print(table)
+    console().print(table)
 
 
 def ranges(topic: str, of_ranges: RangePlan, log: LogSpan, *, started: Sequence[Span]) -> None:
@@ -101,18 +97,18 @@ def ranges(topic: str, of_ranges: RangePlan, log: LogSpan, *, started: Sequence[
     for held in log.spans:
         asked = wanted.get(held.partition)
         table.add_row(str(held.partition), _span(held), "nothing that it holds" if asked is None else _span(asked))
-    console = _console()
-    console.print(f"Past of {topic}", highlight=False, soft_wrap=True)
-    console.print(table)
+    out = console()
+    out.print(f"Past of {topic}", highlight=False, soft_wrap=True)
+    out.print(table)
     for count, what in (
         (of_ranges.there, "offsets are in the lake already and are skipped"),
         (of_ranges.left, "offsets are left to `stillwatch run`, which goes on from before them"),
         (len(of_ranges.begun), "ranges were begun before and are finished"),
     ):
         if count:
-            console.print(f"{count:,} {what}", highlight=False, soft_wrap=True)
+            out.print(f"{count:,} {what}", highlight=False, soft_wrap=True)
     for span in started:
-        console.print(
+        out.print(
             f"note: `stillwatch run` has never read {topic}-{span.partition}; with this lake it is going to begin at "
             f"offset {span.next_offset:,}, after this range",
             highlight=False,
@@ -134,12 +130,12 @@ def trial(found: Trial, *, skipped: int, held: int) -> None:
     if found.hours:
         span = f"{len(found.hours):,}, from {_hour(min(found.hours))} to {_hour(max(found.hours) + 1)}"
         table.add_row("hours of events", span)
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     for reason, count in found.reasons.most_common(_REASONS_MAX):
-        console.print(f"reject, {count:,} times: {reason}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"reject, {count:,} times: {reason}", highlight=False, markup=False, soft_wrap=True)
     if held:
-        console.print(
+        out.print(
             f"note: of these hours {held:,} hold events in the lake already. They are landed beside one another: a "
             "request that came by Kafka and stands in a file too is there twice (docs/backfill.md says how to see it)",
             highlight=False,
@@ -157,7 +153,7 @@ def rejects(found: Trial, done: Counts, *, seconds: float | None) -> None:
     if seconds is not None:
         table.add_row("files written", f"{done.files:,}, {done.bytes:,} bytes")
         table.add_row("seconds", f"{seconds:,.1f}")
-    _console().print(table)
+    console().print(table)
 
 
 def summary(counts: Counts, *, skipped: int | None, seconds: float) -> None:
@@ -174,7 +170,7 @@ def summary(counts: Counts, *, skipped: int | None, seconds: float) -> None:
         table.add_row("alerts of shadow rules", f"{counts.shadow_alerts:,}")
     table.add_row("files written", f"{counts.files:,}, {counts.bytes:,} bytes")
     table.add_row("seconds", f"{seconds:,.1f}")
-    _console().print(table)
+    console().print(table)
 
 
 def _counts_table(title: str) -> Table:
@@ -186,8 +182,3 @@ def _counts_table(title: str) -> Table:
 
 def _hour(hours: int) -> str:
     return datetime.fromtimestamp(hours * 3600, UTC).strftime("%Y-%m-%d %H:00")
-
-
-def _console() -> Console:
-    """Where tables go; in a file or a pipe nothing is cut to a screen's width."""
-    return Console() if sys.stdout.isatty() else Console(width=_WIDE)

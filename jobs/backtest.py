@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +16,10 @@ import polars as pl
 import pyarrow as pa
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from jobs import options
+from jobs.consoles import progress_columns
 from jobs.harmless import harmless
 from pipeline.analysis import Analysis
 from pipeline.backtesting import replaying
@@ -34,6 +34,7 @@ from pipeline.batch import Partition
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
 from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_report
+from pipeline.io.digests import sha256_of_file
 from pipeline.io.event_files import Events, find_files, read_files, read_lake
 from pipeline.io.labels_file import read_labels
 from pipeline.io.views.session import Session
@@ -41,7 +42,6 @@ from pipeline.watch import load_watch
 from pipeline.windows import WINDOWS_SCHEMA
 
 LAKE = "lake"
-_HASH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,7 @@ def _events(request: Request, stack: ExitStack) -> Events:
 
 
 def _hashed(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        return {"name": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"name": str(path), "sha256": sha256_of_file(path)}
 
 
 @contextmanager
@@ -186,12 +185,8 @@ def _progress(size: int) -> Iterator[Callable[[int, Replayed], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _so_far: None
         return
-    columns = (
-        TextColumn("backtest"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
     began = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*progress_columns("backtest"), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("backtest", total=size, said="")
 
         def watch(done: int, so_far: Replayed) -> None:

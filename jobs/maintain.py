@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from jobs import maintain_compact, maintain_erase, maintain_retain, maintain_stats, options
-from jobs.maintain_output import console
+from jobs.consoles import console
 from pipeline.config import Settings, read_settings
 from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog, url_without_password

@@ -9,7 +9,8 @@ from typing import Annotated, Final
 import typer
 
 from jobs import options
-from jobs.maintain_output import console, duration, opened, size
+from jobs.consoles import console
+from jobs.maintain_output import duration, opened, size
 from pipeline.config import read_settings
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.clock import SystemClock

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from jobs import logs, options
-from jobs.maintain_output import console, duration, opened, size
+from jobs.consoles import console
+from jobs.maintain_output import duration, opened, size
 from pipeline.config import read_settings
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.clock import SystemClock

@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-
-from rich.console import Console
 
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
 from pipeline.io.rewriting.ledger import RewriteLedger
 
-_FILE_COLUMNS: Final = 500
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _STEP: Final = 1000
 
@@ -43,11 +39,6 @@ def opened(settings: Settings) -> Iterator[Opened]:
     lake = Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
         yield Opened(lake, catalog, RewriteLedger(catalog, f"{socket.gethostname()}:{os.getpid()}"))
-
-
-def console() -> Console:
-    """Where tables go; in a file or a pipe nothing is cut to a screen's width, for paths must be whole."""
-    return Console() if sys.stdout.isatty() else Console(width=_FILE_COLUMNS)
 
 
 def size(count: float) -> str:

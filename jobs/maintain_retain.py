@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 
 from jobs import options
+from jobs.consoles import console
 from jobs.maintain_compact import GRACE_DEFAULT, Grace
-from jobs.maintain_output import console, duration, opened, size
+from jobs.maintain_output import duration, opened, size
 from pipeline.config import read_settings
 from pipeline.errors import ConfigError
 from pipeline.io.clock import SystemClock

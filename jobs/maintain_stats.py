@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from jobs import options
-from jobs.maintain_output import console, opened, size
+from jobs.consoles import console
+from jobs.maintain_output import opened, size
 from pipeline.config import read_settings
 from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.stats import LakeStats, lake_stats

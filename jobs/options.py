@@ -28,6 +28,13 @@ KafkaSettings = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Rules = Annotated[
+    str | None, typer.Option("--rules", metavar="FILE,…", help="Alert rules (TOML) instead of those that ship.")
+]
+ModelsFolder = Annotated[
+    str | None,
+    typer.Option("--models", metavar="DIR", help="Models of `stillwatch train` instead of those that ship."),
+]
 AccountsFeed = Annotated[
     Path | None,
     typer.Option("--accounts", metavar="FILE", help="The accounts feed, as NDJSON."),

@@ -83,12 +83,8 @@ def run(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     scoring: Annotated[
         str | None, typer.Option(metavar="on|off", help="Whether accounts are scored and alerts raised.")
     ] = None,
-    rules: Annotated[
-        str | None, typer.Option(metavar="FILE,…", help="Alert rules (TOML) instead of those that ship.")
-    ] = None,
-    models: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Models of `stillwatch train` instead of those that ship.")
-    ] = None,
+    rules: options.Rules = None,
+    models: options.ModelsFolder = None,
     accounts: options.AccountsFeed = None,
     once: Annotated[
         bool, typer.Option("--once", help="Stop when everything is landed that the topic held at the start.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, FEATURES_HASH, NAMES
+from pipeline.io.digests import sha256_of_file
 from pipeline.io.labelled_runs import rows_of_events, rows_of_run
 from pipeline.scoring.combination import PARTS
 from pipeline.scoring.extra_trees import training_library
@@ -90,8 +90,4 @@ def _labelled_rows(
 
 def _hashes(parts: Sequence[LabelledRows], files: Sequence[Path]) -> dict[str, dict[str, str]]:
     """SHA-256 of each source's file, by the source's name."""
-    found = {}
-    for part, path in zip(parts, files, strict=True):
-        with path.open("rb") as file:
-            found[str(part.source[0])] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return found
+    return {str(part.source[0]): {"sha256": sha256_of_file(path)} for part, path in zip(parts, files, strict=True)}

@@ -50,8 +50,6 @@ def _without(part: Part, account_id: str) -> Part:
     """A part without what it keeps by the account's id; the part itself where that is nothing."""
     if isinstance(part, dict) and "watermark" in part:
         return _without_votes(part, int(keys([account_id])[0]))
-    if isinstance(part, dict) and account_id in part:
-        return {name: value for name, value in part.items() if name != account_id}
     if not isinstance(part, pa.Table):
         return part
     names = set(part.column_names)

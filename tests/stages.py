@@ -155,10 +155,11 @@ class AboveHalf:
         return alerts, may_learn
 
     def snapshot(self) -> Parts:
-        return {"silent": dict(self._silent)}
+        return {"silent": pa.table({"account_id": list(self._silent), "until": list(self._silent.values())})}
 
     def restore(self, parts: Parts) -> None:
-        self._silent = dict(_part(parts, {"silent"})["silent"])
+        silent = _part(parts, {"silent"})["silent"]
+        self._silent = dict(zip(*(silent[name].to_pylist() for name in ("account_id", "until")), strict=True))
 
 
 def stand_ins(models: str = MODELS) -> Watch:

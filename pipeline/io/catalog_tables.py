@@ -25,6 +25,21 @@ MIGRATIONS: Final = {
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 
+
+def file_columns() -> list[sa.Column[Any]]:
+    """What is listed of a file beside its path: `FileEntry`, for every table that lists files."""
+    return [
+        sa.Column("table_name", sa.String, nullable=False),
+        sa.Column("dt", sa.String, nullable=False),
+        sa.Column("hour", sa.Integer, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.Column("sha256", sa.String, nullable=False),
+        sa.Column("time_min_us", sa.BigInteger),
+        sa.Column("time_max_us", sa.BigInteger),
+    ]
+
+
 META = sa.MetaData()
 meta = sa.Table(
     "meta", META, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False)
@@ -66,14 +81,7 @@ files = sa.Table(
     META,
     sa.Column("path", sa.String, primary_key=True),
     sa.Column("commit_id", sa.String, sa.ForeignKey("commits.commit_id"), nullable=False, index=True),
-    sa.Column("table_name", sa.String, nullable=False),
-    sa.Column("dt", sa.String, nullable=False),
-    sa.Column("hour", sa.Integer, nullable=False),
-    sa.Column("rows", sa.BigInteger, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("time_min_us", sa.BigInteger),
-    sa.Column("time_max_us", sa.BigInteger),
+    *file_columns(),
     sa.Column("state", sa.String, nullable=False),
     sa.Index("files_by_hour", "table_name", "state", "dt", "hour"),
 )

@@ -23,13 +23,13 @@ from pipeline.batch import Partition
 from pipeline.commits import LOST, REBUILT, REPLACED, Commit, FileEntry, Hole, Manifest, SnapshotEntry
 from pipeline.errors import SchemaError
 from pipeline.io.catalog import Catalog
+from pipeline.io.digests import sha256_of
 from pipeline.io.footers import Made, Rewritten, read_footer, said_by
 from pipeline.io.lake import REWRITES, Lake, final_path
 from pipeline.io.rewriting.held import Fate, Fates, Place
 from pipeline.lake_tables import TABLE_SCHEMAS, is_of
 from pipeline.sources import PAST
 
-_CHUNK_BYTES: Final = 1 << 20
 _SHOWN_MAX: Final = 20
 """Of findings that may be millions, such as doubled offsets, this many are named."""
 
@@ -288,14 +288,6 @@ def _check_bytes(content: BinaryIO, file: FileEntry, *, quick: bool) -> list[Fin
     if not quick and sha256_of(content) != file.sha256:
         return [Finding("checksum", file.path, "its bytes are not those that were written")]
     return []
-
-
-def sha256_of(content: BinaryIO) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    while chunk := content.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_footer(

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS, Commit, FileEntry, PlacedFile, SnapshotEntry
 from pipeline.errors import ConfigError, RetryableError, SchemaError
+from pipeline.io.durable import sync_folders, write_for_good
 from pipeline.io.footers import FOOTER_KEY, Hour, made_footer
 from pipeline.io.landed import read_landed
 from pipeline.io.parquet_files import ROW_GROUP_ROWS, parquet_writer
@@ -92,7 +93,7 @@ class Lake:
         staged = self.staged_path(commit, path)
         with self._worth_another_try():
             staged.parent.mkdir(parents=True, exist_ok=True)
-            _write_for_good(staged, body, "wb")
+            write_for_good(staged, body, "wb")
             sync_folders([staged.parent], self.root)
         return _snapshot_entry(commit.partition, commit.next_offset, path, body, commit.committed_at_us)
 
@@ -160,7 +161,7 @@ class Lake:
         name = f"{former.next_offset:020d}-{uuid.uuid4().hex[:8]}-{former.commit_id}{_SNAPSHOT}"
         path = f"{self._snapshots_of(former.partition)}/{name}"
         with self._worth_another_try():
-            _write_for_good(self.root / path, body, "xb")
+            write_for_good(self.root / path, body, "xb")
             sync_folders([(self.root / path).parent], self.root)
         return _snapshot_entry(former.partition, former.next_offset, path, body, former.created_at_us)
 
@@ -264,7 +265,7 @@ class Lake:
         content = _to_parquet(section, made_footer(commit, hours, index))
         staged = self.staged_path(commit, path)
         staged.parent.mkdir(parents=True, exist_ok=True)
-        _write_for_good(staged, content, "xb")
+        write_for_good(staged, content, "xb")
         return FileEntry(
             path=path,
             table_name=section.table,
@@ -331,24 +332,6 @@ def offset_in(name: str) -> tuple[str, int] | None:
     """The partition (in a form that only compares) and first offset in the name that `stage` gave a file, if it did."""
     match = _NAME.fullmatch(name)
     return None if match is None else (match["partition"], int(match["first"]))
-
-
-def _write_for_good(path: Path, content: bytes | pa.Buffer, mode: str) -> None:
-    with path.open(mode) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folders(folders: Iterable[Path], root: Path) -> None:
-    """Make names durable: fsync each folder and its parents up to the lake."""
-    every = {parent for folder in folders for parent in (folder, *folder.parents) if parent.is_relative_to(root)}
-    for folder in every:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _safe(topic: str) -> str:

@@ -45,8 +45,8 @@ from pipeline.batch import Partition
 from pipeline.commits import REBUILT, SNAPSHOTS_KEPT, Commit, FileEntry, SnapshotEntry
 from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
+from pipeline.io.digests import sha256_of
 from pipeline.io.footers import Made, Source, read_footer, said_by
-from pipeline.io.inspection import sha256_of
 from pipeline.io.lake import STAGING, Lake, offset_in
 from pipeline.io.rewriting.found import FoundRewritten, Sorted, sort_out
 from pipeline.io.rewriting.held import Place, is_below

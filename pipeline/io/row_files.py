@@ -7,7 +7,6 @@ the same reject, with its bytes.
 from __future__ import annotations
 
 import glob
-import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS, EXTRA, LINEAGE
+from pipeline.io.digests import sha256_of_file
 from pipeline.io.event_files import CHUNK_BYTES, CHUNK_ROWS, batches
 from pipeline.io.replay import open_lines
 from pipeline.sources import SourceFile
@@ -82,8 +82,7 @@ def look_at(path: Path) -> SourceFile:
         ConfigError: it cannot.
     """
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of_file(path)
         size = path.stat().st_size
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import RetryableError, SchemaError
+from pipeline.io.durable import replace_for_good
 from pipeline.io.source_book import SourceBook
 from pipeline.sources import FeedFile, PastRange
 
@@ -79,19 +79,8 @@ def read_notes(root: Path) -> Noted:
 
 def _write(root: Path, name: str, said: Mapping[str, object]) -> None:
     path = root / NOTES / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump({"format": _FORMAT, **said}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        for folder in (path.parent, root):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        replace_for_good(path, json.dumps({"format": _FORMAT, **said}, indent=1).encode(), root)
     except OSError as error:
         raise RetryableError(f"lake {root}: {error.strerror or error}") from error

@@ -31,20 +31,6 @@ STEPS = 30
 SECRET = "hunter2"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where no catalog is yet."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "catalog.db")
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    with contextlib.closing(Catalog.open(url, create=True)) as catalog:
-        yield catalog
-
-
 def commit_of(partition: Partition, first: int, following: int) -> Commit:
     return Commit(uuid.uuid4().hex, partition, first, following, following - first, 0, 1_780_000_000_000_000, "test:1")
 

@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import threading
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -15,26 +13,12 @@ import sqlalchemy as sa
 from pipeline.batch import Partition
 from pipeline.commits import Commit, FileEntry
 from pipeline.errors import FencedError, SchemaError
-from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.catalog import Catalog
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
 from pipeline.io.rewriting.ledger_rows import Output, Span
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
 THREADS = 6
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where no catalog is yet."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "catalog.db")
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    with contextlib.closing(Catalog.open(url, create=True)) as catalog:
-        yield catalog
 
 
 @pytest.fixture

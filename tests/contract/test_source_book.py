@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,10 @@ import sqlalchemy as sa
 from pipeline.batch import Partition
 from pipeline.commits import Commit
 from pipeline.errors import ConfigError
-from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.catalog import Catalog
 from pipeline.sources import FeedFile, PastRange, SourceFile, Span, again
 
 FEED = "file:feed"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "catalog.db")
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    with contextlib.closing(Catalog.open(url, create=True)) as catalog:
-        yield catalog
 
 
 def file(name: str, rows: int = 10) -> SourceFile:

@@ -20,6 +20,7 @@ from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import plan_of, rebuild
 from pipeline.io.rewriting.ledger import RewriteLedger
+from tests.catalogs import new_catalog_url
 from tests.rewrites import ERASED, WORK, assert_sound, content_by_glob, content_of, events_of, many_commits, payloads
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +38,7 @@ def on_both(steps: Sequence[str], *always: str) -> list[Any]:
 @pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where no catalog is yet."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "catalog.db")
-    return str(request.getfixturevalue("postgres_url"))
+    return new_catalog_url(request, tmp_path)
 
 
 def start(what: str, step: str, count: int, root: Path, url: str) -> subprocess.Popen[bytes]:

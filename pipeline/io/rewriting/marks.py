@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import RetryableError, SchemaError
+from pipeline.io.durable import replace_for_good
 
 MARKS_FILE: Final = "_retention.json"
 
@@ -37,17 +37,8 @@ def raise_marks(root: Path, marks: Mapping[str, str]) -> None:
     """
     there = read_marks(root)
     higher = {table: max(before, there.get(table, "")) for table, before in marks.items()}
-    temporary = root / f"{MARKS_FILE}.{os.getpid()}"
+    content = json.dumps({"before": {**there, **higher}}, sort_keys=True)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"before": {**there, **higher}}, file, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(root / MARKS_FILE)
-        folder = os.open(root, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_for_good(root / MARKS_FILE, content.encode(), root)
     except OSError as error:
         raise RetryableError(f"lake {root}: {error.strerror or error}") from error

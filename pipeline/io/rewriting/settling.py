@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import RetryableError
-from pipeline.io.lake import REWRITES, Lake, final_path, sync_folders
+from pipeline.io.durable import sync_folders
+from pipeline.io.lake import REWRITES, Lake, final_path
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
 from pipeline.io.rewriting.writing import REWRITTEN
 

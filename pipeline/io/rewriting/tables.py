@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from pipeline.io.catalog_tables import META
+from pipeline.io.catalog_tables import META, file_columns
 
 rewrites = sa.Table(
     "rewrites",
@@ -27,14 +27,7 @@ rewritten_files = sa.Table(
     sa.Column("file_id", sa.String, primary_key=True),
     sa.Column("rewrite_id", sa.String, nullable=False, index=True),
     sa.Column("path", sa.String, nullable=False, unique=True),
-    sa.Column("table_name", sa.String, nullable=False),
-    sa.Column("dt", sa.String, nullable=False),
-    sa.Column("hour", sa.Integer, nullable=False),
-    sa.Column("rows", sa.BigInteger, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("time_min_us", sa.BigInteger),
-    sa.Column("time_max_us", sa.BigInteger),
+    *file_columns(),
     sa.Column("state", sa.String, nullable=False),  # live, retired
     sa.Index("rewritten_files_by_hour", "table_name", "state", "dt", "hour"),
 )

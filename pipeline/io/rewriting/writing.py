@@ -6,13 +6,11 @@ That no row is lost on the way is counted, commit by commit, before anything is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Self
 
 import duckdb
@@ -25,6 +23,8 @@ import pyarrow.parquet as pq
 from pipeline.batch import Partition
 from pipeline.commits import FileEntry
 from pipeline.errors import RetryableError, SchemaError
+from pipeline.io.digests import sha256_of_file
+from pipeline.io.durable import sync_folders
 from pipeline.io.footers import (
     FOOTER_KEY,
     Made,
@@ -35,7 +35,7 @@ from pipeline.io.footers import (
     rewritten_footer,
     said_by,
 )
-from pipeline.io.lake import REWRITES, Lake, sync_folders
+from pipeline.io.lake import REWRITES, Lake
 from pipeline.io.parquet_files import ROW_GROUP_ROWS, parquet_writer
 from pipeline.io.rewriting.ledger_rows import Output, spans_of
 from pipeline.lake_tables import TABLES
@@ -56,7 +56,6 @@ REWRITTEN: Final = "rewritten-"
 """How the names of these files begin."""
 
 _SPILL: Final = "_spill"
-_HASHED_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +256,7 @@ class _Outputs:
         path = self._lake.root / out.path
         entry = FileEntry(
             path=out.path, table_name=self._table, dt=self._dt, hour=self._hour, rows=out.rows,
-            bytes=path.stat().st_size, sha256=_sha256(path),
+            bytes=path.stat().st_size, sha256=sha256_of_file(path),
             time_min_us=None if out.without_time else out.time_min,
             time_max_us=None if out.without_time else out.time_max,
         )  # fmt: skip
@@ -315,11 +314,3 @@ def _write_group(out: _Open) -> None:
     if out.waiting:
         out.writer.write_table(pa.concat_tables(out.waiting), row_group_size=ROW_GROUP_ROWS)
         out.waiting, out.waiting_rows, out.waiting_bytes = [], 0, 0
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(_HASHED_AT_ONCE):
-            digest.update(chunk)
-    return digest.hexdigest()

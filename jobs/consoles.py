@@ -1,0 +1,31 @@
+"""Where commands show tables and progress."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_FILE_COLUMNS: Final = 500
+
+
+def console() -> Console:
+    """Where tables go; in a file or a pipe nothing is cut to a screen's width, for paths must be whole."""
+    return Console() if sys.stdout.isatty() else Console(width=_FILE_COLUMNS)
+
+
+def progress_columns(doing: str) -> tuple[ProgressColumn, ...]:
+    """What a progress bar shows: what is done, how far it is, a field `said`, and the times so far and left."""
+    return (
+        TextColumn(doing), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
