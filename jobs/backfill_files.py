@@ -22,7 +22,7 @@ from pipeline.io.lake import Lake
 from pipeline.io.row_files import find_sources, look_at
 from pipeline.io.source_book import landed_to
 from pipeline.io.source_notes import note_feeds
-from pipeline.sources import FEED, FeedFile, SourceFile, own_feed
+from pipeline.sources import FeedFile, SourceFile, own_feed
 
 
 def backfill_files(wish: Wish, settings: Settings) -> None:
@@ -100,13 +100,13 @@ def _planned(plan: FilePlan, places: Sequence[FeedFile]) -> list[Planned]:
 
 
 def _feed_topic(wish: Wish, settings: Settings) -> str | None:
-    """Topic of the feed that scored files are added to."""
-    return f"{FEED}{wish.feed}" if settings.scoring == "on" else None
+    """Where scored files are added; None where files are not scored."""
+    return wish.topic if settings.scoring == "on" else None
 
 
 def _placed_in_feed(wish: Wish, settings: Settings, plan: FilePlan, ledger: Catalog) -> list[list[FeedLog]]:
     """Add files to the feed, those first that are begun; one log for each process."""
-    topic = f"{FEED}{wish.feed}"
+    topic = wish.topic
     count = _partitions(wish, settings, topic, ledger)
     if not plan.to_land:
         return []

@@ -17,7 +17,7 @@ from pipeline.committing import finish_pending
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
-from pipeline.sources import is_past
+from pipeline.sources import FEED, is_past
 
 INTERRUPTED = 130
 
@@ -31,6 +31,11 @@ class Wish:
     partitions: int | None
     parallel: int
     dry_run: bool
+
+    @property
+    def topic(self) -> str:
+        """Topic of the feed that scored files are added to."""
+        return f"{FEED}{self.feed}"
 
 
 def finish_what_was_left(storage: Lake, ledger: Catalog) -> None:

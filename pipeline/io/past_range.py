@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import kafka.errors as kafka_errors
 from kafka import KafkaConsumer, TopicPartition
@@ -15,10 +15,9 @@ from pipeline.batch import Partition, Records
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, OffsetGapError, RetryableError
 from pipeline.io.kafka import KafkaSource
-from pipeline.ports import Assigned, LogState, OutOfRange, Polled
+from pipeline.io.still_source import Endless
+from pipeline.ports import Assigned, OutOfRange, Polled
 from pipeline.sources import PastRange, Span
-
-_FAR: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +105,6 @@ def _offsets_at(
     return {at: ends[at] if found.get(at) is None else int(found[at].offset) for at in where}
 
 
-class _Known:
-    """Says of a past range what a broker would of a log: it was asked when the range was chosen."""
-
-    def __init__(self, past: PastRange) -> None:
-        self._first = past.first_offset
-
-    def result(self) -> LogState:
-        return LogState(self._first, _FAR)
-
-
 class PastSource:
     """A `pipeline.ports.FiniteSource` over past ranges of one topic, of each partition at most one."""
 
@@ -168,10 +157,10 @@ class PastSource:
         self.exhausted = len(self._ended) == len(self._ranges)
         return Polled(events, records)
 
-    def survey(self, partition: Partition, leader_epoch: int) -> _Known:
-        """What the log holds: at least the range."""
+    def survey(self, partition: Partition, leader_epoch: int) -> Endless:
+        """What the log holds: at least the range, for the broker was asked when it was chosen."""
         del leader_epoch
-        return _Known(self._ranges[partition])
+        return Endless(self._ranges[partition].first_offset)
 
     def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
         """Begin to read a range at an offset of it."""

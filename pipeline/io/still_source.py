@@ -17,11 +17,19 @@ _FAR: Final = 1 << 62
 """Where such a log ends: its source alone knows."""
 
 
-class _Endless:
-    """Says of a log what a broker would."""
+class Endless:
+    """Says of a log without an end of its own what a broker would, at once.
+
+    Args:
+        first: the first offset that it holds.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
 
     def result(self) -> LogState:
-        return LogState(0, _FAR)
+        """What it holds."""
+        return LogState(self._first, _FAR)
 
 
 class StillSource(ABC):
@@ -75,10 +83,10 @@ class StillSource(ABC):
         del partition
         return 0
 
-    def survey(self, partition: Partition, leader_epoch: int) -> _Endless:
+    def survey(self, partition: Partition, leader_epoch: int) -> Endless:
         """What the log holds: everything, from offset 0 on."""
         del partition, leader_epoch
-        return _Endless()
+        return Endless()
 
     def read_from(self, partition: Partition, offset: int, leader_epoch: int) -> bool:
         """Give of a partition only what stands at an offset or after it."""

@@ -62,7 +62,7 @@ def tidy(
         RetryableError: the lake or the catalog fails.
     """
     done = Tidied()
-    folders = _folders(lake)  # before the catalog is asked: what comes later is somebody's who works
+    folders = rewrite_folders(lake)  # before the catalog is asked: what comes later is somebody's who works
     before_us = now_us - int(grace_s * 1e6)
     for rewrite in ledger.due((SWAPPED,), before_us):
         settle(lake, ledger, rewrite.rewrite_id, now_us, done, step)
@@ -149,7 +149,7 @@ def _remove(lake: Lake, path: str, done: Tidied) -> None:
     file, size = lake.root / path, 0
     names = [file]
     if file.name.startswith(REWRITTEN):
-        names += [lake.root / REWRITES / name / path for name in _folders(lake)]
+        names += [lake.root / REWRITES / name / path for name in rewrite_folders(lake)]
     for name in names:
         try:
             size = name.stat().st_size
@@ -161,7 +161,12 @@ def _remove(lake: Lake, path: str, done: Tidied) -> None:
             done.removed_bytes += size
 
 
-def _folders(lake: Lake) -> list[str]:
+def rewrite_folders(lake: Lake) -> list[str]:
+    """Ids of the rewrites that have a folder in the lake.
+
+    Raises:
+        RetryableError: the disk fails.
+    """
     try:
         return sorted(entry.name for entry in (lake.root / REWRITES).iterdir())
     except FileNotFoundError:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.commits import Commit, Manifest
 from pipeline.errors import SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.footers import Made, read_footer, said_by
-from pipeline.io.lake import REWRITES, Lake, final_path
+from pipeline.io.lake import Lake, final_path
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
-from pipeline.io.rewriting.settling import tidy
+from pipeline.io.rewriting.settling import rewrite_folders, tidy
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ def sweep_lake(  # where, when and whether
     """
     placed = [path.as_posix() for path in lake.final_files()]
     staged = _staged(lake)
-    folders = _names(lake.root / REWRITES)
+    folders = rewrite_folders(lake)
     manifest = catalog.manifest()
     swept = Swept()
     listed = {file.path for files in (*manifest.live.values(), *manifest.pending.values()) for file in files}
@@ -94,10 +93,3 @@ def _is_dead(commit: Commit, manifest: Manifest) -> bool:
     """Whether a staged commit can never be made: the offset has passed where it would begin, by another commit."""
     passed = manifest.offsets.get(commit.partition, 0) > commit.first_offset
     return passed and commit.commit_id not in manifest.pending
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in folder.iterdir())
-    except FileNotFoundError:
-        return []
