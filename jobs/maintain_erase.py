@@ -102,7 +102,8 @@ def _show(done: Erased, grace_s: float) -> None:
         )
     out.print(table)
     out.print(
-        f"{done.files:,} files and {done.snapshots:,} snapshots rewritten, {done.alerts:,} alerts removed, "
+        f"{done.files:,} files and {done.snapshots:,} snapshots rewritten, {done.alerts:,} alerts and "
+        f"{done.decisions:,} verdicts and exceptions removed, "
         f"{done.partitions:,} partitions taken over",
         highlight=False,
     )

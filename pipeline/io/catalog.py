@@ -36,10 +36,11 @@ from pipeline.commits import (
 )
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_alerts as stored
-from pipeline.io import catalog_files, source_book
+from pipeline.io import catalog_files, catalog_making, source_book
 from pipeline.io import catalog_tables as tables
 from pipeline.io.catalog_alerts import AlertFilter
 from pipeline.io.catalog_engine import engine_of, is_missing_file, sqlite_url, url_without_password
+from pipeline.io.desk import Desk, verdict_book
 from pipeline.io.read_only import cannot_write, read_only_engine
 from pipeline.io.rewriting import ledger_rows
 from pipeline.io.rewriting.ledger_rows import Output
@@ -49,9 +50,6 @@ __all__ = ["AlertFilter", "Catalog", "sqlite_url", "url_without_password"]
 ALL_ALERTS: Final = AlertFilter()
 NOTHING: Final[Mapping[str, Sequence[Alert]]] = {}
 NO_MARKS: Final[Mapping[str, str]] = {}
-
-_CREATION_LOCK: Final = 0x5711
-"""PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
 
 _WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
 """PostgreSQL ended a silent or long transaction, or has just become a standby: SQLSTATE, class 25."""
@@ -65,6 +63,9 @@ class Catalog:
         self._groups: dict[str, str] = {}
         self.sources = source_book.SourceBook(self.transaction)
         """Files and past ranges that backfills have read."""
+
+        self.desk = Desk(self.transaction)
+        """What people decide, and who did what."""
 
         self.alerts_are = stored.NEW
         """State of the outbox for alerts of commits to come: `PAST` in a backfill."""
@@ -138,7 +139,7 @@ class Catalog:
         try:
             if not is_missing_file(engine.url) and catalog._version() is not None:
                 with catalog.transaction() as tx:
-                    _check_empty(tx)
+                    catalog_making.check_empty(tx)
         finally:
             catalog.close()
 
@@ -149,21 +150,12 @@ class Catalog:
     def _version(self) -> int | None:
         """Version of the tables, or None where there are none."""
         with self.transaction() as tx:
-            return _version_in(tx)
+            return catalog_making.version_in(tx)
 
     def _make(self) -> None:
         """Make the tables, or bring older ones up to date; of several workers that start at once, one."""
         with self.transaction(write=True) as tx:
-            if tx.dialect.name == "postgresql":
-                tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
-            version = _version_in(tx)
-            for older in range(version or tables.SCHEMA_VERSION, tables.SCHEMA_VERSION):
-                for statement in tables.MIGRATIONS[older]:
-                    tx.exec_driver_sql(statement)
-            tables.META.create_all(tx)
-            row = {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)}
-            new = tables.insert(self._engine, tables.meta).values(row)
-            tx.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": new.excluded.value}))
+            catalog_making.make(tx)
 
     def join(self, topic: str, group: str, now_us: int, *, change: bool = False) -> None:
         """Work for a consumer group from now on; a topic has one, and its first one keeps it.
@@ -225,7 +217,7 @@ class Catalog:
             raise SchemaError(f"{partition}: its offset vanished from the catalog")
         return claim
 
-    def commit(  # all that happens at once, or not at all
+    def commit(  # noqa: PLR0913  # all that happens at once, or not at all
         self,
         commit: Commit,
         epoch: int,
@@ -233,7 +225,9 @@ class Catalog:
         mark: LogMark = UNKNOWN_LOG,
         *,
         alerts: Sequence[Alert] = (),
+        orgs: Mapping[str, str] = NO_MARKS,
         snapshot: SnapshotEntry | None = None,
+        verdict_seq: int | None = None,
     ) -> None:
         """Move a partition's offset and keep all that came of the records it passes, or do nothing.
 
@@ -245,7 +239,9 @@ class Catalog:
             files: staged, on disk for good.
             mark: of the log up to where the commit moves the offset.
             alerts: raised by these records; one that is known already is not added again, nor sent again.
+            orgs: organisation of the accounts that they are about, as far as it is known, by account.
             snapshot: taken where the commit moves the offset; older ones than the one before it are forgotten.
+            verdict_seq: up to which verdict the partition's models have learned there; None: up to the same as before.
 
         Raises:
             FencedError: another worker has taken the partition over.
@@ -273,7 +269,11 @@ class Catalog:
                     sa.insert(tables.files),
                     [{**asdict(file), "commit_id": commit.commit_id, "state": "pending"} for file in files],
                 )
-            stored.add_alerts(tx, alerts, commit.commit_id, commit.committed_at_us, self.alerts_are)
+            if alerts:
+                place = stored.Placing(commit.commit_id, commit.committed_at_us, self.alerts_are, orgs)
+                stored.add_alerts(tx, alerts, place)
+            if verdict_seq is not None:
+                verdict_book.mark(tx, commit.partition, commit.next_offset, verdict_seq)
             if snapshot is not None:
                 stored.add_snapshot(tx, snapshot)
 
@@ -426,7 +426,7 @@ class Catalog:
             ConfigError: it is not empty.
         """
         with self.transaction(write=True) as tx:
-            _check_empty(tx)
+            catalog_making.check_empty(tx)
             for partition, offset in offsets.items():
                 tx.execute(sa.insert(tables.offsets).values(**tables.key_of(partition), next_offset=offset, epoch=0))
             for commit, files in commits:
@@ -435,7 +435,8 @@ class Catalog:
                 if files:
                     rows = [{**asdict(file), "commit_id": commit.commit_id, "state": "live"} for file in files]
                     tx.execute(sa.insert(tables.files), rows)
-                stored.add_alerts(tx, alerts.get(commit.commit_id, ()), commit.commit_id, now_us, stored.UNCLEAR)
+                place = stored.Placing(commit.commit_id, now_us, stored.UNCLEAR)
+                stored.add_alerts(tx, alerts.get(commit.commit_id, ()), place)
             stored.add_found_snapshots(tx, snapshots)
             ledger_rows.add_found(tx, rewritten, marks)
 
@@ -474,14 +475,6 @@ class Catalog:
             raise SchemaError(f"catalog {name}: {error.orig}; `maintain rebuild-catalog` makes a new one") from error
 
 
-def _version_in(tx: sa.Connection) -> int | None:
-    if not sa.inspect(tx).has_table(tables.meta.name):
-        return None
-    query = sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version")
-    found = tx.execute(query).scalar_one_or_none()
-    return None if found is None else int(found)
-
-
 def _check_group(tx: sa.Connection, topic: str, group: str) -> None:
     found = tx.execute(sa.select(tables.topics).where(tables.topics.c.topic == topic)).one()
     if found.consumer_group != group:
@@ -492,9 +485,3 @@ def _check_group(tx: sa.Connection, topic: str, group: str) -> None:
             f"away from it again and again: start with --group {found.consumer_group}. If the group is to be {group} "
             f"from now on, stop the workers of {found.consumer_group} and start one with --change-group"
         )
-
-
-def _check_empty(tx: sa.Connection) -> None:
-    for table in (tables.offsets, tables.commits):
-        if tx.execute(sa.select(sa.func.count()).select_from(table)).scalar_one():
-            raise ConfigError("the catalog is not empty: move it away, or name a new one with --catalog")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from pipeline.alerts import Alert, alert_of_row, alert_row, without_nul
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS_KEPT, SnapshotEntry
 from pipeline.io import catalog_tables as tables
+from pipeline.io.desk import exception_book
 
 NEW: Final = "new"
 """State of an alert in the outbox that nobody has sent yet."""
@@ -22,6 +23,9 @@ UNCLEAR: Final = "unclear"
 
 PAST: Final = "past"
 """State of an alert that a backfill raised: of long ago, so nobody sends it unasked."""
+
+SUPPRESSED: Final = "suppressed"
+"""State of an alert that an exception covers: kept and counted, and sent to nobody."""
 
 _ROWS_MAX: Final = 500
 """Alerts in one statement: SQLite takes 32,766 values at a time, an alert has twenty."""
@@ -50,36 +54,59 @@ class AlertFilter:
     id_prefix: str = ""
 
 
-def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], commit_id: str, now_us: int, state: str = NEW) -> None:
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How alerts come into the catalog.
+
+    Attributes:
+        commit_id: of the commit.
+        now_us: wall clock.
+        state: of the outbox's rows.
+        orgs: organisation of the accounts that they are about, as far as it is known, by account.
+    """
+
+    commit_id: str
+    now_us: int
+    state: str = NEW
+    orgs: Mapping[str, str] = field(default_factory=dict)
+
+
+def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> None:
     """Add alerts, and the live ones to the outbox; what is there already stays as it is, but is sent if it was not.
 
     Args:
         tx: that also moves the offset.
         alerts: raised by the records that it passes.
-        commit_id: of the commit.
-        now_us: wall clock, for the record.
-        state: of the outbox's rows.
+        placing: how.
     """
     for start in range(0, len(alerts), _ROWS_MAX):
         part = {alert.alert_id: alert for alert in alerts[start : start + _ROWS_MAX]}
         known = sa.select(tables.alerts.c.alert_id).where(tables.alerts.c.alert_id.in_(part))
         known_ids = tx.execute(known).scalars().all()
-        if state == NEW:  # raised by a backfill before the live job came to it: now somebody is to know
+        if placing.state == NEW:  # raised by a backfill before the live job came to it: now somebody is to know
             waits = tables.outbox.c.alert_id.in_(known_ids), tables.outbox.c.state == PAST
-            tx.execute(sa.update(tables.outbox).where(*waits).values(state=NEW, created_at_us=now_us))
+            tx.execute(sa.update(tables.outbox).where(*waits).values(state=NEW, created_at_us=placing.now_us))
         for alert_id in known_ids:
             del part[alert_id]
-        if not part:
-            continue
-        rows = [_alert_row(alert, commit_id) for alert in part.values()]
-        tx.execute(tables.insert(tx.engine, tables.alerts).on_conflict_do_nothing(), rows)
-        live = [
-            {"alert_id": alert.alert_id, "state": state, "created_at_us": now_us}
-            for alert in part.values()
-            if alert.state == "live"
-        ]
-        if live:
-            tx.execute(tables.insert(tx.engine, tables.outbox).on_conflict_do_nothing(), live)
+        if part:
+            _add_new(tx, list(part.values()), placing)
+
+
+def _add_new(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> None:
+    rows = [_alert_row(alert, placing.commit_id) for alert in alerts]
+    tx.execute(tables.insert(tx.engine, tables.alerts).on_conflict_do_nothing(), rows)
+    suppressed = exception_book.cover(tx, alerts, placing.orgs, placing.now_us)
+    live = [
+        {
+            "alert_id": alert.alert_id,
+            "state": SUPPRESSED if alert.alert_id in suppressed else placing.state,
+            "created_at_us": placing.now_us,
+        }
+        for alert in alerts
+        if alert.state == "live"
+    ]
+    if live:
+        tx.execute(tables.insert(tx.engine, tables.outbox).on_conflict_do_nothing(), live)
 
 
 def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.batch import Partition
 from pipeline.commits import LOST, Commit, FileEntry, Hole
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
 
 MIGRATIONS: Final = {
@@ -22,6 +22,7 @@ MIGRATIONS: Final = {
     2: (),  # three new tables
     3: (),  # the new tables of `pipeline.io.source_book`
     4: (),  # the new tables of `pipeline.io.rewriting.tables`
+    5: (),  # the new tables of `pipeline.io.desk`, which takes the table `audit` over
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 

@@ -145,22 +145,13 @@ def test_marks_only_rise(catalog: Catalog, ledger: RewriteLedger) -> None:
     assert ledger.marks() == catalog.manifest().marks == {"access": "2026-03-02T00"}
 
 
-def test_audit_records_stay_in_their_order(ledger: RewriteLedger) -> None:
-    first = ledger.note("erase", {"rows": 1}, 1)
-    second = ledger.note("erase", {"rows": 2}, 2)
-    assert [(note["audit_id"], note["details"]) for note in ledger.notes()] == [
-        (first, {"rows": 1}),
-        (second, {"rows": 2}),
-    ]
-
-
 @pytest.mark.parametrize("version", (3, 4))
 def test_an_older_catalog_keeps_all_and_gets_the_new_tables(url: str, catalog: Catalog, version: int) -> None:
     _, file = landed(catalog, P0, 0, 10)
     catalog.close()
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        for name in ("rewrites", "rewrite_inputs", "rewritten_files", "rewritten_spans", "retention", "audit"):
+        for name in ("rewrites", "rewrite_inputs", "rewritten_files", "rewritten_spans", "retention"):
             connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql(f"UPDATE meta SET value = '{version}' WHERE key = 'schema_version'")
     engine.dispose()

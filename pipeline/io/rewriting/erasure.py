@@ -68,6 +68,7 @@ class Erased:
         files: that were rewritten.
         rows: that were left out, by table.
         alerts: that were removed from the catalog.
+        decisions: verdicts and exceptions that were removed from it.
         snapshots: that were rewritten.
         partitions: that were taken over.
         left_in_lake: rows that a query by the catalog finds afterwards, by table.
@@ -81,6 +82,7 @@ class Erased:
     files: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     alerts: int = 0
+    decisions: int = 0
     snapshots: int = 0
     partitions: int = 0
     left_in_lake: dict[str, int] = field(default_factory=dict)
@@ -141,7 +143,9 @@ class Eraser:
                 break
         else:
             raise RetryableError(_STILL_COMING)
-        done.alerts += self._ledger.erase_alerts(self._named.account_id)
+        erased = self._ledger.erase_account(self._named.account_id)
+        done.alerts += erased.alerts
+        done.decisions += erased.decisions
         self._step("alerts erased")
         tidy(self._lake, self._ledger, self._clock.now_us(), grace_s, self._step)
         self._prove(done)

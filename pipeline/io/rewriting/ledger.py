@@ -6,7 +6,6 @@ cannot both win, and one that was forgotten cannot win at all.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from pipeline.errors import FencedError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import entity_sha256
+from pipeline.io.desk import erasure as desk_erasure
+from pipeline.io.desk.audit_log import Act
 from pipeline.io.rewriting import ledger_rows as rows
 from pipeline.io.rewriting import tables
 from pipeline.io.rewriting.ledger_rows import Output
@@ -26,6 +27,21 @@ from pipeline.io.rewriting.ledger_rows import Output
 WRITING: Final = "writing"
 SWAPPED: Final = "swapped"
 SETTLED: Final = "settled"
+
+_IDS_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedRows:
+    """What the catalog held of an account.
+
+    Attributes:
+        alerts: about it.
+        decisions: verdicts and exceptions.
+    """
+
+    alerts: int
+    decisions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,30 +208,24 @@ class RewriteLedger:
             )
         return moved.rowcount == 1
 
-    def erase_alerts(self, account_id: str) -> int:
-        """Remove all alerts about an account, and what was to be sent of them; says how many there were."""
+    def erase_account(self, account_id: str) -> ErasedRows:
+        """Remove all alerts about an account, what was to be sent of them, and what people decided about it."""
         columns = catalog_tables.alerts.c
         mine = columns.entity_sha256 == entity_sha256(account_id)
-        ids = sa.select(columns.alert_id).where(mine)
         with self._catalog.transaction(write=True) as tx:
             if tx.dialect.name == "sqlite":  # else the bytes stay in the file until something else needs the room
                 tx.exec_driver_sql("PRAGMA secure_delete = ON")
-            tx.execute(sa.delete(catalog_tables.outbox).where(catalog_tables.outbox.c.alert_id.in_(ids)))
-            return tx.execute(sa.delete(catalog_tables.alerts).where(mine)).rowcount
+            ids = tx.execute(sa.select(columns.alert_id).where(mine)).scalars().all()
+            decided = desk_erasure.erase(tx, account_id, ids)
+            for start in range(0, len(ids), _IDS_MAX):
+                some = ids[start : start + _IDS_MAX]
+                tx.execute(sa.delete(catalog_tables.outbox).where(catalog_tables.outbox.c.alert_id.in_(some)))
+                tx.execute(sa.delete(catalog_tables.alerts).where(columns.alert_id.in_(some)))
+        return ErasedRows(len(ids), decided)
 
     def note(self, kind: str, details: Mapping[str, Any], now_us: int) -> str:
         """Write an audit record; returns its id."""
-        audit_id = uuid.uuid4().hex
-        row = {"audit_id": audit_id, "at_us": now_us, "kind": kind, "worker": self._worker}
-        with self._catalog.transaction(write=True) as tx:
-            tx.execute(sa.insert(tables.audit).values(**row, details=json.dumps(details, sort_keys=True)))
-        return audit_id
-
-    def notes(self) -> list[dict[str, Any]]:
-        """Every audit record, the oldest first; `details` made out."""
-        query = sa.select(tables.audit).order_by(tables.audit.c.at_us, tables.audit.c.audit_id)
-        with self._catalog.transaction() as tx:
-            return [{**row, "details": json.loads(row["details"])} for row in tx.execute(query).mappings()]
+        return self._catalog.desk.audit.record(Act(kind, self._worker, details=details), now_us)
 
     def _is_swapped(self, tx: sa.Connection, rewrite_id: str) -> bool:
         same = (tables.rewrites.c.rewrite_id == rewrite_id, tables.rewrites.c.state != WRITING)

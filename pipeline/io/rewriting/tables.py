@@ -1,4 +1,4 @@
-"""The catalog's tables of rewrites, of retention and of what was done to the lake: version 5."""
+"""The catalog's tables of rewrites and of retention: version 5."""
 
 from __future__ import annotations
 
@@ -46,13 +46,4 @@ retention = sa.Table(
     META,
     sa.Column("table_name", sa.String, primary_key=True),
     sa.Column("before", sa.String, nullable=False),  # YYYY-MM-DDTHH
-)
-audit = sa.Table(
-    "audit",
-    META,
-    sa.Column("audit_id", sa.String, primary_key=True),
-    sa.Column("at_us", sa.BigInteger, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("worker", sa.String, nullable=False),
-    sa.Column("details", sa.Text, nullable=False),  # JSON
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,10 @@ def test_its_id_is_in_no_file_of_the_lake_any_more(maker: LakeMaker) -> None:
     maker.close()
     holding = [path for path, content in bytes_on_disk(maker.root).items() if ERASED.encode() in content]
     assert holding == []
-    (note,) = RewriteLedger(maker.catalog, "tests").notes()
-    assert note["audit_id"] == done.audit_id
-    details = note["details"]
-    assert ERASED not in json.dumps(note)
+    (note,) = maker.catalog.desk.audit.records()
+    assert note.audit_id == done.audit_id
+    details = note.details
+    assert ERASED not in json.dumps(asdict(note))
     assert details["account_sha256"] == hashlib.sha256((details["salt"] + ERASED).encode()).hexdigest()
     assert details["proven"]
     assert details["rows"] == done.rows

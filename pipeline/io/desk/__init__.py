@@ -1,0 +1,28 @@
+"""What people decide about accounts and alerts, and who did what, as the catalog keeps it: a book for each."""
+
+from __future__ import annotations
+
+from pipeline.io.desk.audit_log import AuditLog
+from pipeline.io.desk.claim_book import ClaimBook
+from pipeline.io.desk.exception_book import ExceptionBook
+from pipeline.io.desk.transactions import Transaction
+from pipeline.io.desk.verdict_book import VerdictBook
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """The books.  `Catalog.desk` gives it.
+
+    Attributes:
+        verdicts: judgements of accounts.
+        exceptions: what is allowed, and what it suppresses.
+        claims: who has taken which alert on.
+        audit: who did what and when.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.verdicts = VerdictBook(transaction)
+        self.exceptions = ExceptionBook(transaction)
+        self.claims = ClaimBook(transaction)
+        self.audit = AuditLog(transaction)

@@ -1,0 +1,45 @@
+"""Who has taken which alert on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from pipeline.io import catalog_tables
+from pipeline.io.desk.audit_log import Act, append
+from pipeline.io.desk.tables import claims
+from pipeline.io.desk.transactions import Transaction
+
+
+class ClaimBook:
+    """Claims on alerts: one at a time.  `Catalog.desk.claims` gives it."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def claim(self, alert_id: str, by: str, now_us: int) -> str:
+        """Take an alert on, unless somebody has; says who has it now."""
+        row = {"alert_id": alert_id, "claimed_by": by, "claimed_at_us": now_us}
+        with self._transaction(write=True) as tx:
+            new = catalog_tables.insert(tx.engine, claims).values(row).on_conflict_do_nothing()
+            if tx.execute(new.returning(claims.c.alert_id)).first() is not None:
+                append(tx, Act("alert.claimed", by, "alert", alert_id), now_us)
+                return by
+            return str(tx.execute(sa.select(claims.c.claimed_by).where(claims.c.alert_id == alert_id)).scalar_one())
+
+    def release(self, alert_id: str, by: str, now_us: int) -> bool:
+        """Let go of an alert, whoever has it; false where nobody has."""
+        with self._transaction(write=True) as tx:
+            held = tx.execute(sa.select(claims.c.claimed_by).where(claims.c.alert_id == alert_id)).scalar_one_or_none()
+            if held is None:
+                return False
+            tx.execute(sa.delete(claims).where(claims.c.alert_id == alert_id))
+            append(tx, Act("alert.released", by, "alert", alert_id, {"held_by": held}), now_us)
+        return True
+
+    def holders(self, alert_ids: Sequence[str]) -> dict[str, str]:
+        """Who has which of these alerts."""
+        query = sa.select(claims.c.alert_id, claims.c.claimed_by).where(claims.c.alert_id.in_(alert_ids))
+        with self._transaction() as tx:
+            return {row.alert_id: row.claimed_by for row in tx.execute(query)}

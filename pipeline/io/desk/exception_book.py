@@ -1,0 +1,133 @@
+"""Exceptions as the catalog keeps them, and what they suppress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from pipeline.alerts import Alert, without_nul
+from pipeline.decisions import AllowEntry
+from pipeline.io import catalog_tables
+from pipeline.io.desk.audit_log import Act, append
+from pipeline.io.desk.numbers import sha256_of_id
+from pipeline.io.desk.tables import alert_orgs, exceptions, suppressions
+from pipeline.io.desk.transactions import Transaction
+
+
+class ExceptionBook:
+    """All exceptions.  `Catalog.desk.exceptions` gives it."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def add(self, entry: AllowEntry) -> None:
+        """Put an exception on record, and say so in the audit log."""
+        row = {**asdict(entry), "subject": without_nul(entry.subject), "subject_sha256": sha256_of_id(entry.subject)}
+        details = {
+            "exception": entry.exception_id, "rule": entry.rule, "owner": entry.owner, "until_us": entry.expires_at_us,
+        }  # fmt: skip
+        with self._transaction(write=True) as tx:
+            tx.execute(sa.insert(exceptions).values(**row))
+            act = Act("exception.added", entry.created_by, entry.scope, entry.subject, details)
+            append(tx, act, entry.created_at_us)
+
+    def end(self, exception_id: str, by: str, now_us: int) -> bool:
+        """End an exception before its time; false where there is none of this id that is active."""
+        columns = exceptions.c
+        active = (columns.exception_id == exception_id, columns.ended_at_us.is_(None), columns.expires_at_us > now_us)
+        with self._transaction(write=True) as tx:
+            ended = tx.execute(sa.update(exceptions).where(*active).values(ended_at_us=now_us, ended_by=by))
+            if ended.rowcount != 1:
+                return False
+            row = tx.execute(
+                sa.select(columns.scope, columns.subject).where(columns.exception_id == exception_id)
+            ).one()
+            append(tx, Act("exception.ended", by, row.scope, row.subject, {"exception": exception_id}), now_us)
+        return True
+
+    def find(self, *, subject: str = "") -> list[AllowEntry]:
+        """Exceptions, expired and ended ones, too; the latest first."""
+        query = sa.select(exceptions).order_by(exceptions.c.created_at_us.desc(), exceptions.c.exception_id)
+        if subject:
+            query = query.where(exceptions.c.subject_sha256 == sha256_of_id(subject))
+        with self._transaction() as tx:
+            return [_entry_of(row) for row in tx.execute(query).mappings()]
+
+    def suppressed(self) -> dict[str, int]:
+        """How many alerts each exception has suppressed, by its id."""
+        columns = suppressions.c
+        query = sa.select(columns.exception_id, sa.func.count()).group_by(columns.exception_id)
+        with self._transaction() as tx:
+            return {exception_id: count for exception_id, count in tx.execute(query)}  # noqa: C416  # rows are no pairs
+
+    def suppressed_by(self, alert_ids: Sequence[str]) -> dict[str, str]:
+        """Which of these alerts were suppressed, and by which exception."""
+        columns = suppressions.c
+        query = sa.select(columns.alert_id, columns.exception_id).where(columns.alert_id.in_(alert_ids))
+        with self._transaction() as tx:
+            return {row.alert_id: row.exception_id for row in tx.execute(query)}
+
+
+def cover(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str], now_us: int) -> set[str]:
+    """Record which new alerts an active exception covers, in the transaction that adds them.
+
+    Args:
+        tx: of the commit.
+        alerts: that are new.
+        orgs: organisation of accounts, as far as it is known, by account.
+        now_us: wall clock.
+
+    Returns:
+        Ids of the alerts that are suppressed.
+    """
+    known = [
+        {"alert_id": alert.alert_id, "org_id": orgs[alert.entity_id]} for alert in alerts if alert.entity_id in orgs
+    ]
+    if known:
+        tx.execute(catalog_tables.insert(tx.engine, alert_orgs).on_conflict_do_nothing(), known)
+    columns = exceptions.c
+    active = sa.select(exceptions).where(columns.ended_at_us.is_(None), columns.expires_at_us > now_us)
+    entries = [_entry_of(row) for row in tx.execute(active.order_by(columns.created_at_us)).mappings()]
+    if not entries:
+        return set()
+    by_subject: dict[tuple[str, str], list[AllowEntry]] = {}
+    for entry in entries:
+        by_subject.setdefault((entry.scope, entry.subject), []).append(entry)
+    found = {alert.alert_id: _covering(alert, orgs.get(alert.entity_id), by_subject) for alert in alerts}
+    rows = [
+        {"alert_id": alert_id, "exception_id": entry.exception_id, "at_us": now_us}
+        for alert_id, entry in found.items()
+        if entry is not None
+    ]
+    if rows:
+        tx.execute(catalog_tables.insert(tx.engine, suppressions).on_conflict_do_nothing(), rows)
+    return {str(row["alert_id"]) for row in rows}
+
+
+def _covering(
+    alert: Alert, org_id: str | None, by_subject: Mapping[tuple[str, str], Sequence[AllowEntry]]
+) -> AllowEntry | None:
+    """The oldest exception that covers an alert: of its account, else of its organisation, else of its rule."""
+    subjects = [
+        ("account", without_nul(alert.entity_id)),
+        ("organisation", without_nul(org_id or "")),
+        ("rule", alert.rule),
+    ]
+    for subject in subjects:
+        for entry in by_subject.get(subject, ()):
+            if entry.rule in {"", alert.rule}:
+                return entry
+    return None
+
+
+def forget(tx: sa.Connection, account_id: str) -> int:
+    """Remove the exceptions on an account; says how many there were."""
+    mine = (exceptions.c.scope == "account", exceptions.c.subject_sha256 == sha256_of_id(account_id))
+    return tx.execute(sa.delete(exceptions).where(*mine)).rowcount
+
+
+def _entry_of(row: Any) -> AllowEntry:
+    return AllowEntry(**{name: row[name] for name in AllowEntry.__slots__})

@@ -1,0 +1,116 @@
+"""Verdicts as the catalog keeps them: each once, in one order, and up to which of them each partition has learned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from pipeline.alerts import without_nul
+from pipeline.batch import Partition
+from pipeline.decisions import JudgedRow, Verdict
+from pipeline.io import catalog_tables
+from pipeline.io.desk.audit_log import Act, append
+from pipeline.io.desk.numbers import next_number, sha256_of_id
+from pipeline.io.desk.tables import verdict_marks, verdicts
+from pipeline.io.desk.transactions import Transaction
+
+_PLAIN: Final = (
+    "seq", "verdict_id", "account_id", "decision", "why", "given_by", "given_at_us", "source", "about_us", "alert_id",
+)  # fmt: skip
+
+
+class VerdictBook:
+    """All verdicts.  `Catalog.desk.verdicts` gives it."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def give(self, verdict: Verdict) -> Verdict:
+        """Put a verdict on record, and say so in the audit log; one whose id is there already changes nothing.
+
+        Returns:
+            It as it stands, with its place.
+        """
+        with self._transaction(write=True) as tx:
+            seq = next_number(tx, "verdicts")  # before the look, so that two of one id cannot pass each other
+            known = tx.execute(sa.select(verdicts).where(verdicts.c.verdict_id == verdict.verdict_id))
+            row = known.mappings().one_or_none()
+            if row is not None:
+                return _verdict_of(row)
+            given = replace(verdict, seq=seq)
+            tx.execute(sa.insert(verdicts).values(**_row_of(given)))
+            details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
+            act = Act("verdict.given", verdict.given_by, "account", verdict.account_id, details)
+            append(tx, act, verdict.given_at_us)
+            return given
+
+    def after(self, seq: int, limit: int) -> list[Verdict]:
+        """Verdicts in their order, after a place; seqs may have gaps and never come late."""
+        query = sa.select(verdicts).where(verdicts.c.seq > seq).order_by(verdicts.c.seq).limit(limit)
+        with self._transaction() as tx:
+            return [_verdict_of(row) for row in tx.execute(query).mappings()]
+
+    def of(self, account_id: str) -> list[Verdict]:
+        """An account's verdicts, the latest first."""
+        return self.find(account_id=account_id)
+
+    def standing(self, account_id: str) -> Verdict | None:
+        """What holds of an account now; None where nothing was said, or the last was withdrawn."""
+        found = self.find(account_id=account_id, limit=1)
+        return found[0] if found and found[0].decision != "withdrawn" else None
+
+    def find(self, *, account_id: str = "", limit: int | None = None) -> list[Verdict]:
+        """Verdicts, the latest first."""
+        query = sa.select(verdicts).order_by(verdicts.c.seq.desc()).limit(limit)
+        if account_id:
+            query = query.where(verdicts.c.account_sha256 == sha256_of_id(account_id))
+        with self._transaction() as tx:
+            return [_verdict_of(row) for row in tx.execute(query).mappings()]
+
+    def marks(self, partition: Partition) -> list[tuple[int, int]]:
+        """Where a partition's models learned: (offset, up to which verdict), in offset order."""
+        columns = verdict_marks.c
+        query = sa.select(columns.offset, columns.verdict_seq).where(*catalog_tables.of(verdict_marks, partition))
+        with self._transaction() as tx:
+            return [(row.offset, row.verdict_seq) for row in tx.execute(query.order_by(columns.offset))]
+
+
+def mark(tx: sa.Connection, partition: Partition, offset: int, verdict_seq: int) -> None:
+    """Note, in the transaction of a commit that ends at an offset, up to which verdict the models have learned."""
+    tx.execute(
+        sa.insert(verdict_marks).values(**catalog_tables.key_of(partition), offset=offset, verdict_seq=verdict_seq)
+    )
+
+
+def forget(tx: sa.Connection, account_id: str) -> int:
+    """Remove an account's verdicts; says how many there were."""
+    mine = verdicts.c.account_sha256 == sha256_of_id(account_id)
+    return tx.execute(sa.delete(verdicts).where(mine)).rowcount
+
+
+def row_as_json(row: JudgedRow) -> str:
+    """A judged row as text."""
+    said = {"topic": row.partition.topic, "partition": row.partition.number, "offset": row.offset}
+    return json.dumps({**said, "scored_at_us": row.scored_at_us, "risk": row.risk, "features": dict(row.features)})
+
+
+def row_of_json(text: str) -> JudgedRow:
+    """The row that `row_as_json` wrote."""
+    said = json.loads(text)
+    where = Partition(said["topic"], said["partition"])
+    return JudgedRow(where, said["offset"], said["scored_at_us"], said["risk"], said["features"])
+
+
+def _row_of(verdict: Verdict) -> dict[str, Any]:
+    row = {name: getattr(verdict, name) for name in _PLAIN}
+    row["account_id"] = without_nul(verdict.account_id)
+    said = None if verdict.row is None else row_as_json(verdict.row)
+    return {**row, "account_sha256": sha256_of_id(verdict.account_id), "row": said}
+
+
+def _verdict_of(row: Any) -> Verdict:
+    values = {name: row[name] for name in _PLAIN}
+    return Verdict(**values, row=None if row["row"] is None else row_of_json(row["row"]))

@@ -1,0 +1,253 @@
+"""What people decide and who did what, on both databases."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from pipeline.batch import Partition
+from pipeline.decisions import AllowEntry, JudgedRow, Verdict
+from pipeline.io.catalog import Catalog
+from pipeline.io.catalog_alerts import NEW, SUPPRESSED
+from pipeline.io.desk.audit_log import Act, AuditFilter
+from pipeline.io.rewriting.ledger import RewriteLedger
+from tests.contract.test_catalog import P0, alert_of, commit_of
+
+NOW_US = 1_780_000_000_000_000
+HOUR_US = 3_600_000_000
+ODD = "a\"'\x00\x1b[31m<script>/../" + "é" * 5_000
+"""What nobody should call an account."""
+
+
+def verdict_of(number: int, **changed: Any) -> Verdict:
+    row = JudgedRow(P0, 7, NOW_US, 0.5, {"burst": 1.5, "unknown": None})
+    verdict = Verdict(f"{number:032x}", "acct_1", "harvesting", "one frame", "ana", NOW_US + number, row=row)
+    return replace(verdict, **changed)
+
+
+def entry_of(number: int = 0, **changed: Any) -> AllowEntry:
+    # at the commits' own time
+    entry = AllowEntry(
+        f"{number:032x}", "account", "account-1", "", "sales", "contract", NOW_US, "ana", NOW_US + HOUR_US
+    )
+    return replace(entry, **changed)
+
+
+def commit_alerts(catalog: Catalog, numbers: tuple[int, ...], **how: Any) -> dict[int, str]:
+    """Commit alerts, and say what the outbox makes of each."""
+    claim = catalog.take(P0) or catalog.start_at(P0, 0)
+    commit = replace(commit_of(P0, claim.next_offset, claim.next_offset + 10), committed_at_us=NOW_US)
+    catalog.commit(commit, claim.epoch, [], alerts=[alert_of(number) for number in numbers], **how)
+    states = catalog.outbox()
+    return {number: states[alert_of(number).alert_id] for number in numbers}
+
+
+def test_a_verdict_is_kept_whole_and_in_order(catalog: Catalog) -> None:
+    first = catalog.desk.verdicts.give(verdict_of(1))
+    second = catalog.desk.verdicts.give(verdict_of(2, account_id=ODD, about_us=5, alert_id="a" * 32, row=None))
+    assert first == replace(verdict_of(1), seq=first.seq)
+    assert second.seq > first.seq
+    found = catalog.desk.verdicts.after(0, 10)
+    assert [one.seq for one in found] == [first.seq, second.seq]
+    assert found[0] == first
+    assert found[1].account_id == ODD.replace("\0", "\u2400")
+    assert catalog.desk.verdicts.after(first.seq, 10) == [found[1]]
+    assert catalog.desk.verdicts.of(ODD) == [found[1]]
+
+
+def test_the_same_verdict_again_changes_nothing(catalog: Catalog) -> None:
+    first = catalog.desk.verdicts.give(verdict_of(1))
+    assert catalog.desk.verdicts.give(verdict_of(1, why="another reason")) == first
+    assert len(catalog.desk.verdicts.find()) == 1
+    assert len(catalog.desk.audit.records()) == 1
+
+
+def test_the_last_verdict_stands_unless_it_was_withdrawn(catalog: Catalog) -> None:
+    book = catalog.desk.verdicts
+    assert book.standing("acct_1") is None
+    book.give(verdict_of(1))
+    second = book.give(verdict_of(2, decision="benign"))
+    assert book.standing("acct_1") == second
+    book.give(verdict_of(3, decision="withdrawn"))
+    assert book.standing("acct_1") is None
+    assert [one.decision for one in book.of("acct_1")] == ["withdrawn", "benign", "harvesting"]
+
+
+def test_of_verdicts_given_at_once_none_comes_late(url: str, catalog: Catalog) -> None:
+    """Who has read up to a place has read all below it: a reader follows while many write."""
+    writers, each = 4, 10
+    seen: list[int] = []
+    done = threading.Event()
+
+    def write(writer: int) -> None:
+        with contextlib.closing(Catalog.open(url, create=False)) as mine:
+            for number in range(each):
+                mine.desk.verdicts.give(
+                    verdict_of(0, verdict_id=uuid.uuid5(uuid.NAMESPACE_OID, f"{writer} {number}").hex)
+                )
+
+    def read() -> None:
+        with contextlib.closing(Catalog.open(url, create=False)) as mine:
+            while not (done.is_set() and not mine.desk.verdicts.after(max(seen, default=0), 100)):
+                seen.extend(one.seq for one in mine.desk.verdicts.after(max(seen, default=0), 100))
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(writers)]
+    reader = threading.Thread(target=read)
+    for thread in (reader, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    reader.join()
+    assert seen == sorted(one.seq for one in catalog.desk.verdicts.find())
+    assert len(seen) == writers * each
+    assert catalog.desk.audit.broken_at() is None
+
+
+def test_a_commit_says_up_to_which_verdict_its_models_have_learned(catalog: Catalog) -> None:
+    claim = catalog.start_at(P0, 0)
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], verdict_seq=3)
+    catalog.commit(commit_of(P0, 10, 20), claim.epoch, [])
+    catalog.commit(commit_of(P0, 20, 25), claim.epoch, [], verdict_seq=4)
+    assert catalog.desk.verdicts.marks(P0) == [(10, 3), (25, 4)]
+    assert catalog.desk.verdicts.marks(Partition("other", 0)) == []
+
+
+def test_an_exception_covers_its_account_until_it_ends(catalog: Catalog) -> None:
+    account = alert_of(1).entity_id
+    entry = entry_of(subject=account)
+    catalog.desk.exceptions.add(entry)
+    assert catalog.desk.exceptions.find() == [entry]
+    assert commit_alerts(catalog, (1,)) == {1: SUPPRESSED}
+    assert catalog.desk.exceptions.suppressed() == {entry.exception_id: 1}
+    assert catalog.desk.exceptions.suppressed_by([alert_of(1).alert_id]) == {alert_of(1).alert_id: entry.exception_id}
+    assert catalog.alert(alert_of(1).alert_id) is not None
+    assert catalog.desk.exceptions.end(entry.exception_id, "ben", NOW_US - 1)
+    assert not catalog.desk.exceptions.end(entry.exception_id, "ben", NOW_US - 1)
+    assert catalog.desk.exceptions.find()[0].state_at(NOW_US) == "ended"
+    assert commit_alerts(catalog, (2,)) == {2: NEW}
+
+
+def test_an_expired_exception_covers_nothing(catalog: Catalog) -> None:
+    catalog.desk.exceptions.add(entry_of(subject=alert_of(1).entity_id, expires_at_us=NOW_US))
+    assert commit_alerts(catalog, (1,)) == {1: NEW}
+    assert catalog.desk.exceptions.find()[0].state_at(NOW_US) == "expired"
+
+
+@pytest.mark.parametrize(
+    ("scope", "subject", "rule", "expected"),
+    (
+        ("organisation", "org_1", "", SUPPRESSED),
+        ("organisation", "org_2", "", NEW),
+        ("organisation", "", "", NEW),
+        ("rule", alert_of(1).rule, "", SUPPRESSED),
+        ("rule", "another", "", NEW),
+        ("account", alert_of(1).entity_id, alert_of(1).rule, SUPPRESSED),
+        ("account", alert_of(1).entity_id, "another", NEW),
+    ),
+)
+def test_an_exception_covers_what_it_speaks_of(
+    catalog: Catalog, scope: Any, subject: str, rule: str, expected: str
+) -> None:
+    catalog.desk.exceptions.add(entry_of(scope=scope, subject=subject, rule=rule))
+    assert commit_alerts(catalog, (1,), orgs={alert_of(1).entity_id: "org_1"}) == {1: expected}
+
+
+def test_an_alert_has_one_holder(catalog: Catalog) -> None:
+    claims = catalog.desk.claims
+    assert claims.claim("a1", "ana", 1) == "ana"
+    assert claims.claim("a1", "ben", 2) == "ana"
+    assert claims.holders(["a1", "a2"]) == {"a1": "ana"}
+    assert claims.release("a1", "ben", 3)
+    assert not claims.release("a1", "ben", 4)
+    assert claims.claim("a1", "ben", 5) == "ben"
+    actions = [record.action for record in catalog.desk.audit.records()]
+    assert actions == ["alert.claimed", "alert.released", "alert.claimed"]
+
+
+def test_the_record_says_who_did_what_and_can_be_asked(catalog: Catalog) -> None:
+    audit = catalog.desk.audit
+    audit.record(Act("verdict.given", "ana", "account", ODD, {"decision": "benign"}), 10)
+    audit.record(Act("verdicts", "ben"), 20)
+    audit.record(Act("delivery.dead", "deliver", "sink", "slack"), 30)
+    assert [record.actor for record in audit.records()] == ["deliver", "ben", "ana"]
+    (found,) = audit.records(AuditFilter(subject=ODD))
+    assert (found.subject, found.details, found.seq) == (ODD.replace("\0", "\u2400"), {"decision": "benign"}, 1)
+    assert [record.action for record in audit.records(AuditFilter(action="verdict"))] == ["verdict.given"]
+    assert [record.at_us for record in audit.records(AuditFilter(since_us=20, limit=1))] == [30]
+    assert [record.at_us for record in audit.records(AuditFilter(actor="ben"))] == [20]
+
+
+@pytest.mark.parametrize("statement", ("UPDATE audit_log SET actor = 'x'", "DELETE FROM audit_log"))
+def test_the_database_refuses_to_change_the_record(url: str, catalog: Catalog, statement: str) -> None:
+    catalog.desk.audit.record(Act("verdict.given", "ana"), 10)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection, pytest.raises(sa.exc.DatabaseError, match="never changed"):
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+    assert catalog.desk.audit.broken_at() is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "place"),
+    (
+        ("UPDATE audit_log SET actor = 'x' WHERE seq = 2", 2),
+        ("DELETE FROM audit_log WHERE seq = 1", 1),
+        ("UPDATE audit_log SET details = '{}' WHERE seq = 3", 3),
+    ),
+)
+def test_a_record_that_was_changed_behind_its_back_is_found(
+    url: str, catalog: Catalog, statement: str, place: int
+) -> None:
+    for number in range(3):
+        catalog.desk.audit.record(Act("verdict.given", "ana", details={"number": number}), number)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for name in ("audit_log_no_UPDATE", "audit_log_no_DELETE") if "sqlite" in url else ("audit_log_never",):
+            connection.exec_driver_sql(f"DROP TRIGGER {name}" + ("" if "sqlite" in url else " ON audit_log"))
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+    assert catalog.desk.audit.broken_at() == place
+
+
+def test_an_erased_account_is_not_named_any_more_and_the_record_stays_whole(catalog: Catalog) -> None:
+    account = alert_of(1).entity_id
+    catalog.desk.verdicts.give(verdict_of(1, account_id=account))
+    catalog.desk.exceptions.add(entry_of(subject=account))
+    other = catalog.desk.verdicts.give(verdict_of(2, account_id="acct_other"))
+    commit_alerts(catalog, (1,), orgs={account: "org_1"})
+    catalog.desk.claims.claim(alert_of(1).alert_id, "ana", 1)
+    erased = RewriteLedger(catalog, "test:1").erase_account(account)
+    assert (erased.alerts, erased.decisions) == (1, 2)
+    assert catalog.desk.verdicts.find() == [other]
+    assert catalog.desk.exceptions.find() == []
+    assert catalog.desk.exceptions.suppressed() == {}
+    assert catalog.desk.claims.holders([alert_of(1).alert_id]) == {}
+    assert account not in {record.subject for record in catalog.desk.audit.records()}
+    assert [record.action for record in catalog.desk.audit.records(AuditFilter(subject=account))]
+    assert catalog.desk.audit.broken_at() is None
+
+
+def test_what_an_older_catalog_recorded_is_taken_over(url: str, catalog: Catalog) -> None:
+    catalog.close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for statement in (
+            "DROP TABLE audit_log",
+            "CREATE TABLE audit (audit_id VARCHAR PRIMARY KEY, at_us BIGINT, kind VARCHAR, worker VARCHAR, details TEXT)",
+            "INSERT INTO audit VALUES ('b', 2, 'erase', 'host:2', '{\"rows\": 2}')",
+            "INSERT INTO audit VALUES ('a', 1, 'erase', 'host:1', '{\"rows\": 1}')",
+            "UPDATE meta SET value = '5' WHERE key = 'schema_version'",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    with contextlib.closing(Catalog.open(url, create=True)) as migrated:
+        found = migrated.desk.audit.records()
+        assert [(one.actor, one.details["rows"], one.at_us) for one in found] == [("host:2", 2, 2), ("host:1", 1, 1)]
+        assert migrated.desk.audit.broken_at() is None
