@@ -479,18 +479,18 @@ def _fight(url: str, seed: int, partition: Partition, wins: Callable[[Commit], N
         while claim.next_offset < STEPS:
             commit = commit_of(partition, claim.next_offset, claim.next_offset + 1)
             try:
-                _insist(catalog.commit, commit, claim.epoch, files_of(commit))
+                insist(catalog.commit, commit, claim.epoch, files_of(commit))
             except FencedError:
-                claim = _insist(catalog.take, partition)
+                claim = insist(catalog.take, partition)
                 continue
-            _insist(catalog.publish, commit.commit_id)
+            insist(catalog.publish, commit.commit_id)
             wins(commit)
             claim = dataclasses.replace(claim, next_offset=commit.next_offset)
             if rng.random() < 0.2:
-                claim = _insist(catalog.take, partition)
+                claim = insist(catalog.take, partition)
 
 
-def _insist(call: Callable[..., Any], *arguments: Any) -> Any:
+def insist(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call until the catalog answers: with so many at once it may take longer than one wait for a lock."""
     while True:
         try:

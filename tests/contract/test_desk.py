@@ -17,7 +17,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import NEW, SUPPRESSED
 from pipeline.io.desk.audit_log import Act, AuditFilter
 from pipeline.io.rewriting.ledger import RewriteLedger
-from tests.contract.test_catalog import P0, alert_of, commit_of
+from tests.contract.test_catalog import P0, insist, alert_of, commit_of
 
 NOW_US = 1_780_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -88,8 +88,9 @@ def test_of_verdicts_given_at_once_none_comes_late(url: str, catalog: Catalog) -
     def write(writer: int) -> None:
         with contextlib.closing(Catalog.open(url, create=False)) as mine:
             for number in range(each):
-                mine.desk.verdicts.give(
-                    verdict_of(0, verdict_id=uuid.uuid5(uuid.NAMESPACE_OID, f"{writer} {number}").hex)
+                insist(
+                    mine.desk.verdicts.give,
+                    verdict_of(0, verdict_id=uuid.uuid5(uuid.NAMESPACE_OID, f"{writer} {number}").hex),
                 )
 
     def read() -> None:
