@@ -17,7 +17,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import NEW, SUPPRESSED
 from pipeline.io.desk.audit_log import Act, AuditFilter
 from pipeline.io.rewriting.ledger import RewriteLedger
-from tests.contract.test_catalog import P0, insist, alert_of, commit_of
+from tests.contract.test_catalog import P0, alert_of, commit_of, insist
 
 NOW_US = 1_780_000_000_000_000
 HOUR_US = 3_600_000_000
