@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from jobs.harmless import harmless
 from pipeline.analysis import Analysis
 from pipeline.backtesting import replaying
 from pipeline.backtesting.comparison import compared
+from pipeline.backtesting.judging import Judged, Judges
 from pipeline.backtesting.labels import matched
 from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.page import page
@@ -34,6 +35,7 @@ from pipeline.batch import Partition
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
 from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_report
+from pipeline.io.catalog import Catalog
 from pipeline.io.digests import sha256_of_file
 from pipeline.io.event_files import Events, find_files, read_files, read_lake
 from pipeline.io.labels_file import read_labels
@@ -54,7 +56,7 @@ class Engine:
         learned: SHA-256 of files that the models learned.
     """
 
-    analysis_of: Callable[[Partition], replaying.Analysis]
+    analysis_of: Callable[[Partition], Judges]
     windows: pa.Schema
     learned: frozenset[str] = frozenset()
 
@@ -73,6 +75,8 @@ class Request:
     partitions: int
     rejects_max: float
     compare: Path | None
+    verdicts: bool = True
+    """Whether they count in a lake's scores from where they did in the live job."""
 
 
 def backtest(  # noqa: PLR0913  # the flags of a command
@@ -89,6 +93,9 @@ def backtest(  # noqa: PLR0913  # the flags of a command
         int | None, typer.Option(min=1, max=4096, help="Of the topic; as many as it has give the live job's scores.")
     ] = None,
     compare: Annotated[Path | None, typer.Option(metavar="DIR", help="An earlier run to set this one beside.")] = None,
+    verdicts: Annotated[
+        bool, typer.Option(help="Whether verdicts count in a lake's scores from where they did in the live job.")
+    ] = True,
     max_rejects: Annotated[
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Stop if more of the records are no events.")
     ] = 0.01,
@@ -116,6 +123,7 @@ def backtest(  # noqa: PLR0913  # the flags of a command
         partitions=_partitions(events, partitions),
         rejects_max=max_rejects,
         compare=compare,
+        verdicts=verdicts,
     )
     began = time.monotonic()
     report = run(request, engine_of(settings))
@@ -136,7 +144,7 @@ def run(request: Request, engine: Engine) -> dict[str, Any]:
         folder = stack.enter_context(BacktestFolder(request.out, engine.windows))
         with _progress(events.size) as watch:
             replayed = replay(
-                events.chunks, engine.analysis_of, folder.add, rejects_max=request.rejects_max, watch=watch
+                events.chunks, _judged(request, engine), folder.add, rejects_max=request.rejects_max, watch=watch
             )
         scores, alerts = folder.frames()
         of_accounts = account_rows(replayed.activity.accounts(), scores, alerts)
@@ -167,11 +175,27 @@ def _partitions(events: str, given: int | None) -> int:
     return given or 1
 
 
+def _judged(request: Request, engine: Engine) -> Callable[[Partition], replaying.Analysis]:
+    """Analyses that take the lake's verdicts in where the live job did."""
+    if not (request.verdicts and _is_lake(request.events)):
+        return engine.analysis_of
+    with closing(Catalog.open(_lake_settings(request).catalog_url, create=False)) as catalog:
+        verdicts = sorted(catalog.desk.verdicts.find(), key=lambda verdict: verdict.seq)
+        marks = {partition: catalog.verdict_marks(partition) for partition in catalog.offsets()}
+    if not verdicts:
+        return engine.analysis_of
+    return lambda partition: Judged(engine.analysis_of(partition), marks.get(partition, ()), verdicts)
+
+
+def _lake_settings(request: Request) -> Settings:
+    given = request.settings
+    return given if request.events == LAKE else given.model_copy(update={"lake": request.events})
+
+
 def _events(request: Request, stack: ExitStack) -> Events:
     settings = request.settings
     if _is_lake(request.events):
-        if request.events != LAKE:
-            settings = settings.model_copy(update={"lake": request.events})
+        settings = _lake_settings(request)
         return read_lake(stack.enter_context(Session.open(settings)), settings.lake)
     return read_files(find_files(request.events), settings.topic, request.partitions)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.alerts import Alert, alert_id_of
 from pipeline.batch import Partition
 from pipeline.errors import ConfigError, SchemaError
-from pipeline.reasons import reasons_of
+from pipeline.reasons import precedents_in_words, reasons_of
 from pipeline.rules import RISK, Rule
 from pipeline.rules.condition import Mask
 
@@ -107,6 +107,10 @@ class Risks(Protocol):
     @property
     def contribution(self) -> npt.NDArray[np.float32]:
         """float32[n, k], what each adds to the log-odds of the risk."""
+
+    @property
+    def precedents(self) -> npt.NDArray[np.float32]:
+        """float32[n], what verdicts on accounts like these add to the log-odds of the risk."""
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -205,7 +209,8 @@ class Alerting:
             versions={**scores.versions, "rule": rule.fingerprint[:16]},
         )
         weighed = self._explainer.reasons(rows.values[row], scores.top[row], scores.contribution[row])
-        return reasons_of(alert, rule, said, [reason.words for reason in weighed], self._words)
+        precedents = precedents_in_words(alert.risk, float(scores.precedents[row]))
+        return reasons_of(alert, rule, said, [*(reason.words for reason in weighed), *precedents], self._words)
 
     def snapshot(self) -> dict[str, pa.Table]:
         """All that the next rows' alerts depend on, as plain tables: `rules` and `raised`."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.alerts import Alert
 from pipeline.batch import Partition
+from pipeline.decisions import Verdict
 from pipeline.drifts import Drift
 from pipeline.errors import SchemaError
 from pipeline.features import FEATURES_HASH
@@ -65,6 +66,13 @@ class Ensemble(Stage, Protocol):
 
     def take_drifts(self) -> Sequence[Drift]:
         """Changes noticed since the last call, oldest first."""
+
+    @property
+    def verdict_seq(self) -> int:
+        """Place of the last verdict that was taken in; 0 before the first."""
+
+    def judge(self, verdicts: Sequence[Verdict], /) -> None:
+        """Take verdicts in, in their order, after all that were taken in before."""
 
 
 class Alerting(Stage, Protocol):
@@ -150,6 +158,22 @@ class Analysis:
             alerts += raised
         windows = windows_of(self.partition, rows, said)
         return Analysed(windows, tuple(alerts), tuple(self._ensemble.take_drifts()))
+
+    @property
+    def verdict_seq(self) -> int:
+        """Place of the last verdict that is known here; 0 before the first."""
+        return self._ensemble.verdict_seq
+
+    def judge(self, verdicts: Sequence[Verdict]) -> None:
+        """Take verdicts in; they count for the events after those that have come.
+
+        Raises:
+            SchemaError: one was taken in before.
+        """
+        if any(verdict.seq <= self.verdict_seq for verdict in verdicts):
+            raise SchemaError(f"{self.partition}: verdicts up to {self.verdict_seq} were taken in already")
+        if verdicts:
+            self._ensemble.judge(verdicts)
 
     def pass_to(self, next_offset: int) -> None:
         """Note that there are no events below an offset but those that came: records without event were passed over."""

@@ -64,7 +64,10 @@ class Committer:
             self._stage(writing)
         files = writing.files or []
         if not writing.is_committed:
-            self._ledger.commit(commit, epoch, files, writing.mark, alerts=findings.alerts, snapshot=writing.snapshot)
+            self._ledger.commit(
+                commit, epoch, files, writing.mark,
+                alerts=findings.alerts, snapshot=writing.snapshot, verdict_seq=findings.verdict_seq,
+            )  # fmt: skip
             writing.is_committed = True
             self._step("committed")
         snapshots = [] if writing.snapshot is None else [writing.snapshot]

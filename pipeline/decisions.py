@@ -32,6 +32,8 @@ class JudgedRow:
         scored_at_us: the account's clock, microseconds of event time since the epoch.
         risk: 0 to 1; None: unknown.
         features: by name; None where one was not computable.
+        exchanges: of the account's life until then.
+        kind: why the row was emitted: `count` or `tick`.
     """
 
     partition: Partition
@@ -39,6 +41,8 @@ class JudgedRow:
     scored_at_us: int
     risk: float | None
     features: Mapping[str, float | None]
+    exchanges: int = 0
+    kind: str = "tick"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.alerts import Alert
 from pipeline.batch import Partition, Records
 from pipeline.commits import Claim, Commit, FileEntry, Hole, LogMark, PlacedFile, SnapshotEntry
+from pipeline.decisions import Verdict
 from pipeline.land import Section
 
 
@@ -201,7 +202,7 @@ class Ledger(Protocol):
     def offsets(self) -> Mapping[Partition, int]:
         """Where reading goes on, for every partition ever read."""
 
-    def commit(  # all that happens at once, or not at all
+    def commit(  # noqa: PLR0913  # all that happens at once, or not at all
         self,
         commit: Commit,
         epoch: int,
@@ -210,8 +211,15 @@ class Ledger(Protocol):
         *,
         alerts: Sequence[Alert],
         snapshot: SnapshotEntry | None,
+        verdict_seq: int | None,
     ) -> None:
-        """Move the offset, with the log's mark there, and keep files, alerts and snapshot, or nothing."""
+        """Move the offset, with the log's mark there, and keep files, alerts, snapshot and verdict mark, or nothing."""
+
+    def verdicts_after(self, seq: int) -> Sequence[Verdict]:
+        """The verdicts after a place, in their order: the next ones, if there are very many."""
+
+    def verdict_marks(self, partition: Partition) -> Sequence[tuple[int, int]]:
+        """At which offsets a partition's models took verdicts in, and up to which one, in offset order."""
 
     def publish(self, commit_id: str) -> None:
         """Show a commit's files to readers."""

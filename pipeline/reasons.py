@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -13,6 +14,9 @@ from pipeline.rules import RISK, Rule
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = 3
 """Reasons that stand after what weighed most: how much was taken, where to look, what to do."""
+
+_MOVED_MIN: Final = 0.1
+"""Log-odds below which verdicts are not spoken of: a tenth changes a risk of 0.5 to 0.52."""
 
 _WHOLE_FROM: Final = 1_000.0
 """From here on digits after the point say nothing."""
@@ -50,6 +54,20 @@ def reasons_of(
         f"what to do: {rule.runbook}",
     ]
     return dataclasses.replace(alert, reasons=tuple(lines))
+
+
+def precedents_in_words(risk: float | None, moved: float) -> Sequence[str]:
+    """What verdicts did to a risk, as a sentence; nothing where they did nothing worth a word.
+
+    Args:
+        risk: 0 to 1.
+        moved: what they added to its log-odds.
+    """
+    if risk is None or not 0.0 < risk < 1.0 or abs(moved) < _MOVED_MIN:
+        return ()
+    without = 1.0 / (1.0 + math.exp(moved - math.log(risk / (1.0 - risk))))
+    verb = "raised" if moved > 0 else "lowered"
+    return (f"verdicts on accounts like it {verb} the risk from {number_in_words(without)} to {number_in_words(risk)}",)
 
 
 def _condition(rule: Rule, said: Mapping[str, float | None], words: Mapping[str, str]) -> str:

@@ -40,6 +40,7 @@ class Restoring:
     Attributes:
         analysis: as far as it is.
         left: commits to replay.
+        marks: offsets where verdicts were taken in, and up to which, that are yet to come.
         since_s: when it began, by `Clock.elapsed_s`.
         base: offset of the snapshot that it began with; None without one.
         found: whether there was anything to begin with or to replay.
@@ -48,6 +49,7 @@ class Restoring:
 
     analysis: Analysis
     left: deque[Commit]
+    marks: deque[tuple[int, int]]
     since_s: float
     base: int | None
     found: bool
@@ -81,7 +83,8 @@ class Restorer:
         commits = [commit for commit in since if commit.next_offset <= offset]
         left = self._bounded(partition, commits)
         analysis = analysis or Analysis(partition, self._watch)
-        return Restoring(analysis, left, self._clock.elapsed_s(), base, found=base is not None or bool(commits))
+        marks = deque(mark for mark in self._ledger.verdict_marks(partition) if mark[0] <= offset)
+        return Restoring(analysis, left, marks, self._clock.elapsed_s(), base, found=base is not None or bool(commits))
 
     def advance(self, partition: Partition, restoring: Restoring) -> Watched | None:
         """Replay a piece.
@@ -92,9 +95,11 @@ class Restorer:
         Raises:
             RetryableError: the lake or the catalog fails.
         """
-        self._replay(partition, restoring, _piece(restoring.left))
+        self._judge(restoring)
+        self._replay(partition, restoring, _piece(restoring.left, restoring.marks))
         if restoring.left:
             return None
+        self._judge(restoring)
         now_s = self._clock.elapsed_s()
         if restoring.found:
             log.info(
@@ -158,6 +163,16 @@ class Restorer:
             restoring.replayed += commit.events
             restoring.left.popleft()
 
+    def _judge(self, restoring: Restoring) -> None:
+        """Take verdicts in where they were taken in before; of commits that are not replayed, before the first one."""
+        analysis = restoring.analysis
+        reached = restoring.left[0].first_offset if restoring.left else None
+        while restoring.marks and (reached is None or restoring.marks[0][0] <= reached):
+            up_to = restoring.marks[0][1]
+            while verdicts := [v for v in self._ledger.verdicts_after(analysis.verdict_seq) if v.seq <= up_to]:
+                analysis.judge(verdicts)
+            restoring.marks.popleft()
+
     def _read(self, commits: list[Commit]) -> Landed:
         """Read events; again where files have been replaced by others while they were read."""
         files = self._ledger.files_of(commits)
@@ -169,12 +184,17 @@ class Restorer:
         return landed
 
 
-def _piece(left: deque[Commit]) -> list[Commit]:
-    """The next commits that are replayed together: as many as come to a piece's events, and one at least."""
+def _piece(left: deque[Commit], marks: deque[tuple[int, int]]) -> list[Commit]:
+    """The next commits that are replayed together: as many as come to a piece's events, and one at least.
+
+    No further than where verdicts were taken in.
+    """
     piece: list[Commit] = []
     events = 0
     for commit in left:
         if len(piece) == PIECE_COMMITS or (piece and events + commit.events > PIECE_EVENTS):
+            break
+        if piece and marks and marks[0][0] <= commit.first_offset:
             break
         piece.append(commit)
         events += commit.events

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.decisions import Verdict
 from pipeline.drifts import Drift
-from pipeline.features.rows import FeatureRows
+from pipeline.features.hashing import keys
+from pipeline.features.rows import COUNT, FeatureRows
 from pipeline.scoring import snapshots
-from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.ensemble import Ensemble, JudgedValues
+from pipeline.scoring.kinds import COLD, stage_of
 from pipeline.scoring.models import Models
 from pipeline.scoring.scores import Scores
 from pipeline.snapshots import Part, Parts
+from pipeline.windows import KINDS
 
 
 class EnsembleStage:
@@ -35,6 +39,16 @@ class EnsembleStage:
         """Changes noticed since the last call, oldest first."""
         return self._ensemble.take_drifts()
 
+    @property
+    def verdict_seq(self) -> int:
+        """Place of the last verdict that was taken in."""
+        return self._ensemble.verdict_seq
+
+    def judge(self, verdicts: Sequence[Verdict]) -> None:
+        """Take verdicts in, in their order: as the rows that they speak of, where there is one."""
+        names = self._models.names
+        self._ensemble.judge([_judged(verdict, names) for verdict in verdicts])
+
     def snapshot(self) -> Parts:
         """All that was learned since the models were trained."""
         parts: dict[str, Part] = dict(snapshots.snapshot(self._ensemble))
@@ -48,3 +62,17 @@ class EnsembleStage:
         """
         tables: dict[str, Any] = dict(parts)
         self._ensemble = snapshots.restore(self._models, tables)
+
+
+_SAYS: Final = {"harvesting": True, "benign": False}
+"""Decisions that are precedents; the others say that none holds."""
+
+
+def _judged(verdict: Verdict, names: Sequence[str]) -> JudgedValues:
+    row, key = verdict.row, int(keys([verdict.account_id])[0])
+    if row is None:
+        return JudgedValues(verdict.seq, key, None, COLD, np.full(len(names), np.nan, np.float32))
+    numbers = [row.features.get(name) for name in names]
+    values = np.array([np.nan if number is None else number for number in numbers], np.float32)
+    stage = stage_of(np.array([row.exchanges]), np.array([row.kind == KINDS[COUNT]]))
+    return JudgedValues(verdict.seq, key, _SAYS.get(verdict.decision), int(stage[0]), values)

@@ -12,7 +12,8 @@ A commit takes the steps below, and a crash between any two of them loses nothin
 
 1. stage: the partition's files, and now and then a snapshot of its analysis, are written under staging names, fsynced;
 2. commit: one transaction moves the partition's offset, if this worker still owns it, lists the files as pending, and
-   keeps the alerts that the records raised, with those to be sent in the outbox;
+   keeps the alerts that the records raised, with those to be sent in the outbox, and up to which verdict the models
+   have learned;
 3. place: the files are renamed to their final paths;
 4. publish: the files become live, all at once, for readers that go by the catalog;
 5. sweep: snapshots that a new one makes needless are removed;
@@ -414,7 +415,8 @@ class Stream:
             mark = LogMark(own.topic_id, self._source.leader_epoch(partition, own.next_offset))
             findings = NO_FINDINGS
             if own.watched is not None:
-                findings = own.watched.cut(own.next_offset, self._clock.elapsed_s(), last=last)
+                verdicts = self._ledger.verdicts_after(own.watched.verdict_seq)
+                findings = own.watched.cut(own.next_offset, self._clock.elapsed_s(), verdicts, last=last)
             own.writing = Writing(commit, mark, own.parts, findings)
             own.parts, own.rows, own.bytes = [], 0, 0
         try:

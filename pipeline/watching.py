@@ -11,6 +11,7 @@ import structlog
 
 from pipeline.alerts import Alert
 from pipeline.analysis import Analysis
+from pipeline.decisions import Verdict
 from pipeline.windows import WINDOWS_SCHEMA, joined
 
 STEP_EVENTS: Final = 50_000
@@ -44,11 +45,13 @@ class Findings:
         windows: `pipeline.windows.WINDOWS_SCHEMA`, in the order of their emission.
         alerts: in the order in which they were raised.
         snapshot: of the analysis where the commit ends; None where none is due.
+        verdict_seq: place of the last verdict that the analysis took in there; None where it took in none.
     """
 
     windows: pa.Table = field(default_factory=WINDOWS_SCHEMA.empty_table)
     alerts: Sequence[Alert] = ()
     snapshot: bytes | None = None
+    verdict_seq: int | None = None
 
 
 class Watched:
@@ -78,6 +81,11 @@ class Watched:
         """How many accounts the analysis remembers."""
         return self._analysis.accounts
 
+    @property
+    def verdict_seq(self) -> int:
+        """Place of the last verdict that the analysis knows."""
+        return self._analysis.verdict_seq
+
     def add(self, events: pa.Table, size: int, now_s: float) -> None:
         """Let events wait for the next step.
 
@@ -103,17 +111,24 @@ class Watched:
         """Whether an alert has waited for as long as one may."""
         return bool(self._alerts) and now_s - self._alert_since_s >= self._limits.alert_age_s
 
-    def cut(self, next_offset: int, now_s: float, *, last: bool) -> Findings:
-        """Take in what waits, and hand out all findings since the last cut.
+    def cut(self, next_offset: int, now_s: float, verdicts: Sequence[Verdict], *, last: bool) -> Findings:
+        """Take in what waits, then new verdicts, and hand out all findings since the last cut.
 
         Args:
             next_offset: where the commit ends.
             now_s: by `Clock.elapsed_s`.
+            verdicts: that came since those that the analysis knows, in their order.
             last: the job ends, so that a snapshot spares its successor the replay.
         """
         self._step(now_s)
         self._analysis.pass_to(next_offset)
-        findings = Findings(joined(self._windows), tuple(self._alerts), self._snapshot(now_s, last=last))
+        self._analysis.judge(verdicts)
+        verdict_seq = verdicts[-1].seq if verdicts else None
+        if verdicts:
+            log.info(
+                "verdicts taken in", partition=str(self._analysis.partition), count=len(verdicts), up_to=verdict_seq
+            )
+        findings = Findings(joined(self._windows), tuple(self._alerts), self._snapshot(now_s, last=last), verdict_seq)
         self._windows, self._alerts = [], []
         return findings
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.alerts import Alert, alerts_of
 from pipeline.analysis import Analysis, Watch
 from pipeline.batch import Partition
+from pipeline.decisions import Verdict
 from pipeline.decode import Decoder
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
@@ -55,15 +57,25 @@ def found_in(lake: Lake, catalog: Catalog) -> Found:
     )
 
 
-def uninterrupted(records: Mapping[Partition, Mapping[int, tuple[bytes | None, int]]], watch: Watch) -> Found:
-    """What one analysis a partition finds in all records at once."""
+def uninterrupted(
+    records: Mapping[Partition, Mapping[int, tuple[bytes | None, int]]],
+    watch: Watch,
+    judged: Mapping[Partition, Sequence[tuple[int, Sequence[Verdict]]]] | None = None,
+) -> Found:
+    """What one analysis a partition finds in all records at once; `judged`: verdicts, and the offset before which."""
     windows: list[dict[str, Any]] = []
     alerts: list[Alert] = []
     for partition, of_one in records.items():
         decoded = Decoder().decode(records_of(partition, of_one, max(of_one, default=0) + 1))
-        analysed = Analysis(partition, watch).step(decoded.events)
-        windows += analysed.windows.to_pylist()
-        alerts += analysed.alerts
+        analysis, offsets = Analysis(partition, watch), decoded.events["offset"].to_numpy()
+        first = 0
+        for offset, verdicts in [*(judged or {}).get(partition, ()), (offsets[-1] + 1 if len(offsets) else 0, ())]:
+            stop = int(np.searchsorted(offsets, offset))
+            analysed = analysis.step(decoded.events.slice(first, stop - first))
+            first = stop
+            windows += analysed.windows.to_pylist()
+            alerts += analysed.alerts
+            analysis.judge(verdicts)
     outbox = sorted(alert.alert_id for alert in alerts if alert.state == "live")
     return Found(sorted(map(repr, windows)), by_id(alerts), by_id(alerts), outbox)
 

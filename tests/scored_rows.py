@@ -58,6 +58,7 @@ class Rows:
     risk: npt.NDArray[np.float32]
     top: npt.NDArray[np.int16]
     contribution: npt.NDArray[np.float32]
+    precedents: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -96,4 +97,5 @@ def rows_of(rows: Sequence[Mapping[str, Any]], first_offset: int = 100) -> Rows:
         risk=np.array([one["risk"] for one in rows], np.float32),
         top=np.tile(np.array([2, -1], np.int16), (n, 1)),
         contribution=np.tile(np.array([0.75, 0.0], np.float32), (n, 1)),
+        precedents=np.array([one.get("precedents", 0.0) for one in rows], np.float32),
     )

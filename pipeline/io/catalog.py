@@ -34,6 +34,7 @@ from pipeline.commits import (
     PlacedFile,
     SnapshotEntry,
 )
+from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
 from pipeline.io import catalog_alerts as stored
 from pipeline.io import catalog_files, catalog_making, source_book
@@ -47,6 +48,7 @@ from pipeline.io.rewriting.ledger_rows import Output
 
 __all__ = ["AlertFilter", "Catalog", "sqlite_url", "url_without_password"]
 
+VERDICTS_AT_ONCE: Final = 1_000
 ALL_ALERTS: Final = AlertFilter()
 NOTHING: Final[Mapping[str, Sequence[Alert]]] = {}
 NO_MARKS: Final[Mapping[str, str]] = {}
@@ -346,6 +348,14 @@ class Catalog:
         """A partition's snapshots, the newest first."""
         with self.transaction() as tx:
             return stored.all_snapshots(tx, partition)
+
+    def verdicts_after(self, seq: int) -> list[Verdict]:
+        """The verdicts after a place, in their order: as many as models take in at once."""
+        return self.desk.verdicts.after(seq, VERDICTS_AT_ONCE)
+
+    def verdict_marks(self, partition: Partition) -> list[tuple[int, int]]:
+        """At which offsets a partition's models took verdicts in, and up to which one, in offset order."""
+        return self.desk.verdicts.marks(partition)
 
     def alerts(self, wanted: AlertFilter = ALL_ALERTS) -> list[Alert]:
         """Alerts, the latest first."""

@@ -7,7 +7,7 @@ how rows arrive together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
@@ -25,6 +25,7 @@ from pipeline.scoring.kinds import COLD, LOOKS, likeliest_kind, stage_of
 from pipeline.scoring.logistic_regression import LogisticRegression
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import LabelledValues, MondrianForest
+from pipeline.scoring.precedents import Precedent, Precedents
 from pipeline.scoring.scaling import Floats, Values
 from pipeline.scoring.scores import Scores
 from pipeline.scoring.teachers import DailyTeachers
@@ -38,6 +39,9 @@ EXPLAINED_FROM: Final = 0.01
 _APART: Final = 1e-6
 
 _ANY: Final = LOOKS.index("any")
+
+_FOREST: Final = PARTS.index("mondrian_forest")
+_LINEAR: Final = PARTS.index("logistic_regression")
 
 _AHEAD_ROWS: Final = 4096
 """Rows that are looked at by the models that blocks do not teach, at once: many together cost less each."""
@@ -54,6 +58,7 @@ class _Ahead:
         linear: float64[n, F], what each feature adds to the logistic regression's log-odds.
         forest: float64[n, K], the Mondrian forest's probabilities.
         trees: float64[n, K], the extra trees'; NaN for cold rows.
+        precedents: float64[n], by how much verdicts move the log-odds.
         stage: int64[n].
     """
 
@@ -63,6 +68,7 @@ class _Ahead:
     linear: Floats
     forest: Floats
     trees: Floats
+    precedents: Floats
     stage: npt.NDArray[np.int64]
 
     def part(self, rows: slice | npt.NDArray[np.int64]) -> _Ahead:
@@ -70,10 +76,31 @@ class _Ahead:
         return _Ahead(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedValues:
+    """A verdict as the models take it.
+
+    Attributes:
+        seq: its place among all verdicts.
+        account: XXH3-64 of the account's id.
+        harvesting: None: nothing holds of the account any more, or nobody is sure.
+        stage: of the row that it speaks of.
+        values: float32[F], that row.
+    """
+
+    seq: int
+    account: int
+    harvesting: bool | None
+    stage: int
+    values: npt.NDArray[np.float32]
+
+
 class Ensemble:
     """The models of one partition; `snapshots.py` knows all of its attributes.
 
     Attributes:
+        precedents: what verdicts say of accounts that look like those they judged.
+        verdict_seq: place of the last verdict that is known here.
         blocks: whole blocks learned since the partition's start.
         block_rows: rows of the unfinished block.
         pending: values of those among them that will teach, float32[n, F] each.
@@ -88,6 +115,8 @@ class Ensemble:
         self.half_space_trees = HalfSpaceTrees(width, models.masses)
         self.mondrian_forest = MondrianForest(models.forest)
         self.logistic_regression = LogisticRegression(models.linear)
+        self.precedents = Precedents(models.trees, models.forest.scaling.filled(models.population))
+        self.verdict_seq = 0
         self.teachers = DailyTeachers()
         self.risk_drift = DriftDetector("risk")
         self.verdict_drift = DriftDetector("verdicts")
@@ -116,19 +145,30 @@ class Ensemble:
         values = self._used(rows.values)
         stage = stage_of(rows.exchanges, rows.kind == COUNT)
         filled, ranks = self.models.forest.scaling.filled(values), self.models.forest.scaling.ranks(values)
+        trees, precedents = self._look_at_trees(filled, stage)
         return _Ahead(
             values=values,
             filled=filled,
             ranks=ranks,
             linear=self.logistic_regression.contributions(ranks),
             forest=self.mondrian_forest.predict_proba(ranks),
-            trees=self.models.trees.predict_proba(filled, stage),
+            trees=trees,
+            precedents=precedents,
             stage=stage,
         )
 
+    def _look_at_trees(self, filled: Floats, stage: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """What the trees say of rows, and what verdicts on rows in the same leaves do."""
+        trees, moved = np.full((len(stage), len(LOOKS)), np.nan), np.zeros(len(stage))
+        for group, rows, seen in self.models.trees.seen(filled, stage):
+            trees[rows] = self.models.trees.of(group).proba_of(seen)
+            if len(self.precedents):
+                moved[rows] = self.precedents.moved(seen, group)
+        return trees, moved
+
     def _score(self, rows: FeatureRows, ahead: _Ahead) -> Scores:
         known = np.flatnonzero(ahead.stage != COLD)
-        scores = Scores.unknown(len(rows), self.models.versions)
+        scores = Scores.unknown(len(rows), self._versions)
         if not len(known):
             return scores
         ranks = self.population.ranks(ahead.values)
@@ -136,6 +176,11 @@ class Ensemble:
             ahead = ahead.part(known)
         self._score_known(ahead, ranks[known], known, scores)
         return replace(scores, ranks=ranks)
+
+    @property
+    def _versions(self) -> dict[str, str]:
+        verdicts = {"verdicts": str(self.verdict_seq)} if self.verdict_seq else {}
+        return {**self.models.versions, **verdicts}
 
     def _used(self, values: Values) -> Values:
         """The values with NaN for features that the models do not look at."""
@@ -153,7 +198,8 @@ class Ensemble:
         parts, look = self.models.evidence.parts(
             channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest, trees), stage
         )
-        risk = probability_of(combination.log_odds(parts))
+        risk = probability_of(combination.log_odds(parts) + ahead.precedents)
+        scores.precedents[at] = ahead.precedents
         scores.risk[at] = risk
         said["logistic_regression"] = probability_of(said["logistic_regression"])
         said["mondrian_forest"], said["extra_trees"] = forest[:, _ANY], trees[:, _ANY]
@@ -205,20 +251,45 @@ class Ensemble:
         if len(risks):
             self._notice(self.risk_drift, float(risks.mean(dtype=np.float64)))
 
-    def learn_verdicts(self, values: Values, harvesting: npt.NDArray[np.bool_]) -> None:
-        """Learn what analysts decided: feature values as they were stored, in the order of the verdicts.
+    def judge(self, judged: Sequence[JudgedValues]) -> None:
+        """Take verdicts in, in their order; rows that are scored from now on are held against them.
 
-        A verdict does not say which kind of harvesting it is: it counts for the one that the forest finds likeliest.
-
-        Args:
-            values: float32[n, F].
-            harvesting: bool[n].
+        The models that learn from labels do so once from each verdict, if the risk listens to them at all.
         """
-        values = self._used(values)
-        ranks = self.models.forest.scaling.ranks(values)
-        likeliest = likeliest_kind(self.mondrian_forest.predict_proba(ranks))
-        self.mondrian_forest.learn(LabelledValues(values, np.where(harvesting, likeliest, np.int8(0))))
-        self.logistic_regression.learn(ranks, harvesting)
+        told: list[JudgedValues] = []
+        for one in judged:
+            precedent = None
+            if one.harvesting is not None:
+                precedent = Precedent(one.harvesting, one.stage, self._used(one.values[np.newaxis])[0])
+                told.append(one)
+            self._let_count(one.account, precedent)
+            self.verdict_seq = one.seq
+        if judged:
+            self.precedents.settle()
+        if told:
+            harvesting = np.array([bool(one.harvesting) for one in told])
+            self._learn_labels(self._used(np.stack([one.values for one in told])), harvesting)
+
+    def recall(self, precedents: Mapping[int, Precedent]) -> None:
+        """Know precedents of accounts, in their order, without learning from them again."""
+        for account, precedent in precedents.items():
+            self._let_count(account, precedent)
+        self.precedents.settle()
+
+    def _let_count(self, account: int, precedent: Precedent | None) -> None:
+        filled = None
+        if precedent is not None:
+            filled = self.models.forest.scaling.filled(precedent.values[np.newaxis])[0]
+        self.precedents.judge(account, precedent, filled)
+
+    def _learn_labels(self, values: Values, harvesting: npt.NDArray[np.bool_]) -> None:
+        """Teach the parts that the risk listens to; harvesting is of the kind that the forest finds likeliest."""
+        ranks, weights = self.models.forest.scaling.ranks(values), self.models.combination.weights
+        if weights[_FOREST]:
+            likeliest = likeliest_kind(self.mondrian_forest.predict_proba(ranks))
+            self.mondrian_forest.learn(LabelledValues(values, np.where(harvesting, likeliest, np.int8(0))))
+        if weights[_LINEAR]:
+            self.logistic_regression.learn(ranks, harvesting)
         for is_harvesting in harvesting.tolist():
             self._notice(self.verdict_drift, float(is_harvesting))
 

@@ -1,14 +1,15 @@
 """Extremely randomised trees: the model that carries furthest to harvests that it has not seen, grown before shipping.
 
-They look at all rows and labels at once, which no online model does; what they cannot do is learn from a verdict, which
-is the Mondrian forest's part.  scikit-learn grows them when `stillwatch train` runs; what ships is their arrays.
+They look at all rows and labels at once, which no online model does.  They do not learn from verdicts: what these say
+is counted in their leaves (`precedents.py`).  scikit-learn grows them when `stillwatch train` runs; what ships is their
+arrays.
 
 Geurts, Ernst, Wehenkel: Extremely randomized trees, Machine Learning 63, 2006.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.scoring.kinds import COLD, GROWN, LOOKS
+from pipeline.scoring.kinds import COLD, EARLY, GROWN, LOOKS
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats
 
@@ -26,6 +27,19 @@ SHARPNESS: Final = 4
 """Power of what the gate says: the likeliest source is heard most of all, as measured on unseen families."""
 
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Where experts' trees lead n rows.
+
+    Attributes:
+        leaves: of each expert, int64[T, n].
+        likeness: float64[n, sources]: how far each expert is heard; a row's add up to 1.
+    """
+
+    leaves: tuple[Ints, ...]
+    likeness: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,20 +58,29 @@ class Experts:
     experts: tuple[MondrianTrees, ...]
     gate: MondrianTrees
 
-    def predict_proba(self, values: Floats) -> Floats:
-        """Probability of each look, float64[n, K], of `values` float64[n, F], see `Scaling.filled`."""
-        return self._heard(values, lambda expert: expert.predict_proba(values))
+    def seen(self, values: Floats) -> Seen:
+        """Where the trees lead rows, `values` float64[n, F], see `Scaling.filled`."""
+        return Seen(tuple(expert.leaves(values) for expert in self.experts), self._likeness(values))
+
+    def proba_of(self, seen: Seen) -> Floats:
+        """Probability of each look, float64[n, K]."""
+        pairs = zip(self.experts, seen.leaves, strict=True)
+        return _heard([expert.proba_at(leaves) for expert, leaves in pairs], seen.likeness)
 
     def contributions(self, values: Floats, look: Ints) -> Floats:
         """How much each feature moved each row's probability of a look, float64[n, F]; `look` int64[n], from 0."""
-        return self._heard(values, lambda expert: expert.contributions(values, look))
+        return _heard([expert.contributions(values, look) for expert in self.experts], self._likeness(values))
 
-    def _heard(self, values: Floats, said: Callable[[MondrianTrees], Floats]) -> Floats:
+    def _likeness(self, values: Floats) -> Floats:
         likeness = self.gate.predict_proba(values) ** SHARPNESS
         likeness /= likeness.sum(axis=1, keepdims=True)
-        parts = [said(expert) * likeness[:, [number]] for number, expert in enumerate(self.experts)]
-        heard: Floats = np.sum(parts, axis=0)
-        return heard
+        return likeness
+
+
+def _heard(said: Sequence[Floats], likeness: Floats) -> Floats:
+    parts = [by_expert * likeness[:, [number]] for number, by_expert in enumerate(said)]
+    heard: Floats = np.sum(parts, axis=0)
+    return heard
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,29 +95,41 @@ class StagedTrees:
     young: Experts
     grown: Experts
 
-    def predict_proba(self, values: Floats, stage: Ints) -> Floats:
-        """Probability of each of `kinds.LOOKS`, float64[n, K]; NaN for cold rows.
+    def of(self, stage: int) -> Experts:
+        """The trees that tell rows of a stage."""
+        return self.grown if stage == GROWN else self.young
+
+    def seen(self, values: Floats, stage: Ints) -> Iterator[tuple[int, Ints, Seen]]:
+        """Where the trees lead rows: for each group of stages that has any, one of the stages, the rows, and where.
 
         Args:
             values: float64[n, F], see `Scaling.filled`.
-            stage: int64[n].
+            stage: int64[n]; cold rows are in no group.
         """
-        return self._by_stage(stage, len(LOOKS), lambda experts, rows: experts.predict_proba(values[rows]))
+        for one, rows in _groups(stage):
+            yield one, rows, self.of(one).seen(values[rows])
+
+    def predict_proba(self, values: Floats, stage: Ints) -> Floats:
+        """Probability of each of `kinds.LOOKS`, float64[n, K]; NaN for cold rows."""
+        out = np.full((len(stage), len(LOOKS)), np.nan)
+        for one, rows, seen in self.seen(values, stage):
+            out[rows] = self.of(one).proba_of(seen)
+        return out
 
     def contributions(self, values: Floats, look: Ints, stage: Ints) -> Floats:
         """How much each feature moved each row's probability of a look, float64[n, F]; `look` int64[n], from 0."""
-        return self._by_stage(
-            stage, values.shape[1], lambda experts, rows: experts.contributions(values[rows], look[rows])
-        )
-
-    def _by_stage(self, stage: Ints, width: int, said: Callable[[Experts, Ints], Floats]) -> Floats:
-        out = np.full((len(stage), width), np.nan)
-        young = (stage != COLD) & (stage != GROWN)
-        for chosen, experts in ((young, self.young), (stage == GROWN, self.grown)):
-            rows = np.flatnonzero(chosen)
-            if len(rows):
-                out[rows] = said(experts, rows)
+        out = np.full(values.shape, np.nan)
+        for one, rows in _groups(stage):
+            out[rows] = self.of(one).contributions(values[rows], look[rows])
         return out
+
+
+def _groups(stage: Ints) -> Iterator[tuple[int, Ints]]:
+    """For each group of stages that has rows, one of the stages and the rows; cold rows are in none."""
+    for one, chosen in ((EARLY, (stage != COLD) & (stage != GROWN)), (GROWN, stage == GROWN)):
+        rows = np.flatnonzero(chosen)
+        if len(rows):
+            yield one, rows
 
 
 @dataclass(frozen=True, slots=True)

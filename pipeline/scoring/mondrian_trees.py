@@ -138,10 +138,14 @@ class MondrianTrees:
 
     def predict_proba(self, values: Floats) -> Floats:
         """Probability of each look, float64[n, K]: what River's `predict_proba_one` gives, summed for any."""
-        leaves = self.leaves(values)
-        if len(values) == 1:  # NumPy adds a lone column up in another order: a row must not notice if it is alone
+        return self.proba_at(self.leaves(values))
+
+    def proba_at(self, leaves: Places) -> Floats:
+        """The same of rows whose leaves are known, int64[T, n]."""
+        rows = leaves.shape[1]
+        if rows == 1:  # NumPy adds a lone column up in another order: a row must not notice if it is alone
             leaves = leaves.repeat(2, axis=1)
-        sums = [kind.take(leaves, mode="clip").sum(axis=0)[: len(values)] for kind in self._by_kind]
+        sums = [kind.take(leaves, mode="clip").sum(axis=0)[:rows] for kind in self._by_kind]
         return np.column_stack(sums) / len(self.roots)
 
     @property

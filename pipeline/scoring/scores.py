@@ -26,6 +26,7 @@ class Scores:
         top: int16[n, TOP]: the features that contributed most, the largest first; -1 for none.
         contribution: float32[n, TOP]: what each of them adds to the log-odds of the risk.
         versions: of what made the scores.
+        precedents: float32[n]: what verdicts on accounts like these add to the log-odds of the risk; 0 for unknown.
         ranks: float64[n, F]: the rows' values as ranks in the running population, for whoever learns them; None if
             nobody made them.
     """
@@ -35,6 +36,7 @@ class Scores:
     top: npt.NDArray[np.int16]
     contribution: npt.NDArray[np.float32]
     versions: Mapping[str, str]
+    precedents: npt.NDArray[np.float32]
     ranks: Floats | None = None
 
     def __len__(self) -> int:
@@ -46,7 +48,8 @@ class Scores:
         nothing = np.full(count, np.nan, dtype=np.float32)
         top = np.full((count, TOP), -1, dtype=np.int16)
         parts = {part: nothing.copy() for part in PARTS}
-        return Scores(nothing, parts, top, np.zeros((count, TOP), dtype=np.float32), versions)
+        unmoved = np.zeros(count, dtype=np.float32)
+        return Scores(nothing, parts, top, np.zeros((count, TOP), dtype=np.float32), versions, unmoved)
 
     @staticmethod
     def concat(parts: Sequence[Scores]) -> Scores:
@@ -57,4 +60,5 @@ class Scores:
             np.concatenate([part.top for part in parts]),
             np.concatenate([part.contribution for part in parts]),
             parts[0].versions,
+            np.concatenate([part.precedents for part in parts]),
         )

@@ -20,15 +20,17 @@ from pipeline.scoring.matrices import matrix_of, table_of
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import LabelledValues, MondrianForest
 from pipeline.scoring.mondrian_trees import MondrianTrees
+from pipeline.scoring.precedents import Precedent, Precedents
 from pipeline.scoring.scaling import KNOTS, Scaling
 from pipeline.scoring.teachers import SLOTS, DailyTeachers
 from pipeline.scoring.zscores import Population
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _STATE: Final = "state"
 _ALWAYS: Final = (_STATE, "population", "quantiles", "masses", "linear", "teachers", "pending", "pending_risks")
 _AFTER_VERDICTS: Final = ("verdicts", "forest")
+_PRECEDENTS: Final = "precedents"
 
 
 def snapshot(ensemble: Ensemble) -> dict[str, pa.Table]:
@@ -41,6 +43,7 @@ def snapshot(ensemble: Ensemble) -> dict[str, pa.Table]:
     state = {
         "format": FORMAT,
         "models": ensemble.models.version,
+        "verdict_seq": ensemble.verdict_seq,
         "blocks": ensemble.blocks,
         "block_rows": ensemble.block_rows,
         "next_row": ensemble.population.next_row,
@@ -59,6 +62,8 @@ def snapshot(ensemble: Ensemble) -> dict[str, pa.Table]:
         "pending": table_of(values=np.concatenate(ensemble.pending)),
         "pending_risks": table_of(risk=np.concatenate(ensemble.pending_risks)),
     }
+    if len(ensemble.precedents):
+        tables[_PRECEDENTS] = _table_of_precedents(ensemble.precedents)
     if len(verdicts):
         tables["verdicts"] = table_of(values=verdicts.values, kind=verdicts.kind)
         tables["forest"] = ensemble.mondrian_forest.trees.to_table()
@@ -75,7 +80,7 @@ def restore(models: Models, tables: Mapping[str, pa.Table]) -> Ensemble:
     Raises:
         SchemaError: the tables are not such a snapshot, or it belongs to other models.
     """
-    known = (*_ALWAYS, *(_AFTER_VERDICTS if _AFTER_VERDICTS[0] in tables else ()))
+    known = (*_ALWAYS, _PRECEDENTS, *(_AFTER_VERDICTS if _AFTER_VERDICTS[0] in tables else ()))
     unknown = tables.keys() - set(known)
     if unknown:
         raise SchemaError(f"a snapshot of the models has parts that nobody knows: {', '.join(sorted(unknown))}")
@@ -111,6 +116,9 @@ def _restored(models: Models, tables: Mapping[str, pa.Table], state: Mapping[str
         DriftDetector(signal, **state["detectors"][signal]) for signal in ("risk", "verdicts")
     )
     ensemble.drifts = [Drift(**drift) for drift in state["drifts"]]
+    ensemble.verdict_seq = int(state["verdict_seq"])
+    if _PRECEDENTS in tables:
+        ensemble.recall(_precedents_of(tables[_PRECEDENTS], width))
     if "verdicts" in tables:
         values = matrix_of(tables["verdicts"], "values", np.float32, (-1, width))
         kind = matrix_of(tables["verdicts"], "kind", np.int8, (len(values),))
@@ -121,3 +129,22 @@ def _restored(models: Models, tables: Mapping[str, pa.Table], state: Mapping[str
 
 def _detectors(ensemble: Ensemble) -> tuple[DriftDetector, DriftDetector]:
     return ensemble.risk_drift, ensemble.verdict_drift
+
+
+def _table_of_precedents(precedents: Precedents) -> pa.Table:
+    of = precedents.by_account
+    return table_of(
+        key=np.array(list(of), np.uint64),
+        harvesting=np.array([one.harvesting for one in of.values()], np.int8),
+        stage=np.array([one.stage for one in of.values()], np.int8),
+        values=np.stack([one.values for one in of.values()]),
+    )
+
+
+def _precedents_of(table: pa.Table, width: int) -> dict[int, Precedent]:
+    """By account, those judged longest ago first."""
+    values = matrix_of(table, "values", np.float32, (-1, width))
+    account = matrix_of(table, "key", np.uint64, (len(values),)).tolist()
+    harvesting, stage = (matrix_of(table, name, np.int8, (len(values),)).tolist() for name in ("harvesting", "stage"))
+    rows = zip(account, harvesting, stage, values, strict=True)
+    return {whose: Precedent(bool(says), at, row.copy()) for whose, says, at, row in rows}

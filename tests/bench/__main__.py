@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tests.bench import detection, end_to_end, features, fetch, lake, latency, memory, profiling, sustained
+from tests.bench import detection, end_to_end, features, fetch, lake, latency, memory, profiling, sustained, verdicts
 from tests.bench.events import write_ndjson
 from tests.bench.measure import say, versions
 from tests.bench.peers.task import Task
@@ -117,6 +117,12 @@ def _detection(bench: Bench) -> None:
     detection.measure(bench.folder, bench.size.log, bench.size.accounts, bench.size.labels)
 
 
+def _verdicts(bench: Bench) -> None:
+    assert bench.size.log is not None
+    assert bench.size.labels is not None
+    verdicts.measure(bench.folder, bench.size.log, bench.size.accounts, bench.size.labels)
+
+
 def _latency(bench: Bench) -> None:
     latency.measure(bench.bootstrap, bench.folder, bench.size.latency_s)
 
@@ -137,7 +143,9 @@ def _profile(bench: Bench) -> None:
     profiling.measure(bench.bootstrap, bench.topic("1 MB"))
 
 
-WITHOUT_KAFKA = {"lake", "detection"}
+OF_LABELLED_LOGS = {"detection", "verdicts"}
+
+WITHOUT_KAFKA = {"lake", *OF_LABELLED_LOGS}
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "fetch": _fetch,
@@ -145,6 +153,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "scored": _scored,
     "features": _features,
     "detection": _detection,
+    "verdicts": _verdicts,
     "latency": _latency,
     "sustained": _sustained,
     "memory": _memory,
@@ -170,12 +179,12 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, help="who harvests in that log, for `detection`")
     given = parser.parse_args()
     names = given.names + ["profile"] * given.profile or [
-        name for name in MEASUREMENTS if name != "detection" or given.labels
+        name for name in MEASUREMENTS if name not in OF_LABELLED_LOGS or given.labels
     ]
     if unknown := set(names) - set(MEASUREMENTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if "detection" in names and not (given.log and given.labels):
-        parser.error("detection is measured on a log with labels: --log, --labels and --accounts")
+    if OF_LABELLED_LOGS & set(names) and not (given.log and given.labels):
+        parser.error(f"{', '.join(sorted(OF_LABELLED_LOGS))}: measured on a log with labels, --log and --labels")
     size = QUICK if given.quick else FULL
     size = replace(size, events=given.events or size.events, rounds=given.rounds or size.rounds)
     size = replace(size, sustained_min=given.minutes or size.sustained_min, log=given.log, accounts=given.accounts)

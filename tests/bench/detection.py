@@ -42,7 +42,7 @@ def measure(folder: Path, log: Path, accounts: Path | None, labels: Path) -> Non
     settings = settings_for(FEATURES, TrainingSettings())
     views = views_of(FEATURES)
     say(f"{len(np.unique(rows.family)) - 1} families left out in turn")
-    held = held_out_scores(rows, _simulated(folder), Plan(settings, views))
+    held = held_out_scores(rows, simulated(folder), Plan(settings, views))
     variants = sorted(set(rows.variant[rows.harvesting].tolist()))
     as_it_ships = {view: _report(held, view, settings, settings.parts) for view in views}
     lines = [_line(view, report, variants) for view, report in as_it_ships.items()]
@@ -57,7 +57,7 @@ def measure(folder: Path, log: Path, accounts: Path | None, labels: Path) -> Non
     write_section("left_out_by", table(("", "share above"), groups), DOCUMENT)
 
 
-def _simulated(folder: Path) -> LabelledRows:
+def simulated(folder: Path) -> LabelledRows:
     events = folder / "simulated.ndjson.zst"
     run([sys.executable, "-m", "jobs.cli", "simulate", "--out", events, *SIMULATED.split()], check=True, stderr=DEVNULL)
     return rows_of_events(events, folder / "accounts.ndjson", folder / "labels.csv")

@@ -26,7 +26,7 @@ ODD = "a\"'\x00\x1b[31m<script>/../" + "é" * 5_000
 
 
 def verdict_of(number: int, **changed: Any) -> Verdict:
-    row = JudgedRow(P0, 7, NOW_US, 0.5, {"burst": 1.5, "unknown": None})
+    row = JudgedRow(P0, 7, NOW_US, 0.5, {"burst": 1.5, "unknown": None}, exchanges=9, kind="count")
     verdict = Verdict(f"{number:032x}", "acct_1", "harvesting", "one frame", "ana", NOW_US + number, row=row)
     return replace(verdict, **changed)
 

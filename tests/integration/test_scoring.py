@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 
+from pipeline.batch import Partition
+from pipeline.decisions import JudgedRow, Verdict
+from pipeline.io.catalog import Catalog
 from pipeline.simulation import Simulation
 from tests.integration.scored import assert_same, backtest, landed, send
-from tests.integration.workers import ends_of, site_of
+from tests.integration.workers import Site, ends_of, site_of
 from tests.rule_files import rule_text
 from tests.servers import KafkaServer
 
@@ -66,3 +73,48 @@ def test_interrupted_live_runs_and_backtests_say_the_same(
             again, alerts_again = backtest(tmp_path / f"of-{name}", *flags, "--config", str(config))
             assert_same(windows, again)
             assert alerts == alerts_again
+
+
+@pytest.mark.timeout(300)
+def test_verdicts_move_what_comes_after_them_alike_live_and_replayed(
+    tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str], traffic: Path
+) -> None:
+    """Verdicts between runs, a kill -9, and a last run that has to replay: the backtest says the same to the bit."""
+    with site_of(tmp_path, kafka.bootstrap, topic(2), file_rows_max=900, snapshot_events=2_000) as site:
+        config = tmp_path / "stillwatch.toml"
+        config.write_text(f'topic = "{site.topic}"\nfile_rows_max = 900\nsnapshot_events = 2000\n', encoding="utf-8")
+        send(site, traffic)
+        assert site.command("--config", str(config), "--max-events", "6000").process.wait(120) == 0
+        windows, _ = landed(site)
+        give_verdicts(site, windows)
+        killed = site.worker(crash_at="committed", count=4, kafka={"max_partition_fetch_bytes": 1 << 18})
+        assert killed.process.wait(60) == -signal.SIGKILL
+        give_verdicts(site, windows, skipped=10)
+        assert site.command("--config", str(config), "--once").process.wait(120) == 0
+        windows, _ = landed(site)
+        with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+            marks = [mark for number in range(2) for mark in catalog.verdict_marks(Partition(site.topic, number))]
+        assert len(marks) >= 4, "each partition learned twice"
+        assert sum('"verdicts"' in text for text in windows["versions"].to_pylist()) > 300
+        of_lake = ["--events", str(site.lake), "--catalog", site.catalog_url, "--config", str(config)]
+        again, _ = backtest(tmp_path / "judged", *of_lake)
+        assert_same(windows, again)
+        unjudged, _ = backtest(tmp_path / "unjudged", *of_lake, "--no-verdicts")
+        moved = np.nanmax(np.abs(unjudged["risk"].to_numpy() - windows["risk"].to_numpy()))
+        assert moved > 0.01, "verdicts would do nothing"
+
+
+def give_verdicts(site: Site, windows: pa.Table, skipped: int = 0) -> None:
+    """Judge the last rows of twenty accounts: the likeliest ten are harvesters, the unlikeliest ten are not."""
+    last = {row["account_id"]: row for row in windows.to_pylist() if row["risk"] is not None}
+    rows = sorted(last.values(), key=lambda row: row["risk"])
+    with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+        for decision, chosen in (("benign", rows[skipped:][:10]), ("harvesting", rows[::-1][skipped:][:10])):
+            for row in chosen:
+                partition = Partition(row["topic"], row["partition"])
+                scored_at = int(row["scored_at"].timestamp() * 1e6)
+                judged = JudgedRow(
+                    partition, row["offset"], scored_at, row["risk"], row["features"], row["exchanges"], row["kind"]
+                )
+                verdict = Verdict(uuid.uuid4().hex, row["account_id"], decision, "seen", "ana", 0, row=judged)
+                catalog.desk.verdicts.give(verdict)

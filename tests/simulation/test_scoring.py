@@ -14,6 +14,7 @@ import structlog
 
 from pipeline import restoring
 from pipeline.batch import Partition
+from pipeline.decisions import Verdict
 from pipeline.errors import RetryableError
 from pipeline.io.inspection import inspect
 from pipeline.watching import WatchLimits
@@ -61,7 +62,18 @@ class ScoredSite(Site):
         return found_in(self.lake, self.catalog)
 
     def wanted(self) -> Found:
-        return uninterrupted({P0: {at: (value, ms) for at, (value, ms) in self.records.items()}}, stand_ins())
+        """With every verdict where the catalog says that it was taken in."""
+        judged, before = [], 0
+        for offset, seq in self.catalog.desk.verdicts.marks(P0):
+            known = self.catalog.desk.verdicts.after(before, 1000)
+            judged.append((offset, [verdict for verdict in known if verdict.seq <= seq]))
+            before = seq
+        records = {P0: {at: (value, ms) for at, (value, ms) in self.records.items()}}
+        return uninterrupted(records, stand_ins(), {P0: judged})
+
+    def judge(self, number: int) -> None:
+        verdict = Verdict(f"{number:032x}", f"account-{number % 5}", "benign", "seen", "ana", number)
+        self.catalog.desk.verdicts.give(verdict)
 
     def snapshots(self) -> list[int]:
         return [entry.next_offset for entry in self.catalog.snapshots(P0)]
@@ -149,6 +161,48 @@ def test_rebalances_at_any_moment_are_not_seen(site: ScoredSite, seed: int, monk
         site.kafka.leave(member)
     site.land()
     assert site.found() == site.wanted()
+
+
+@pytest.mark.parametrize("limits", (OFTEN, NEVER), ids=("snapshots", "replay"))
+@pytest.mark.parametrize("seed", range(3))
+def test_verdicts_count_from_where_they_were_taken_in_whatever_happens(
+    site: ScoredSite, seed: int, limits: WatchLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, crashes after any step, the partition goes to and fro, and verdicts come at any moment."""
+    monkeypatch.setattr(restoring, "PIECE_EVENTS", 10)
+    rng = random.Random(seed)
+
+    def crash(_name: str) -> None:
+        if rng.random() < 0.08:
+            raise CrashError
+
+    workers = [site.worker(file_rows_max=15, watch_limits=limits, step=crash) for _ in range(2)]
+    crashes = 0
+    for number in range(50):
+        site.produce(10)
+        if rng.random() < 0.4:
+            site.judge(number)
+        at = rng.randrange(2)
+        site.kafka.assign({P0: workers[at][1]})
+        for _ in range(rng.randint(1, 12)):
+            for place, (stream, member) in enumerate(workers):
+                try:
+                    stream.round()
+                except CrashError:
+                    crashes += 1
+                    site.kafka.leave(member)
+                    workers[place] = site.worker(file_rows_max=15, watch_limits=limits, step=crash)
+                    site.kafka.assign({P0: workers[at][1]})
+    for _, member in workers:
+        site.kafka.leave(member)
+    site.judge(99)
+    site.land(watch_limits=limits)
+    marks = site.catalog.desk.verdicts.marks(P0)
+    assert crashes > 3
+    assert len(marks) > 4
+    assert marks[-1][1] == max(verdict.seq for verdict in site.catalog.desk.verdicts.find())
+    assert site.found() == site.wanted()
+    assert site.wanted() != uninterrupted({P0: dict(site.records)}, stand_ins()), "verdicts would do nothing"
 
 
 def test_a_failing_lake_and_catalog_are_not_seen(site: ScoredSite) -> None:

@@ -140,6 +140,14 @@ def test_an_alert_says_what_is_unknown_and_a_rule_without_risk_gives_its_own_num
     assert alert.reasons[1] == "1 exchange and 500 output tokens taken since 2026-03-03 00:06:40 UTC"
 
 
+def test_an_alert_says_what_verdicts_on_accounts_like_it_did() -> None:
+    one = row("a", 0, 0.95) | {"precedents": 1.5}
+    (alert,), _ = started(rules_of(RISK)).step(rows_of([one]), rows_of([one]))
+    assert "verdicts on accounts like it raised the risk from 0.809 to 0.95" in alert.reasons
+    (alert,), _ = started(rules_of(RISK)).step(rows_of([row("a", 0, 0.95)]), rows_of([row("a", 0, 0.95)]))
+    assert not any("verdicts" in reason for reason in alert.reasons)
+
+
 def test_ids_are_the_same_in_a_replay_and_differ_from_window_to_window() -> None:
     rows = rows_of([row("a", hours, 0.95) for hours in range(0, 240, 5)])
     ids = [alert.alert_id for alert in started(rules_of(RISK)).step(rows, rows)[0]]

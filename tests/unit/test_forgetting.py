@@ -12,6 +12,7 @@ import pytest
 from pipeline.analysis import Analysis, Watch
 from pipeline.batch import Partition
 from pipeline.config import Settings
+from pipeline.decisions import JudgedRow, Verdict
 from pipeline.decode import Decoder
 from pipeline.features.hashing import keys
 from pipeline.forgetting import without_account
@@ -82,6 +83,28 @@ def test_an_account_that_was_there_last_has_no_say_any_more(watch: Watch, events
     key = int(keys([account])[0])
     assert key in voters[0]
     assert voters[1] == [voter for voter in voters[0] if voter != key]
+
+
+def test_what_a_verdict_on_it_said_is_forgotten_and_others_count_on(watch: Watch, events: pa.Table) -> None:
+    analysis = Analysis(WHERE, watch)
+    rows = {row["account_id"]: row for row in analysis.step(events).windows.to_pylist() if row["exchanges"] > 3}
+    judged = [
+        JudgedRow(WHERE, row["offset"], 0, row["risk"], row["features"], row["exchanges"], row["kind"])
+        for row in list(rows.values())[:4]
+    ]
+    names = list(rows)[:4]
+    said = zip(names, judged, strict=True)
+    analysis.judge(
+        [Verdict(str(n), name, "benign", "", "", 0, row=row, seq=n) for n, (name, row) in enumerate(said, 1)]
+    )
+    blob = analysis.snapshot()
+    clean = without_account(blob, names[1])
+    assert clean is not None
+    before, after = (unpack(one, label_of(one))["ensemble.precedents"] for one in (blob, clean))
+    others = [key for number, key in enumerate(keys(names).tolist()) if number != 1]
+    assert before["key"].to_pylist() == keys(names).tolist()  # type: ignore[index, call-overload]
+    assert after["key"].to_pylist() == others  # type: ignore[index, call-overload]
+    Analysis.restore(WHERE, watch, clean, analysis.next_offset)
 
 
 def test_an_account_named_like_a_part_of_the_state_takes_nothing_else_along(watch: Watch, events: pa.Table) -> None:

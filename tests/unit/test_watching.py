@@ -35,7 +35,7 @@ def test_what_comes_of_them_does_not_depend_on_how_they_waited(watched: Watched)
     for start in range(0, len(EVENTS), 50):
         watched.add(EVENTS.slice(start, 50), STEP_BYTES // 2, 0.0)
         watched.step_if_due(0.0)
-    found = watched.cut(len(EVENTS), 0.0, last=False)
+    found = watched.cut(len(EVENTS), 0.0, (), last=False)
     assert found.windows.equals(WHOLE.windows)
     assert tuple(found.alerts) == WHOLE.alerts
 

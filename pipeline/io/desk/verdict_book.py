@@ -91,17 +91,20 @@ def forget(tx: sa.Connection, account_id: str) -> int:
     return tx.execute(sa.delete(verdicts).where(mine)).rowcount
 
 
+_OF_ROW: Final = ("offset", "scored_at_us", "risk", "exchanges", "kind")
+
+
 def row_as_json(row: JudgedRow) -> str:
     """A judged row as text."""
-    said = {"topic": row.partition.topic, "partition": row.partition.number, "offset": row.offset}
-    return json.dumps({**said, "scored_at_us": row.scored_at_us, "risk": row.risk, "features": dict(row.features)})
+    said = {name: getattr(row, name) for name in _OF_ROW}
+    return json.dumps({**catalog_tables.key_of(row.partition), **said, "features": dict(row.features)})
 
 
 def row_of_json(text: str) -> JudgedRow:
     """The row that `row_as_json` wrote."""
     said = json.loads(text)
     where = Partition(said["topic"], said["partition"])
-    return JudgedRow(where, said["offset"], said["scored_at_us"], said["risk"], said["features"])
+    return JudgedRow(where, features=said["features"], **{name: said[name] for name in _OF_ROW})
 
 
 def _row_of(verdict: Verdict) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import pytest
 
 from pipeline.scoring import Ensemble, drift
 from pipeline.scoring.drift import DriftDetector
+from pipeline.scoring.ensemble import JudgedValues
+from pipeline.scoring.kinds import GROWN
 from pipeline.scoring.snapshots import restore, snapshot
 from tests.unit.scoring import traffic
 
@@ -46,7 +48,7 @@ def test_verdicts_that_turn_are_told_and_reset_nothing() -> None:
     """A drift is an event for whoever takes it; it survives a restart until then."""
     ensemble = Ensemble(traffic.models())
     values = traffic.values_like(np.random.default_rng(0), np.zeros(200, dtype=np.bool_))
-    ensemble.learn_verdicts(values, np.arange(200) >= 100)
+    ensemble.judge([JudgedValues(n + 1, n, n >= 100, GROWN, row) for n, row in enumerate(values)])
     population, untouched = (snapshot(one)["population"] for one in (ensemble, Ensemble(traffic.models())))
     assert traffic.as_bytes(population) == traffic.as_bytes(untouched)
     restored = restore(traffic.models(), snapshot(ensemble))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from pipeline.errors import SchemaError
 from pipeline.features.rows import COUNT
 from pipeline.scoring import BLOCK, Ensemble, Explainer, Scores
+from pipeline.scoring.ensemble import JudgedValues
 from pipeline.scoring.kinds import COLD, stage_of
-from pipeline.scoring.snapshots import restore, snapshot
+from pipeline.scoring.snapshots import FORMAT, restore, snapshot
 from pipeline.scoring.teachers import DailyTeachers
 from tests.unit.scoring import traffic
 
@@ -55,19 +57,38 @@ def test_a_restart_anywhere_changes_no_score(cut: int) -> None:
     assert traffic.same_tables(snapshot(after), snapshot(before))
 
 
+def judged(count: int, first_seq: int = 1) -> list[JudgedValues]:
+    rows = traffic.labelled(count, seed=8)
+    said = zip(rows.harvesting.tolist(), rows.stage.tolist(), rows.values, strict=True)
+    return [
+        JudgedValues(first_seq + n, 1000 + n, harvests, stage, row) for n, (harvests, stage, row) in enumerate(said)
+    ]
+
+
 def test_a_restart_after_verdicts_changes_no_score() -> None:
-    rows = traffic.labelled(5, seed=8)
     before = Ensemble(traffic.models())
     traffic.run(before, ROWS.slice(0, 300))
-    before.learn_verdicts(rows.values, rows.harvesting)
+    before.judge(judged(5))
     after = restore(traffic.models(), snapshot(before))
     rest = ROWS.slice(300, 700)
     scores = traffic.run(before, rest)
     assert traffic.same_scores(traffic.run(after, rest), scores)
+    assert next(after.scored(rest))[1].versions["verdicts"] == "15"
+    assert scores.precedents.any()
     assert not traffic.same_scores(scores, traffic.run(Ensemble(traffic.models()), ROWS.slice(300, 700)))
-    before.learn_verdicts(rows.values, rows.harvesting)
-    after.learn_verdicts(rows.values, rows.harvesting)
+    before.judge(judged(5, 16))
+    after.judge(judged(5, 16))
     assert traffic.same_tables(snapshot(after), snapshot(before))
+
+
+def test_a_part_that_the_risk_does_not_listen_to_is_not_taught() -> None:
+    """To grow the Mondrian forest anew takes half a minute a partition."""
+    deaf = replace(traffic.models(), combination=replace(traffic.models().combination, weights=(0, 0, 0, 0, 1.0)))
+    ensemble = Ensemble(deaf)
+    ensemble.judge(judged(5))
+    assert len(ensemble.mondrian_forest.verdicts) == 0
+    assert ensemble.logistic_regression.learned is deaf.linear
+    assert traffic.score(ensemble, ROWS.slice(0, 50)).precedents.any()
 
 
 def test_scoring_changes_nothing() -> None:
@@ -172,7 +193,7 @@ def test_a_snapshot_that_does_not_fit_is_refused(spoil: str) -> None:
     if spoil == "models":
         state = state.replace(traffic.models().version, "000000000000")
     elif spoil == "format":
-        state = state.replace('"format": 1', '"format": 99')
+        state = state.replace(f'"format": {FORMAT}', '"format": 99')
     elif spoil == "json":
         state = state[:-5]
     elif spoil == "missing":

@@ -84,7 +84,7 @@ def test_contributions_explain_what_the_experts_said(look: int) -> None:
     likeness = experts.gate.predict_proba(filled) ** SHARPNESS
     likeness /= likeness.sum(axis=1, keepdims=True)
     base = sum(likeness[:, number] * expert.base[look] for number, expert in enumerate(experts.experts))
-    np.testing.assert_allclose(moved.sum(axis=1) + base, experts.predict_proba(filled)[:, look], atol=1e-9)
+    np.testing.assert_allclose(moved.sum(axis=1) + base, experts.proba_of(experts.seen(filled))[:, look], atol=1e-9)
 
 
 def test_cold_rows_are_told_nothing_of() -> None:
