@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scoring.combination import log_odds_of
-from pipeline.scoring.kinds import EARLY, GROWN, LOOKS, QUIET, STAGES
+from pipeline.scoring.kinds import EARLY, FEW, GROWN, LOOKS, QUIET, STAGES
 from pipeline.scoring.scaling import Floats
 
 CHANNELS: Final = (
@@ -28,7 +28,9 @@ CHANNELS: Final = (
 _FOREST: Final = slice(3, 3 + len(LOOKS))
 _TREES: Final = slice(3 + len(LOOKS), 3 + 2 * len(LOOKS))
 
-SPENT: Final = {EARLY: {"any": 0.02}, QUIET: {"any": 0.25}, GROWN: {"open": 0.33, "hidden": 0.4}}
+SPENT: Final = {
+    EARLY: {"any": 0.02}, FEW: {"any": 0.06}, QUIET: {"any": 0.2}, GROWN: {"open": 0.3, "hidden": 0.42},
+}  # fmt: skip
 """Of the false alerts that may be spent, the part of each look at each stage.  Hidden harvests get most: they are the
 hardest to tell, from resellers that do a bit of everything for honest reasons."""
 

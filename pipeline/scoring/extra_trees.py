@@ -88,7 +88,7 @@ class StagedTrees:
     """Trees for young accounts and trees for grown ones: each row is told by those of its stage.
 
     Attributes:
-        young: for rows at the stages `EARLY` and `QUIET`; they learned all rows.
+        young: for rows at the stages before `GROWN`; they learned all rows.
         grown: for rows at the stage `GROWN`; they learned such rows alone.
     """
 

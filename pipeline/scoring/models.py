@@ -36,7 +36,7 @@ from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, Labell
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 SHIPPED: Final = Path(__file__).parent / "shipped"
 
 _STAGED: Final = ("trees_young", "gate_young", "trees_grown", "gate_grown")

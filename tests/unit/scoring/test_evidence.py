@@ -9,17 +9,31 @@ from hypothesis import strategies as st
 
 from pipeline.scoring.combination import PARTS
 from pipeline.scoring.evidence import CHANNELS, NOTHING, SPENT, Evidence, channels_of
-from pipeline.scoring.kinds import COLD, EARLY, GROWN, LOOKS, QUIET, STAGES, kind_of, likeliest_kind, looks_of, stage_of
+from pipeline.scoring.kinds import (
+    COLD,
+    EARLY,
+    FEW,
+    GROWN,
+    LOOKS,
+    QUIET,
+    STAGES,
+    kind_of,
+    likeliest_kind,
+    looks_of,
+    stage_of,
+)
 
 RANDOM = np.random.default_rng(0)
-ACCOUNTS = 400
-ACCOUNT = np.repeat(np.arange(ACCOUNTS), 3)
-STAGE = np.tile([EARLY, QUIET, GROWN], ACCOUNTS)
+ACCOUNTS = 1200
+ACCOUNT = np.repeat(np.arange(ACCOUNTS), 4)
+STAGE = np.tile([EARLY, FEW, QUIET, GROWN], ACCOUNTS)
 SCORES = RANDOM.normal(size=(len(ACCOUNT), len(CHANNELS))) + STAGE[:, np.newaxis]
 EVIDENCE = Evidence.fit(SCORES, STAGE, ACCOUNT, ACCOUNTS)
 
 
-@pytest.mark.parametrize(("stage", "look"), ((EARLY, "any"), (QUIET, "any"), (GROWN, "open"), (GROWN, "hidden")))
+@pytest.mark.parametrize(
+    ("stage", "look"), ((EARLY, "any"), (FEW, "any"), (QUIET, "any"), (GROWN, "open"), (GROWN, "hidden"))
+)
 @pytest.mark.parametrize("share", (0.2, 0.05, 0.02))
 def test_a_score_is_worth_the_share_of_honest_accounts_that_reach_it(stage: int, look: str, share: float) -> None:
     at_stage = SCORES[stage == STAGE]
@@ -39,10 +53,10 @@ def test_what_may_be_spent_is_spent_once() -> None:
 
 
 def test_a_look_that_does_not_count_at_a_stage_is_worth_nothing() -> None:
-    found = EVIDENCE.of(np.full((4, len(CHANNELS)), 99.0), np.array([COLD, EARLY, QUIET, GROWN]))
+    found = EVIDENCE.of(np.full((5, len(CHANNELS)), 99.0), np.array([COLD, EARLY, FEW, QUIET, GROWN]))
     counts = {name: found[:, CHANNELS.index(f"extra_trees_{name}")] > NOTHING for name in LOOKS}
-    assert counts["any"].tolist() == [False, True, True, False]
-    assert counts["open"].tolist() == counts["hidden"].tolist() == [False, False, False, True]
+    assert counts["any"].tolist() == [False, True, True, True, False]
+    assert counts["open"].tolist() == counts["hidden"].tolist() == [False, False, False, False, True]
 
 
 def test_rare_scores_lie_on_a_line() -> None:
@@ -92,9 +106,9 @@ def test_channels_stand_in_their_order() -> None:
 
 
 def test_stages_divide_all_rows() -> None:
-    exchanges = np.array([3, 3, 4, 47, 4, 47, 48, 48, 9999])
-    is_count = np.array([True, False, True, True, False, False, True, False, False])
-    expected = [COLD, COLD, EARLY, EARLY, QUIET, QUIET, GROWN, GROWN, GROWN]
+    exchanges = np.array([3, 3, 4, 47, 4, 7, 8, 47, 48, 48, 9999])
+    is_count = np.array([True, False, True, True, False, False, False, False, True, False, False])
+    expected = [COLD, COLD, EARLY, EARLY, FEW, FEW, QUIET, QUIET, GROWN, GROWN, GROWN]
     assert stage_of(exchanges, is_count).tolist() == expected
 
 
