@@ -7,8 +7,9 @@ makes no difference.  A rule that raised for an account is silent for it while t
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -38,9 +39,24 @@ RAISED_SCHEMA: Final = pa.schema(
         pa.field("rule", pa.uint16(), nullable=False),
         pa.field("key", pa.uint64(), nullable=False),
         pa.field("raised_at", pa.int64(), nullable=False),
+        pa.field("suppressed", pa.int64(), nullable=False),
     ]
 )
-"""What a snapshot holds: the rules, and for each (by its place among them) the accounts it alerted, oldest first."""
+"""What a snapshot holds: the rules, and for each (by its place among them) the accounts it alerted, oldest first, with
+the rows since that met the condition and were suppressed."""
+
+
+@dataclass(slots=True)
+class Raised:
+    """What a rule remembers of an account that it alerted.
+
+    Attributes:
+        at: the account's clock then, microseconds since the epoch.
+        suppressed: rows since then that met the condition while the rule was silent for the account.
+    """
+
+    at: int
+    suppressed: int = 0
 
 
 class Described(Protocol):
@@ -154,7 +170,8 @@ class Alerting:
         self._place = {name: index for index, name in enumerate(self._names)}
         self._partition = partition
         self._explainer = explainer
-        self._raised: list[OrderedDict[int, int]] = [OrderedDict() for _ in self._rules]
+        self._raised: list[OrderedDict[int, Raised]] = [OrderedDict() for _ in self._rules]
+        self._suppressed: Counter[str] = Counter()
 
     def step(self, rows: Rows, scores: Risks) -> tuple[list[Alert], Mask]:
         """Look at rows.
@@ -167,20 +184,28 @@ class Alerting:
             The alerts by row, then by the order of rules; and bool[n], which rows may teach the models what is normal:
             those of no account that a live rule on the risk alerts now, or did within its suppression window.
         """
-        columns = _Columns(rows, scores, self._place)
+        columns = Columns(rows, scores, self._place)
         keys: list[int] = rows.key.tolist()
         clocks: list[int] = rows.scored_at.tolist()
         may_learn = np.ones(len(rows), dtype=np.bool_)
-        raises: list[tuple[int, int]] = []
+        raises: list[tuple[int, int, Raised | None]] = []
         for index, rule in enumerate(self._rules):
             fires = rule.condition.fires(columns, len(rows))
-            raised, silent = _walk(rule, self._raised[index], fires, keys, clocks)
-            raises.extend((row, index) for row in raised)
+            walked = _walk(rule, self._raised[index], fires, keys, clocks)
+            raises.extend((row, index, before) for row, before in walked.raised)
+            if walked.suppressed:
+                self._suppressed[rule.name] += walked.suppressed
             if rule.withholds_learning:
-                may_learn[raised + silent] = False
-        return [self._alert(self._rules[index], columns, row) for row, index in sorted(raises)], may_learn
+                may_learn[[row for row, _ in walked.raised] + walked.silent] = False
+        raises.sort(key=lambda raised: raised[:2])
+        return [self._alert(self._rules[index], columns, row, before) for row, index, before in raises], may_learn
 
-    def _alert(self, rule: Rule, columns: _Columns, row: int) -> Alert:
+    def take_suppressed(self) -> Mapping[str, int]:
+        """Rows since the last call that met a rule's condition while it was silent for their account, by the rule."""
+        taken, self._suppressed = self._suppressed, Counter()
+        return taken
+
+    def _alert(self, rule: Rule, columns: Columns, row: int, before: Raised | None) -> Alert:
         rows, scores = columns.rows, columns.scores
         account, clock = rows.account_id[row], int(rows.scored_at[row])
         start = clock // rule.suppress_us * rule.suppress_us
@@ -210,12 +235,18 @@ class Alerting:
         )
         weighed = self._explainer.reasons(rows.values[row], scores.top[row], scores.contribution[row])
         precedents = precedents_in_words(alert.risk, float(scores.precedents[row]))
-        return reasons_of(alert, rule, said, [*(reason.words for reason in weighed), *precedents], self._words)
+        words = [*(reason.words for reason in weighed), *precedents]
+        again = None if before is None else (before.at, before.suppressed)
+        return reasons_of(alert, rule, said, words, self._words, again)
 
     def snapshot(self) -> dict[str, pa.Table]:
         """All that the next rows' alerts depend on, as plain tables: `rules` and `raised`."""
         rules = [[rule.name, rule.version, rule.fingerprint] for rule in self._rules]
-        raised = [(index, key, at) for index, accounts in enumerate(self._raised) for key, at in accounts.items()]
+        raised = [
+            (index, key, entry.at, entry.suppressed)
+            for index, accounts in enumerate(self._raised)
+            for key, entry in accounts.items()
+        ]
         return {"rules": _table(rules, RULES_SCHEMA), "raised": _table(raised, RAISED_SCHEMA)}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
@@ -236,13 +267,15 @@ class Alerting:
         tables: Mapping[str, pa.Table] = parts
         then = tables["rules"].to_pylist()
         places = [self._place_of(rule) for rule in then]
-        raised: list[OrderedDict[int, int]] = [OrderedDict() for _ in self._rules]
-        for index, key, at in zip(*(column.to_pylist() for column in tables["raised"].columns), strict=True):
+        raised: list[OrderedDict[int, Raised]] = [OrderedDict() for _ in self._rules]
+        for index, key, at, suppressed in zip(
+            *(column.to_pylist() for column in tables["raised"].columns), strict=True
+        ):
             if index >= len(places):
                 raise SchemaError("the snapshot's part raised of the alerting names a rule that is not in it")
             place = places[index]
             if place is not None:
-                raised[place][key] = at
+                raised[place][key] = Raised(at, suppressed)
         self._raised = raised
 
     def _place_of(self, then: Mapping[str, Any]) -> int | None:
@@ -258,7 +291,7 @@ class Alerting:
         return None
 
 
-class _Columns:
+class Columns:
     """The numbers that conditions look at, each made once a step."""
 
     def __init__(self, rows: Rows, scores: Risks, place: Mapping[str, int]) -> None:
@@ -267,6 +300,7 @@ class _Columns:
         self._made: dict[str, npt.NDArray[Any]] = {}
 
     def __call__(self, name: str) -> npt.NDArray[Any]:
+        """The numbers of a name, one a row."""
         made = self._made.get(name)
         if made is None:
             if name == RISK:
@@ -284,9 +318,24 @@ class _Columns:
         return number if np.isfinite(number) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """What became of the rows that matter to a rule.
+
+    Attributes:
+        raised: rows that raise, each with what was remembered of its account before.
+        silent: rows of accounts for which it is silent, as far as it matters who they are.
+        suppressed: how many of these met the condition.
+    """
+
+    raised: list[tuple[int, Raised | None]]
+    silent: list[int]
+    suppressed: int
+
+
 def _walk(
-    rule: Rule, past: OrderedDict[int, int], fires: Mask, keys: Sequence[int], clocks: Sequence[int]
-) -> tuple[list[int], list[int]]:
+    rule: Rule, past: OrderedDict[int, Raised], fires: Mask, keys: Sequence[int], clocks: Sequence[int]
+) -> _Walked:
     """Go through the rows that matter to a rule, in order.
 
     Args:
@@ -295,30 +344,31 @@ def _walk(
         fires: bool[n], where its condition holds.
         keys: the rows' accounts.
         clocks: the rows' times.
-
-    Returns:
-        Rows that raise; and rows of accounts for which it is silent, as far as it matters who they are.
     """
     firing = np.flatnonzero(fires).tolist()
     candidates = firing
     if rule.withholds_learning and (past or firing):
         alerted = {keys[row] for row in firing}
         candidates = [row for row, key in enumerate(keys) if key in past or key in alerted]
-    raised: list[int] = []
+    raised: list[tuple[int, Raised | None]] = []
     silent: list[int] = []
+    suppressed = 0
     holds = set(firing)
     for row in candidates:
         key, clock = keys[row], clocks[row]
         last = past.get(key)
-        if last is not None and abs(clock - last) < rule.suppress_us:
+        if last is not None and abs(clock - last.at) < rule.suppress_us:
             silent.append(row)
+            if row in holds:
+                last.suppressed += 1
+                suppressed += 1
         elif row in holds:
-            past[key] = clock
+            past[key] = Raised(clock)
             past.move_to_end(key)
             if len(past) > ENTRIES_MAX:
                 past.popitem(last=False)
-            raised.append(row)
-    return raised, silent
+            raised.append((row, last))
+    return _Walked(raised, silent, suppressed)
 
 
 def _table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:

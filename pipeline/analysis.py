@@ -9,8 +9,8 @@ Pure: events in, rows and alerts out; nothing here touches the world.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -81,6 +81,9 @@ class Alerting(Stage, Protocol):
     def step(self, rows: FeatureRows, scores: Any, /) -> tuple[Sequence[Alert], npt.NDArray[np.bool_]]:
         """Alerts that a scored piece raises, and which of its rows may teach the models what is normal."""
 
+    def take_suppressed(self) -> Mapping[str, int]:
+        """Rows since the last call that met a rule while it was silent for their account, by the rule's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -109,11 +112,13 @@ class Analysed:
         windows: `pipeline.windows.WINDOWS_SCHEMA`, in the order of their emission.
         alerts: in the order in which they were raised.
         drifts: changes of what is scored that the models noticed, oldest first; nothing is done about them.
+        suppressed: rows that met a rule while it was silent for their account, by the rule's name.
     """
 
     windows: pa.Table
     alerts: tuple[Alert, ...]
     drifts: tuple[Drift, ...] = ()
+    suppressed: Mapping[str, int] = field(default_factory=dict)
 
 
 class Analysis:
@@ -157,7 +162,8 @@ class Analysis:
             said.append(scores)
             alerts += raised
         windows = windows_of(self.partition, rows, said)
-        return Analysed(windows, tuple(alerts), tuple(self._ensemble.take_drifts()))
+        drifts, suppressed = tuple(self._ensemble.take_drifts()), self._alerting.take_suppressed()
+        return Analysed(windows, tuple(alerts), drifts, suppressed)
 
     @property
     def verdict_seq(self) -> int:

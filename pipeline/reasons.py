@@ -28,6 +28,7 @@ def reasons_of(
     said: Mapping[str, float | None],
     weighed: Sequence[str],
     words: Mapping[str, str],
+    again: tuple[int, int] | None = None,
 ) -> Alert:
     """Give an alert its reasons.
 
@@ -37,10 +38,12 @@ def reasons_of(
         said: the numbers that its condition looked at.
         weighed: what weighed most in the risk, in sentences, the weightiest first.
         words: what each feature is.
+        again: when the rule last alerted the account, microseconds since the epoch, and how many rows met it since and
+            were suppressed; None: it never did, or it is forgotten.
 
     Returns:
         The same alert with `reasons`: the rule's first, then what weighed most (of rules on the risk), then how much
-        was taken, where to look and the runbook.
+        was taken (and how often the rule kept silent), where to look and the runbook.
     """
     lines = [_condition(rule, said, words)]
     if RISK in rule.condition.names:
@@ -49,7 +52,7 @@ def reasons_of(
     taken = f"{_counted(alert.exchanges, 'exchange')} and {_counted(alert.output_tokens, 'output token')}"
     where = f"this account's requests in {alert.where} up to offset {alert.offset}"
     lines += [
-        f"{taken} taken since {since}",
+        f"{taken} taken since {since}{_again(again, rule)}",
         f"look at {where}, from {since} to {until}",
         f"what to do: {rule.runbook}",
     ]
@@ -78,6 +81,17 @@ def _condition(rule: Rule, said: Mapping[str, float | None], words: Mapping[str,
     ]
     fixed = [f"{name} stands for {number_in_words(number)}" for name, number in rule.condition.constants.items()]
     return f"{rule.title}: {rule.condition.text}, where {', '.join([*numbers, *fixed])}"
+
+
+def _again(again: tuple[int, int] | None, rule: Rule) -> str:
+    """What the rule said of the account before, and what it did not."""
+    if again is None:
+        return ""
+    at_us, suppressed = again
+    held = (
+        f"while the rule held {_counted(suppressed, 'more time')}" if suppressed else "in which the rule did not hold"
+    )
+    return f"; alerted before, on {time_in_words(at_us)}, then silent for {rule.suppress_hours:g} h {held}"
 
 
 def weighed_of(alert_reasons: Sequence[str]) -> Sequence[str]:

@@ -5,6 +5,7 @@ The live job and a backtest take it from here, so that both are configured alike
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.accounts import Accounts
@@ -13,7 +14,7 @@ from pipeline.analysis import Watch
 from pipeline.config import Settings
 from pipeline.features import FAMILIES, FEATURES, NAMES
 from pipeline.features.engine import AccountStates
-from pipeline.rules.reading import read_rules
+from pipeline.rules import Rule, read_rules
 from pipeline.scoring.explain import Explainer
 from pipeline.scoring.models import Models
 from pipeline.scoring.scaling import Scaling
@@ -29,10 +30,43 @@ def load_watch(settings: Settings) -> Watch:
     Raises:
         ConfigError: a file is missing or wrong, a rule speaks of what there is not, or the models do not fit.
     """
-    files = [Path(name.strip()).expanduser() for name in settings.rules.split(",") if name.strip()]
-    rules = read_rules(files or None, NAMES)
+    rules = load_rules(settings)
     feed = Accounts.load(Path(settings.accounts).expanduser()) if settings.accounts else None
-    models = Models.load(Path(settings.models).expanduser() if settings.models else None)
+    return watch_with(rules, load_models(settings), feed)
+
+
+def load_rules(settings: Settings) -> tuple[Rule, ...]:
+    """Load the rules that the settings name.
+
+    Raises:
+        ConfigError: a file is missing or wrong, or a rule speaks of what there is not.
+    """
+    return read_rules(rule_files_of(settings), NAMES)
+
+
+def rule_files_of(settings: Settings) -> list[Path] | None:
+    """The rule files that the settings name; None: those that ship."""
+    files = [Path(name.strip()).expanduser() for name in settings.rules.split(",") if name.strip()]
+    return files or None
+
+
+def load_models(settings: Settings) -> Models:
+    """Load the models that the settings name.
+
+    Raises:
+        ConfigError: they are missing, or do not fit.
+    """
+    return Models.load(Path(settings.models).expanduser() if settings.models else None)
+
+
+def watch_with(rules: Sequence[Rule], models: Models, feed: Accounts | None) -> Watch:
+    """Wire what was loaded.
+
+    Args:
+        rules: that run together.
+        models: that every partition starts from.
+        feed: what the sign-up system knows of accounts.
+    """
     words, units = [feature.words for feature in FEATURES], [feature.unit for feature in FEATURES]
     explainer = Explainer(NAMES, words, Scaling.fit(models.population), units)
     return Watch(

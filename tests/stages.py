@@ -164,6 +164,9 @@ class AboveHalf:
             )  # fmt: skip
         return alerts, may_learn
 
+    def take_suppressed(self) -> dict[str, int]:
+        return {}
+
     def snapshot(self) -> Parts:
         return {"silent": pa.table({"account_id": list(self._silent), "until": list(self._silent.values())})}
 

@@ -21,7 +21,8 @@ A rule file is TOML (docs/alerts.md); `shipped.toml` beside this file is the one
 """
 
 from pipeline.rules.condition import Condition, ConditionError, read_condition
-from pipeline.rules.reading import read_rules, shipped_text
+from pipeline.rules.example import Example
+from pipeline.rules.reading import RuleFiles, read_rule_files, read_rules, shipped_text
 from pipeline.rules.rule import RISK, ROW_NAMES, SEVERITIES, STATES, Rule
 
 __all__ = [
@@ -31,8 +32,11 @@ __all__ = [
     "STATES",
     "Condition",
     "ConditionError",
+    "Example",
     "Rule",
+    "RuleFiles",
     "read_condition",
+    "read_rule_files",
     "read_rules",
     "shipped_text",
 ]

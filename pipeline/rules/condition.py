@@ -16,6 +16,7 @@ import ast
 import difflib
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -50,12 +51,43 @@ _COMPARISONS: Final[Mapping[type[ast.AST], Callable[[Any, Any], Any]]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+_WORD: Final = re.compile(r"[A-Za-z_]\w*")
 _TRUTHS: Final = (ast.BoolOp, ast.Compare)
 _ALLOWED: Final = "a condition has comparisons (< <= > >= == !=), and, or, not, parentheses, numbers and + - * /"
 
 
 class ConditionError(ValueError):
     """A condition cannot be read; the message says what and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One comparison of a condition.
+
+    Attributes:
+        text: as in the condition, with the numbers that constants stand for.
+        wanted: what the condition wants it to be: false below an odd number of `not`.
+        names: that it looks at.
+    """
+
+    text: str
+    wanted: bool
+    names: tuple[str, ...]
+    _sides: tuple[_Number, _Number]
+    _truth: _Truth
+
+    def holds(self, columns: Columns, n_rows: int) -> Mask:
+        """Say of which rows it is what is wanted: bool[n_rows]; of unknown numbers it is nothing."""
+        with np.errstate(all="ignore"):
+            true, false = self._truth(columns)
+        return np.broadcast_to(true if self.wanted else false, n_rows)
+
+    def gaps(self, columns: Columns, n_rows: int) -> npt.NDArray[np.float64]:
+        """How far its two sides are apart, against the larger one: float64[n_rows], infinite where unknown."""
+        with np.errstate(all="ignore"):
+            one, other = (np.asarray(side(columns), np.float64) for side in self._sides)
+            apart = np.abs(one - other) / np.maximum(np.maximum(np.abs(one), np.abs(other)), 1e-12)
+        return np.broadcast_to(np.where(np.isfinite(apart), apart, np.inf), n_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +98,19 @@ class Condition:
         text: as it was written, white space made single.
         names: that it looks at, in order of first mention.
         constants: named numbers of the rule file that it uses.
+        comparisons: what it is made of, in the order in which they are written.
     """
 
     text: str
     names: tuple[str, ...]
     constants: Mapping[str, float]
+    comparisons: tuple[Comparison, ...]
     _truth: _Truth
+
+    @property
+    def filled(self) -> str:
+        """The text, with the number that each constant stands for."""
+        return with_numbers(self.text, self.constants)
 
     def fires(self, columns: Columns, n_rows: int) -> Mask:
         """Say of which rows it is true.
@@ -102,7 +141,12 @@ def read_condition(text: str, known: Collection[str], constants: Mapping[str, fl
     line = " ".join(text.split())
     reader = _Reader(known, constants or {})
     truth = reader.truth(_parsed(line))
-    return Condition(line, tuple(reader.names), reader.used, truth)
+    return Condition(line, tuple(reader.names), reader.used, tuple(reader.comparisons), truth)
+
+
+def with_numbers(text: str, constants: Mapping[str, float]) -> str:
+    """A text in which each constant is followed by its number: `risk >= high (0.9)`."""
+    return _WORD.sub(lambda word: f"{word[0]} ({constants[word[0]]:g})" if word[0] in constants else word[0], text)
 
 
 def _parsed(line: str) -> ast.expr:
@@ -139,31 +183,39 @@ class _Reader:
         self._known, self._constants = known, constants
         self.names: dict[str, None] = {}
         self.used: dict[str, float] = {}
+        self.comparisons: list[Comparison] = []
 
-    def truth(self, node: ast.expr) -> _Truth:
-        """What is true or false of a row."""
+    def truth(self, node: ast.expr, *, wanted: bool = True) -> _Truth:
+        """What is true or false of a row, and is wanted to be so."""
         if isinstance(node, ast.BoolOp):
-            parts = [self.truth(part) for part in node.values]
+            parts = [self.truth(part, wanted=wanted) for part in node.values]
             return _both(parts) if isinstance(node.op, ast.And) else _either(parts)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return _neither(self.truth(node.operand))
+            return _neither(self.truth(node.operand, wanted=not wanted))
         if isinstance(node, ast.Compare):
             numbers = [node.left, *node.comparators]
             pairs = zip(numbers, node.ops, numbers[1:], strict=False)
-            return _both([self._comparison(left, how, right) for left, how, right in pairs])
+            return _both([self._comparison(ast.Compare(left, [how], [right]), wanted) for left, how, right in pairs])
         if isinstance(node, (ast.Name, ast.BinOp, ast.UnaryOp, ast.Constant)):
             self._number(node)  # what is wrong inside is said first
             raise ConditionError(f"{_shown(node)} is a number; compare it, for example: {_shown(node)} >= 1")
         raise _refusal(node)
 
-    def _comparison(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> _Truth:
+    def _comparison(self, node: ast.Compare, wanted: bool) -> _Truth:  # the only other thing there is to say
+        left, how, right = node.left, node.ops[0], node.comparators[0]
         compare = _COMPARISONS.get(type(how))
         if compare is None:
             raise ConditionError(f"{_word(how)} is no comparison here; use < <= > >= == !=")
         one, other = self._number(left), self._number(right)
         if isinstance(one, float) and isinstance(other, float):
             raise ConditionError(f"{_shown(left)} and {_shown(right)} are both fixed numbers; compare one with a name")
-        return _compared(compare, one, other)
+        truth = _compared(compare, one, other)
+        named = tuple(dict.fromkeys(part.id for part in ast.walk(node) if isinstance(part, ast.Name)))
+        text = with_numbers(ast.unparse(node if wanted else ast.UnaryOp(ast.Not(), node)), self.used)
+        names = tuple(name for name in named if name in self.names)
+        sides = _as_function(one), _as_function(other)
+        self.comparisons.append(Comparison(text, wanted, names, sides, truth))
+        return truth
 
     def _number(self, node: ast.expr) -> _Number | float:
         """A number of a row, or one that is the same for all."""

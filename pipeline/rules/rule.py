@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from pipeline.rules.condition import Condition
+from pipeline.rules.example import Example
 
 State = Literal["shadow", "live"]
 Severity = Literal["informational", "low", "medium", "high", "critical"]
@@ -39,6 +40,8 @@ class Rule:
         owner: who answers for it.
         runbook: what to do about an alert, in sentences.
         blind_spots: what it misses, and whom it may wrong, in sentences.
+        examples: sequences of events that it must fire on, or must not.
+        place: file and line where it begins.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Rule:
     owner: str
     runbook: str
     blind_spots: str
+    examples: tuple[Example, ...] = ()
+    place: str = ""
 
     @property
     def suppress_us(self) -> int:

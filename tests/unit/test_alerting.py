@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -176,39 +178,56 @@ ROWS = st.lists(
 CUTS = st.lists(st.integers(0, 40), max_size=5)
 
 
-def naive(rows: list[dict[str, Any]], entries_max: int) -> tuple[list[tuple[str, str, int]], list[bool]]:
-    """One row at a time, by the words of the documentation: (rule, account, offset) of alerts, and who may teach."""
+Said = tuple[str, str, int, str | None]
+"""Rule, account and offset of an alert, and how often the rule had held and kept silent; None: it never had alerted."""
+
+
+def naive(rows: list[dict[str, Any]], entries_max: int) -> tuple[list[Said], list[bool], Counter[str]]:
+    """One row at a time, by the words of the documentation: alerts, who may teach, and what was suppressed."""
     conditions = {
         "risk_high": lambda one: one["risk"] >= 0.9 and one["exchanges"] >= 8,
         "risk_some": lambda one: one["risk"] >= 0.5,
         "one_shot": lambda one: one["values"][0] > 0.5,
     }
     windows = {"risk_high": 24, "risk_some": 2, "one_shot": 1}
-    past: dict[str, list[tuple[str, float]]] = {name: [] for name in conditions}
-    alerts, may_learn = [], []
+    past: dict[str, dict[str, tuple[float, int]]] = {name: {} for name in conditions}
+    alerts: list[Said] = []
+    may_learn, suppressed = [], Counter[str]()
     for offset, one in enumerate(rows, 100):
         teaches = True
         for name, holds in conditions.items():
-            entries = past[name]
-            silent = any(
-                account == one["account"] and abs(at - one["hours"]) < windows[name] for account, at in entries
-            )
-            if not silent and holds(one):
-                past[name] = [
-                    *(entry for entry in entries if entry[0] != one["account"]),
-                    (one["account"], one["hours"]),
-                ][-entries_max:]
-                alerts.append((name, one["account"], offset))
+            entries, account, hours = past[name], one["account"], one["hours"]
+            before = entries.get(account)
+            silent = before is not None and abs(before[0] - hours) < windows[name]
+            if silent and before is not None and holds(one):
+                entries[account] = (before[0], before[1] + 1)
+                suppressed[name] += 1
+            elif not silent and holds(one):
+                entries.pop(account, None)
+                entries[account] = (hours, 0)
+                past[name] = dict(list(entries.items())[-entries_max:])
+                alerts.append((name, account, offset, None if before is None else held(before[1])))
                 silent = True
             teaches = teaches and not (name == "risk_high" and silent)
         may_learn.append(teaches)
-    return alerts, may_learn
+    return alerts, may_learn, suppressed
 
 
-def in_pieces(rows: Rows, cuts: list[int], *, restart: bool) -> tuple[list[Alert], list[bool]]:
+def held(times: int) -> str:
+    if not times:
+        return "in which the rule did not hold"
+    return f"while the rule held {times} more time{'' if times == 1 else 's'}"
+
+
+def said_of(alert: Alert) -> Said:
+    again = re.search(r"(while|in which) the rule .*$", alert.reasons[-3])
+    return alert.rule, alert.entity_id, alert.offset, again and again[0]
+
+
+def in_pieces(rows: Rows, cuts: list[int], *, restart: bool) -> tuple[list[Alert], list[bool], Counter[str]]:
     """Step by step, through a snapshot between any two."""
     ends = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
-    stage, alerts, may_learn = started(), [], []
+    stage, alerts, may_learn, suppressed = started(), [], [], Counter[str]()
     for start, stop in pairwise(ends):
         if restart:
             tables = stage.snapshot()
@@ -218,7 +237,9 @@ def in_pieces(rows: Rows, cuts: list[int], *, restart: bool) -> tuple[list[Alert
         some, teaches = stage.step(part, part)
         alerts += some
         may_learn += teaches.tolist()
-    return alerts, may_learn
+        suppressed.update(stage.take_suppressed())
+    assert not stage.take_suppressed()
+    return alerts, may_learn, suppressed
 
 
 @given(ROWS, CUTS, st.sampled_from((1, 2, 3, 100)), st.booleans())
@@ -227,10 +248,24 @@ def test_all_rows_at_once_in_pieces_and_after_restarts_are_as_one_by_one(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alerting, "ENTRIES_MAX", entries_max)
-        alerts, may_learn = in_pieces(rows_of(made), cuts, restart=restart)
-    expected, teaches = naive(made, entries_max)
-    assert [(alert.rule, alert.entity_id, alert.offset) for alert in alerts] == expected
+        alerts, may_learn, suppressed = in_pieces(rows_of(made), cuts, restart=restart)
+    expected, teaches, kept_silent = naive(made, entries_max)
+    assert [said_of(alert) for alert in alerts] == expected
     assert may_learn == teaches
+    assert suppressed == kept_silent
+
+
+def test_an_alert_says_how_often_its_rule_held_and_kept_silent_since_the_last() -> None:
+    hours = (0, 1, 2, 25, 60)
+    rows = rows_of([row("a", at, 0.95) for at in hours])
+    first, second, third = started(rules_of(RISK)).step(rows, rows)[0]
+    assert "alerted before" not in first.reasons[-3]
+    assert second.reasons[-3].endswith(
+        "; alerted before, on 2026-03-03 01:06:40 UTC, then silent for 24 h while the rule held 2 more times"
+    )
+    assert third.reasons[-3].endswith(
+        "; alerted before, on 2026-03-04 02:06:40 UTC, then silent for 24 h in which the rule did not hold"
+    )
 
 
 def test_memory_is_bounded_and_the_longest_silent_account_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +313,12 @@ def test_a_rule_that_decides_otherwise_under_the_same_version_is_refused(change:
 def test_what_is_no_snapshot_is_refused_and_changes_nothing() -> None:
     good = snapshot()
     foreign = pa.table(
-        {"rule": pa.array([9], pa.uint16()), "key": pa.array([1], pa.uint64()), "raised_at": pa.array([1], pa.int64())},
+        {
+            "rule": pa.array([9], pa.uint16()),
+            "key": pa.array([1], pa.uint64()),
+            "raised_at": pa.array([1], pa.int64()),
+            "suppressed": pa.array([0], pa.int64()),
+        },
         schema=alerting.RAISED_SCHEMA,
     )
     for bad in (

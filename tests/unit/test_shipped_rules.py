@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.features import FEATURES, NAMES
 from pipeline.rules import Rule, read_rules
-from pipeline.rules.reading import _FIELDS
+from pipeline.rules.rule_fields import RULE_FIELDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "alerts.md"
 RULES = read_rules(None, NAMES)
@@ -101,7 +101,7 @@ def test_the_page_lists_the_rules_as_they_are() -> None:
 
 def test_the_page_lists_every_field_of_a_rule() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert [name for name in _FIELDS if f"\n| `{name}` | " not in page] == []
+    assert [name for name in RULE_FIELDS if f"\n| `{name}` | " not in page] == []
 
 
 def test_features_have_words_for_reasons() -> None:
