@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,7 +40,8 @@ from pipeline.io.digests import sha256_of_file
 from pipeline.io.event_files import Events, find_files, read_files, read_lake
 from pipeline.io.labels_file import read_labels
 from pipeline.io.views.session import Session
-from pipeline.watch import load_watch
+from pipeline.rules import Rule
+from pipeline.watch import load_rules, load_watch
 from pipeline.windows import WINDOWS_SCHEMA
 
 LAKE = "lake"
@@ -54,11 +55,13 @@ class Engine:
         analysis_of: makes the analysis of a partition.
         windows: schema of its scores.
         learned: SHA-256 of files that the models learned.
+        rules: that run.
     """
 
     analysis_of: Callable[[Partition], Judges]
     windows: pa.Schema
     learned: frozenset[str] = frozenset()
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ def backtest(  # noqa: PLR0913  # the flags of a command
     max_rejects: Annotated[
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Stop if more of the records are no events.")
     ] = 0.01,
+    rules: options.Rules = None,
+    models: options.ModelsFolder = None,
     config: options.ConfigFile = None,
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
@@ -111,7 +116,14 @@ def backtest(  # noqa: PLR0913  # the flags of a command
 
     Exit codes: 0 done; 2 a file, flag or setting is wrong; 4 the disk or the catalog fails.
     """
-    settings = read_settings(config, lake=lake, catalog=catalog, accounts=None if accounts is None else str(accounts))
+    settings = read_settings(
+        config,
+        lake=lake,
+        catalog=catalog,
+        rules=rules,
+        models=models,
+        accounts=None if accounts is None else str(accounts),
+    )
     if not _is_lake(events):
         find_files(events)  # what is missing is said before models are loaded
     request = Request(
@@ -133,7 +145,7 @@ def backtest(  # noqa: PLR0913  # the flags of a command
 def engine_of(settings: Settings) -> Engine:
     """The analysis of the live job."""
     watch = load_watch(settings)
-    return Engine(lambda partition: Analysis(partition, watch), WINDOWS_SCHEMA, watch.learned)
+    return Engine(lambda partition: Analysis(partition, watch), WINDOWS_SCHEMA, watch.learned, load_rules(settings))
 
 
 def run(request: Request, engine: Engine) -> dict[str, Any]:
@@ -150,7 +162,7 @@ def run(request: Request, engine: Engine) -> dict[str, Any]:
         of_accounts = account_rows(replayed.activity.accounts(), scores, alerts)
         folder.write_accounts(of_accounts)
         labels = None if request.labels is None else matched(request.labels, of_accounts["account_id"])
-        found = Found(replayed, scores, alerts.collect(), of_accounts, labels)
+        found = Found(replayed, scores, alerts.collect(), of_accounts, labels, engine.rules)
         files = [_hashed(path) for path in (*events.files, *request.files)]
         learned = [file["name"] for file in files if file["sha256"] in engine.learned]
         given = {"events": list(events.names), "files": files, "learned": learned}
@@ -221,6 +233,36 @@ def _progress(size: int) -> Iterator[Callable[[int, Replayed], None]]:
         yield watch
 
 
+def rule_lines(rules: Sequence[dict[str, Any]]) -> list[str]:
+    """What each rule adds to the others and costs, as a table."""
+    head = ["rule", "state", "alerts", "accounts", "added", "suppressed", "first after"]
+    sources = list(rules[0]["told"]) if rules else []
+    for who in sources:
+        head += [f"right by {who}", "wrong", "of all benign", "added wrong"]
+    rows = [head]
+    for rule in rules:
+        first = rule["exchanges_before_first_alert"]["median"]
+        counts = (*(rule[name] for name in ("alerts", "accounts", "added", "suppressed")), first)
+        row = [rule["rule"], rule["state"], *("–" if count is None else f"{count:,.0f}" for count in counts)]
+        for who in sources:
+            told = rule["told"][who]
+            wrong = told["benign"]["share"]
+            row += [
+                f"{told['attack']['count']:,}", f"{told['benign']['count']:,}",
+                "–" if wrong is None else f"{wrong:.2%}", f"{told['added_benign']['count']:,}",
+            ]  # fmt: skip
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    words = 2  # columns of words; numbers stand to the right
+    return [
+        "  ".join(
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (rows if rules else [])
+    ]
+
+
 def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
     log, scores, alerts, detection = report["log"], report["scores"], report["alerts"], report["detection"]
     for line in report["warnings"]:
@@ -234,6 +276,8 @@ def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
         f"{alerts['live']:,} alerts on {alerts['accounts_alerted']:,} accounts by live rules; "
         f"{alerts['shadow']:,} by shadow rules"
     )
+    for line in rule_lines(report["rules"]):
+        typer.echo(harmless(line))
     if detection is not None and detection["auc"] is not None:
         typer.echo(f"AUC {detection['auc']:.4f}, average precision {detection['average_precision']:.4f}")
         for at in detection["thresholds"]:

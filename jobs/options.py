@@ -29,7 +29,10 @@ KafkaSettings = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Rules = Annotated[
-    str | None, typer.Option("--rules", metavar="FILE,…", help="Alert rules (TOML) instead of those that ship.")
+    str | None,
+    typer.Option(
+        "--rules", metavar="FILE,…", help="Alert rules (TOML) instead of those that ship; shipped,FILE runs both."
+    ),
 ]
 ModelsFolder = Annotated[
     str | None,

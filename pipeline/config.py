@@ -82,7 +82,8 @@ class Settings(ps.BaseSettings):
     """Folder of trained models; empty: those that ship with Stillwatch."""
 
     rules: str = ""
-    """Files of alert rules (TOML), with commas between; empty: those that come with Stillwatch."""
+    """Files of alert rules (TOML), with commas between; `shipped` stands for those that come with Stillwatch, as does
+    nothing."""
 
     accounts: str = ""
     """Accounts feed, a file of JSON lines as schemas/accounts.v1.json has them; empty: none."""

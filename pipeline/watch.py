@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from pipeline.accounts import Accounts
 from pipeline.alerting import Alerting
@@ -19,6 +20,9 @@ from pipeline.scoring.explain import Explainer
 from pipeline.scoring.models import Models
 from pipeline.scoring.scaling import Scaling
 from pipeline.stages import EnsembleStage
+
+_SHIPPED: Final = "shipped"
+"""Stands for the rules that ship, among names of files."""
 
 
 def load_watch(settings: Settings) -> Watch:
@@ -44,10 +48,10 @@ def load_rules(settings: Settings) -> tuple[Rule, ...]:
     return read_rules(rule_files_of(settings), NAMES)
 
 
-def rule_files_of(settings: Settings) -> list[Path] | None:
-    """The rule files that the settings name; None: those that ship."""
-    files = [Path(name.strip()).expanduser() for name in settings.rules.split(",") if name.strip()]
-    return files or None
+def rule_files_of(settings: Settings) -> list[Path | None]:
+    """The rule files that the settings name, in order; None among them: the one that ships."""
+    names = [name.strip() for name in settings.rules.split(",") if name.strip()] or [_SHIPPED]
+    return [None if name == _SHIPPED else Path(name).expanduser() for name in names]
 
 
 def load_models(settings: Settings) -> Models:

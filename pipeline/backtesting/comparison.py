@@ -13,13 +13,16 @@ MOVED_MAX: Final = 30
 ALERTS_MAX: Final = 200
 """How many accounts and alerts are listed; all are counted."""
 
-_SECTIONS: Final = ("log", "scores", "alerts", "detection")
+_SECTIONS: Final = ("log", "scores", "alerts", "rules", "detection")
 _NOT_COMPARED: Final = frozenset({"histogram", "histograms", "by_day"})
 _OF_A_SHARE: Final = frozenset({"count", "of", "low", "high"})
 """What goes with a share: it alone is compared."""
 
-_NAMED_BY: Final = {"by_rule": "rule", "thresholds": "benign_share"}
+_NAMED_BY: Final = {"by_rule": "rule", "rules": "rule", "thresholds": "benign_share"}
 """What tells the items of a list apart."""
+
+_SAID_BY_RULE: Final = frozenset({"rule_version", "alerts", "accounts"})
+"""What `rules` says and `alerts / by_rule` has said already."""
 
 
 def compared(
@@ -67,7 +70,8 @@ def _numbers(value: object, path: str = "") -> Iterator[tuple[str, float | None]
     elif isinstance(value, list):
         key = _NAMED_BY.get(path.rpartition(" / ")[2])
         for part in value if key else []:
-            rest = {name: number for name, number in part.items() if name != key}
+            said = {key, *(_SAID_BY_RULE if path == "rules" else ())}
+            rest = {name: number for name, number in part.items() if name not in said}
             name = f"{part[key]} ({part['state']})" if "state" in part else part[key]
             yield from _numbers(rest, f"{path} / {name}")
     elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -42,7 +42,10 @@ class Judged:
         pieces = [self._analysis.step(piece) for piece in self._pieces(events)]
         alerts = tuple(alert for piece in pieces for alert in piece.alerts)
         drifts = tuple(drift for piece in pieces for drift in piece.drifts)
-        return Analysed(joined([piece.windows for piece in pieces]), alerts, drifts)
+        suppressed: Counter[str] = Counter()
+        for piece in pieces:
+            suppressed.update(piece.suppressed)
+        return Analysed(joined([piece.windows for piece in pieces]), alerts, drifts, suppressed)
 
     def _pieces(self, events: pa.Table) -> Iterator[pa.Table]:
         offsets = events["offset"].to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -52,6 +53,10 @@ class Analysed(Protocol):
     def alerts(self) -> Sequence[Alert]:
         """Alerts that the events raised."""
 
+    @property
+    def suppressed(self) -> Mapping[str, int]:
+        """Rows that met a rule while it was silent for their account, by the rule's name."""
+
 
 class Analysis(Protocol):
     """All that is known of one partition so far; see `pipeline.analysis.Analysis`."""
@@ -72,6 +77,7 @@ class Replayed:
         partitions: those that had events.
         scores: rows of windows.
         alerts: raised.
+        suppressed: rows that met a rule while it was silent for their account, by the rule's name.
     """
 
     activity: Activity = field(default_factory=Activity)
@@ -81,6 +87,7 @@ class Replayed:
     partitions: set[Partition] = field(default_factory=set)
     scores: int = 0
     alerts: int = 0
+    suppressed: Counter[str] = field(default_factory=Counter)
 
     @property
     def rejected(self) -> int:
@@ -125,6 +132,7 @@ def replay(
             analysed = analyses[partition].step(events)
             so_far.scores += len(analysed.windows)
             so_far.alerts += len(analysed.alerts)
+            so_far.suppressed.update(analysed.suppressed)
             write(analysed.windows, analysed.alerts)
         watch(chunk.done, so_far)
     so_far.partitions = set(analyses)

@@ -22,6 +22,8 @@ from pipeline.backtesting.figures import (
 from pipeline.backtesting.labels import Labels
 from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.replaying import Replayed
+from pipeline.backtesting.rule_figures import rule_figures
+from pipeline.rules import Rule
 
 Json = dict[str, Any]
 
@@ -41,6 +43,7 @@ class Found:
         alerts: `alerts.parquet`.
         accounts: `accounts.parquet`.
         labels: matched with the log; None: there are none.
+        rules: that ran.
     """
 
     replayed: Replayed
@@ -48,6 +51,7 @@ class Found:
     alerts: pl.DataFrame
     accounts: pl.DataFrame
     labels: Labels | None
+    rules: tuple[Rule, ...] = ()
 
 
 def report_of(found: Found, given: Json, version: str) -> Json:
@@ -76,6 +80,7 @@ def report_of(found: Found, given: Json, version: str) -> Json:
         "log": log,
         "scores": score_figures(found.accounts, replayed.scores),
         "alerts": alert_figures(found.alerts, found.accounts),
+        "rules": rule_figures(found.rules, found.alerts, replayed.suppressed, _told(found.labels)),
         "detection": None
         if labelled is None or found.labels is None
         else detection_figures(labelled, found.labels, log["hours"]),
@@ -85,6 +90,11 @@ def report_of(found: Found, given: Json, version: str) -> Json:
     }
     report["warnings"] = _warnings(report, found)
     return report
+
+
+def _told(labels: Labels | None) -> dict[str, pl.DataFrame]:
+    """Who says what of which accounts."""
+    return {} if labels is None else {"labels": labels.rows.select("account_id", "attack")}
 
 
 def _with_labels(accounts: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:

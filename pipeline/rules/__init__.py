@@ -1,6 +1,6 @@
 """Rules as data: what turns features and scores into alerts.
 
-A rule file is TOML (docs/alerts.md); `shipped.toml` beside this file is the one that runs when no other is named.
+A rule file is TOML (docs/rules.md); `shipped.toml` beside this file is the one that runs when no other is named.
 
 >>> rule, *_ = read_rules(None, known=["one_shot_share"], text='''
 ... [[rule]]

@@ -44,11 +44,13 @@ def shipped_text() -> str:
     return (resources.files("pipeline.rules") / SHIPPED).read_text(encoding="utf-8")
 
 
-def read_rules(files: Sequence[Path] | None, known: Collection[str], *, text: str | None = None) -> tuple[Rule, ...]:
+def read_rules(
+    files: Sequence[Path | None] | None, known: Collection[str], *, text: str | None = None
+) -> tuple[Rule, ...]:
     """Read the rules that are to run together.
 
     Args:
-        files: rule files, in this order; None takes the shipped one.
+        files: rule files, in this order; None, or None among them, takes the shipped one.
         known: names of the features.
         text: a rule file's content, instead of the shipped one's.
 
@@ -62,11 +64,13 @@ def read_rules(files: Sequence[Path] | None, known: Collection[str], *, text: st
     return found.rules
 
 
-def read_rule_files(files: Sequence[Path] | None, known: Collection[str], *, text: str | None = None) -> RuleFiles:
+def read_rule_files(
+    files: Sequence[Path | None] | None, known: Collection[str], *, text: str | None = None
+) -> RuleFiles:
     """Read rules, and say all that is wrong with them.
 
     Args:
-        files: rule files, in this order; None takes the shipped one.
+        files: rule files, in this order; None, or None among them, takes the shipped one.
         known: names of the features.
         text: a rule file's content, instead of the shipped one's.
     """

@@ -152,6 +152,19 @@ def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
     assert known.fires(ROWS.__getitem__, 4).dtype == np.bool_
 
 
+def test_a_condition_tells_its_comparisons_apart_and_what_it_wants_of_each() -> None:
+    found = condition("risk >= high and not (0 < a <= b or exchanges < 8)", high=0.9)
+    assert found.filled == "risk >= high (0.9) and not (0 < a <= b or exchanges < 8)"
+    assert [(one.text, one.names) for one in found.comparisons] == [
+        ("risk >= high (0.9)", ("risk",)), ("not 0 < a", ("a",)), ("not a <= b", ("a", "b")), ("not exchanges < 8", ("exchanges",)),
+    ]  # fmt: skip
+    holds = [one.holds(ROWS.__getitem__, 4).astype(int).tolist() for one in found.comparisons]
+    assert holds == [[1, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]]
+    gaps = found.comparisons[0].gaps(ROWS.__getitem__, 4)
+    assert gaps[1] == pytest.approx(0.01 / 0.9, rel=1e-4)
+    assert math.isinf(gaps[2])
+
+
 LEAVES = st.sampled_from(("a", "b", "exchanges", "2", "0.5"))
 NUMBERS = st.recursive(
     LEAVES, lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from("+-*/"), inner) | inner.map("-{}".format), max_leaves=4
@@ -207,6 +220,9 @@ def test_all_rows_at_once_are_what_each_is_alone(text: str, numbers: list[float]
     tree = ast.parse(text, mode="eval").body
     expected = [naive(tree, {name: float(column[row]) for name, column in columns.items()}) is True for row in range(3)]
     assert known.fires(columns.__getitem__, 3).tolist() == expected
+    if " or " not in text and "not " not in text:  # then it is true where every comparison is
+        each = [one.holds(columns.__getitem__, 3) for one in known.comparisons]
+        assert np.logical_and.reduce(each).tolist() == expected
 
 
 def read(text: str, known: tuple[str, ...] = KNOWN) -> tuple[Rule, ...]:

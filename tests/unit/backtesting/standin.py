@@ -44,6 +44,7 @@ class Account:
 class Analysed:
     windows: pa.Table
     alerts: list[Alert]
+    suppressed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -52,6 +52,11 @@ REPORT: dict[str, Any] = {
         "live": 1, "shadow": 0, "accounts_alerted": 1, "accounts_in_shadow_only": 0,
         "by_rule": [{"rule": EVIL, "rule_version": 1, "state": "live", "severity": "high", "alerts": 1, "entities": 1}], "by_day": [],
     },
+    "rules": [
+        {"rule": EVIL, "rule_version": 1, "state": "live", "severity": "high", "alerts": 1, "accounts": 1, "added": 1, "suppressed": 2,
+         "exchanges_before_first_alert": {"median": 9.0, "p90": None},
+         "told": {EVIL: dict.fromkeys(("attack", "benign", "precision", "added_attack", "added_benign"), SHARE) | {"unknown": 0}}},
+    ],
     "detection": {
         "accounts": {"attack": 2, "benign": 2, "attack_never_scored": 0, "benign_never_scored": 0},
         "auc": 0.75, "average_precision": 0.5, "thresholds": [AT | {"benign_share": 0.01, "threshold": 0.5}], "live_rules": RULES, "shadow_rules": RULES,

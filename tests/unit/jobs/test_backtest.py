@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from pipeline.scoring.mondrian_forest import ForestSettings
 from pipeline.scoring.training import TrainingSettings, train
 from pipeline.windows import WINDOWS_SCHEMA
 from tests.lake_maker import LakeMaker
+from tests.rule_files import rule_text
 from tests.unit.backtesting.standin import WINDOWS, StandIn
 
 Run = Callable[..., Result]
@@ -204,9 +206,33 @@ def test_the_command_runs_the_analysis_of_the_live_job(command: Run, tmp_path: P
     assert orjson.loads((tmp_path / "out" / "report.json").read_bytes())["made_by"]["versions"]["models"]
 
 
+def test_a_rule_is_tried_on_history_beside_those_that_ship(command: Run, tmp_path: Path) -> None:
+    text = rule_text(name="mine", condition="exchanges >= 16", suppress_hours=1, severity="low")
+    (tmp_path / "mine.toml").write_text(text)
+    result = command("--labels", "labels.csv", "--rules", "shipped,mine.toml")
+    assert result.exit_code == 0
+    assert re.search(
+        r"(?m)^rule +state +alerts +accounts +added +suppressed +first after +right by labels ", result.output
+    )
+    report = orjson.loads((tmp_path / "out" / "report.json").read_bytes())
+    mine = {rule["rule"]: rule for rule in report["rules"]}["mine"]
+    assert len(report["rules"]) == 10
+    assert mine["alerts"] > 0
+    assert mine["suppressed"] > 0
+    assert mine["exchanges_before_first_alert"]["median"] == 16
+    told = mine["told"]["labels"]
+    assert told["attack"]["count"] + told["benign"]["count"] + told["unknown"] == mine["accounts"]
+    assert re.search(
+        rf"(?m)^mine +shadow +{mine['alerts']} +{mine['accounts']} +{mine['added']} +{mine['suppressed']} +16 ",
+        result.output,
+    )
+    assert b"What each rule adds to the others" in (tmp_path / "out" / "report.html").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     (
+        (("--rules", "wrong_rules.toml"), r"wrong_rules\.toml.*no_such_feature"),
         (("--events", "gone.ndjson"), r"--events gone\.ndjson: no such file"),
         (("--events", "*.zst"), r"--events \*\.zst: no file matches"),
         (("--labels", "gone.csv"), r"--labels gone\.csv: no such file"),
