@@ -25,7 +25,7 @@ from pipeline.analysis import Analysis
 from pipeline.backtesting import replaying
 from pipeline.backtesting.comparison import compared
 from pipeline.backtesting.judging import Judged, Judges
-from pipeline.backtesting.labels import matched
+from pipeline.backtesting.labels import decided, matched
 from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.page import page
 from pipeline.backtesting.replaying import Replayed, replay
@@ -33,6 +33,7 @@ from pipeline.backtesting.report import Found, plots_of, report_of
 from pipeline.backtesting.tables import account_rows
 from pipeline.batch import Partition
 from pipeline.config import Settings, read_settings
+from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError
 from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_report
 from pipeline.io.catalog import Catalog
@@ -162,7 +163,8 @@ def run(request: Request, engine: Engine) -> dict[str, Any]:
         of_accounts = account_rows(replayed.activity.accounts(), scores, alerts)
         folder.write_accounts(of_accounts)
         labels = None if request.labels is None else matched(request.labels, of_accounts["account_id"])
-        found = Found(replayed, scores, alerts.collect(), of_accounts, labels, engine.rules)
+        verdicts = decided(_verdicts(request), of_accounts["account_id"])
+        found = Found(replayed, scores, alerts.collect(), of_accounts, labels, engine.rules, verdicts)
         files = [_hashed(path) for path in (*events.files, *request.files)]
         learned = [file["name"] for file in files if file["sha256"] in engine.learned]
         given = {"events": list(events.names), "files": files, "learned": learned}
@@ -191,12 +193,20 @@ def _judged(request: Request, engine: Engine) -> Callable[[Partition], replaying
     """Analyses that take the lake's verdicts in where the live job did."""
     if not (request.verdicts and _is_lake(request.events)):
         return engine.analysis_of
-    with closing(Catalog.open(_lake_settings(request).catalog_url, create=False)) as catalog:
-        verdicts = sorted(catalog.desk.verdicts.find(), key=lambda verdict: verdict.seq)
-        marks = {partition: catalog.verdict_marks(partition) for partition in catalog.offsets()}
+    verdicts = _verdicts(request)
     if not verdicts:
         return engine.analysis_of
+    with closing(Catalog.open(_lake_settings(request).catalog_url, create=False)) as catalog:
+        marks = {partition: catalog.verdict_marks(partition) for partition in catalog.offsets()}
     return lambda partition: Judged(engine.analysis_of(partition), marks.get(partition, ()), verdicts)
+
+
+def _verdicts(request: Request) -> list[Verdict]:
+    """The lake's verdicts in their order; files have none."""
+    if not _is_lake(request.events):
+        return []
+    with closing(Catalog.open(_lake_settings(request).catalog_url, create=False)) as catalog:
+        return sorted(catalog.desk.verdicts.find(), key=lambda verdict: verdict.seq)
 
 
 def _lake_settings(request: Request) -> Settings:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
+from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError
 
 LABEL_COLUMNS: Final = ("account_id", "label", "population", "family", "variant")
@@ -77,3 +79,19 @@ def matched(labels: pl.DataFrame, accounts: pl.Series) -> Labels:
         unknown=tuple(labelled.filter(~labelled.is_in(accounts.implode())).to_list()),
         unlabelled=tuple(accounts.filter(~accounts.is_in(labelled.implode())).to_list()),
     )
+
+
+def decided(verdicts: Iterable[Verdict], accounts: pl.Series) -> pl.DataFrame | None:
+    """What verdicts say of the accounts of a log, by the last one on each; `unsure` and `withdrawn` say nothing.
+
+    Args:
+        verdicts: in their order.
+        accounts: String, every account of the log once.
+
+    Returns:
+        `account_id` and `attack` Boolean, one row an account that is judged; None where none is.
+    """
+    known = set(accounts)
+    last = {verdict.account_id: verdict.decision for verdict in verdicts if verdict.account_id in known}
+    told = [(name, decision == "harvesting") for name, decision in last.items() if decision in {"harvesting", "benign"}]
+    return pl.DataFrame(told, schema={"account_id": pl.String, "attack": pl.Boolean}, orient="row") if told else None

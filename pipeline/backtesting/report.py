@@ -44,6 +44,7 @@ class Found:
         accounts: `accounts.parquet`.
         labels: matched with the log; None: there are none.
         rules: that ran.
+        decided: what verdicts say of accounts of the log, see `pipeline.backtesting.labels.decided`.
     """
 
     replayed: Replayed
@@ -52,6 +53,7 @@ class Found:
     accounts: pl.DataFrame
     labels: Labels | None
     rules: tuple[Rule, ...] = ()
+    decided: pl.DataFrame | None = None
 
 
 def report_of(found: Found, given: Json, version: str) -> Json:
@@ -80,7 +82,7 @@ def report_of(found: Found, given: Json, version: str) -> Json:
         "log": log,
         "scores": score_figures(found.accounts, replayed.scores),
         "alerts": alert_figures(found.alerts, found.accounts),
-        "rules": rule_figures(found.rules, found.alerts, replayed.suppressed, _told(found.labels)),
+        "rules": rule_figures(found.rules, found.alerts, replayed.suppressed, _told(found)),
         "detection": None
         if labelled is None or found.labels is None
         else detection_figures(labelled, found.labels, log["hours"]),
@@ -92,9 +94,10 @@ def report_of(found: Found, given: Json, version: str) -> Json:
     return report
 
 
-def _told(labels: Labels | None) -> dict[str, pl.DataFrame]:
+def _told(found: Found) -> dict[str, pl.DataFrame]:
     """Who says what of which accounts."""
-    return {} if labels is None else {"labels": labels.rows.select("account_id", "attack")}
+    labels = None if found.labels is None else found.labels.rows.select("account_id", "attack")
+    return {who: known for who, known in (("labels", labels), ("verdicts", found.decided)) if known is not None}
 
 
 def _with_labels(accounts: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
@@ -131,6 +134,11 @@ def _warnings(report: Json, found: Found) -> list[str]:
     if labels is not None and labels.unlabelled:
         said.append(
             f"{len(labels.unlabelled):,} accounts of the log have no label and are left out of what labels tell."
+        )
+    if found.decided is not None:
+        said.append(
+            f"What verdicts tell of each rule rests on {len(found.decided):,} accounts, and people judge mostly whom a "
+            "rule has alerted: of those that no rule alerts they tell little."
         )
     if detection is not None:
         benign = detection["accounts"]["benign"]

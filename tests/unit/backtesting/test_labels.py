@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.backtesting.labels import UNNAMED, matched
+from pipeline.backtesting.labels import UNNAMED, decided, matched
+from pipeline.decisions import Decision, Verdict
 from pipeline.errors import ConfigError
 from pipeline.io.labels_file import read_labels
 
@@ -54,3 +55,17 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path, text: str, said
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--labels .*gone\.csv: no such file"):
         read_labels(tmp_path / "gone.csv")
+
+
+def test_of_verdicts_the_last_on_each_account_counts_and_only_of_accounts_of_the_log() -> None:
+    def verdict(account: str, decision: Decision) -> Verdict:
+        return Verdict("0" * 32, account, decision, "seen", "ana", 0)
+
+    given = [
+        verdict("a", "harvesting"), verdict("b", "benign"), verdict("c", "harvesting"), verdict("gone", "benign"),
+        verdict("a", "benign"), verdict("c", "withdrawn"), verdict("d", "unsure"),
+    ]  # fmt: skip
+    found = decided(given, pl.Series(["a", "b", "c", "d", "e"]))
+    assert found is not None
+    assert found.rows() == [("a", False), ("b", False)]
+    assert decided(given[-2:], pl.Series(["c", "d"])) is None

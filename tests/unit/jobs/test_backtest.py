@@ -21,9 +21,11 @@ from typer.testing import CliRunner, Result
 from jobs.backtest import Engine, Request, run
 from jobs.cli import app
 from pipeline.config import Settings
+from pipeline.decisions import Decision, Verdict
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.io.backtest_folder import FILES
+from pipeline.io.catalog import Catalog
 from pipeline.io.labels_file import read_labels
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.mondrian_forest import ForestSettings
@@ -148,6 +150,27 @@ def test_a_lake_gives_what_its_log_gave(tmp_path: Path) -> None:
     of_lake = run(request(tmp_path, events="lake", settings=Settings(lake=str(tmp_path / "lake"))), engine())
     assert pq.read_table(tmp_path / "out" / "scores.parquet", columns=columns).equals(scores)
     assert of_lake["log"] == of_file["log"]
+
+
+def test_of_a_lake_verdicts_say_what_each_rule_was_worth(tmp_path: Path) -> None:
+    lake = Settings(lake=str(tmp_path / "lake"))
+    with contextlib.closing(LakeMaker(tmp_path / "lake")) as maker:
+        maker.append(traffic(), kafka_ms=-1)
+    given: list[tuple[str, Decision]] = [
+        ("take0", "benign"),
+        ("take0", "harvesting"),
+        ("take1", "benign"),
+        ("gone", "benign"),
+    ]
+    with contextlib.closing(Catalog.open(lake.catalog_url, create=False)) as catalog:
+        for number, (account, decision) in enumerate(given):
+            catalog.desk.verdicts.give(Verdict(f"{number:032x}", account, decision, "seen", "ana", number))
+    report = run(request(tmp_path, events="lake", settings=lake, verdicts=False), engine())
+    told = {rule["rule"]: rule["told"]["verdicts"] for rule in report["rules"]}
+    assert (told["risk_high"]["attack"]["count"], told["risk_high"]["benign"]["count"]) == (1, 1)
+    assert told["risk_high"]["precision"]["share"] == 0.5
+    assert any("verdicts tell of each rule rests on 2 accounts" in line for line in report["warnings"])
+    assert b"as the verdicts tell (attack: 1, benign: 1)" in (tmp_path / "out" / "report.html").read_bytes()
 
 
 def test_two_runs_are_set_side_by_side(tmp_path: Path) -> None:
