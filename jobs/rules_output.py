@@ -19,6 +19,7 @@ TEXT_CELLS: Final = 100
 
 _GAP: Final = "  "
 _TITLE_CELLS_MIN: Final = 20
+_OWNER, _TITLE = 5, 7
 
 
 def counted(count: int, thing: str) -> str:
@@ -31,7 +32,7 @@ def as_table(rules: Sequence[Rule], width: int | None) -> str:
 
     Args:
         rules: in their order.
-        width: of the terminal, in cells, by which titles are cut; None if nothing bounds it.
+        width: of the terminal, in cells, by which titles are cut or left out; None if nothing bounds it.
     """
     head = ("name", "version", "state", "severity", "silent for", "owner", "sequences", "title")
     rows = [
@@ -43,12 +44,25 @@ def as_table(rules: Sequence[Rule], width: int | None) -> str:
     ]  # fmt: skip
     widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
     if width is not None:
-        room = width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-        widths[-1] = max(min(widths[-1], room), _TITLE_CELLS_MIN)
-    lines = [_GAP.join(_fitted(cell, cells) for cell, cells in zip(row, widths, strict=True)) for row in (head, *rows)]
+        _fit(widths, width)
+    lines = [
+        _GAP.join(_fitted(cell, cells) for cell, cells in zip(row, widths, strict=True) if cells)
+        for row in (head, *rows)
+    ]
     live = sum(rule.state == "live" for rule in rules)
     lines.append(f"({counted(len(rules), 'rule')}, {live} live)")
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _fit(widths: list[int], width: int) -> None:
+    """Make room: where not even the beginning of a title has any, the owner is left out, and then the title."""
+    for left_out in (None, _OWNER, _TITLE):
+        if left_out is not None:
+            widths[left_out] = 0
+        room = width - sum(widths[:_TITLE]) - len(_GAP) * sum(map(bool, widths[:_TITLE]))
+        if room >= min(widths[_TITLE], _TITLE_CELLS_MIN):
+            widths[_TITLE] = min(widths[_TITLE], room)
+            return
 
 
 def _fitted(text: str, cells: int) -> str:

@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
+from jobs.rules_output import as_table
 from pipeline.errors import ConfigError
+from pipeline.features import NAMES
+from pipeline.rules import read_rules
 from tests.rule_files import rule_text
 
 FIRES = (
@@ -188,3 +191,12 @@ def test_a_broken_file_is_one_clear_error(command: Run, name: str) -> None:
     said = result.output + refusal(result)
     assert "rules: mine.toml: not TOML: " in said
     assert "at line 1" in said
+
+
+@pytest.mark.parametrize("width", (200, 110, 100, 80))
+def test_a_narrow_terminal_gets_no_line_that_is_too_wide(width: int) -> None:
+    rules = read_rules(None, NAMES)
+    table = as_table(rules, width)
+    assert max(map(len, table.splitlines())) <= width
+    head = table.splitlines()[0].split()
+    assert ("owner" in head, "title" in head) == (width >= 110, width >= 100)
