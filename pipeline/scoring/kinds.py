@@ -36,7 +36,7 @@ GROWN_EXCHANGES: Final = 48
 """From here on an account has shown what it does."""
 
 QUIET_EXCHANGES: Final = 8
-"""Of people who fall silent before, some look like a pool's members by chance, and more of them than of all others: they
+"""Of people who fall silent before, some look like a pool's members by chance, and more of them than of others: they
 are compared with each other.  As measured on unseen families, `hydra` is found a third more often so."""
 
 COLD, EARLY, FEW, QUIET, GROWN = -1, 0, 1, 2, 3
