@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from jobs import logs, options
 from jobs.backfill_wish import Wish
+from pipeline.backfilling.slices import between
 from pipeline.config import read_settings
 from pipeline.errors import ConfigError
 
@@ -50,7 +52,8 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         typer.Option(
             "--from",
             metavar="TIME|OFFSET",
-            help="Instead of files, the past of --topic: from this Kafka time (UTC) or offset on.",
+            help="Of files and rejects only events from this time on (UTC); without either, the past of --topic from "
+            "this Kafka time or offset on.",
         ),
     ] = None,
     high: Annotated[
@@ -88,13 +91,14 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", feed):
         raise ConfigError(f"--feed {feed}: letters, digits, '.', '_' and '-', at most 80")
     wish = Wish(tuple(sources or ()), feed, partitions, parallel, dry_run)
-    is_past = low is not None or high is not None
-    asked = (bool(sources), is_past, rejects)
-    if sum(asked) != 1:
+    is_past = not sources and not rejects and (low is not None or high is not None)
+    if bool(sources) + is_past + rejects != 1:
         raise ConfigError(
             "give either files, folders or globs, or a past range of the topic with --from and --to, or --rejects: "
-            + ("these are several" if any(asked) else "nothing is named")
+            + ("these are several" if sources else "nothing is named")
         )
+    if not is_past:
+        wish = replace(wish, asked=between(low, high))
     if rejects:
         if score:
             raise ConfigError("--score: rejects come out of their order, and are landed without scores")

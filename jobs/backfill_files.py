@@ -32,7 +32,7 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
     with show.looking(len(paths)) as looked:
         found = []
         for path in paths:
-            found.append(look_at(path))
+            found.append(look_at(path, wish.asked))
             looked(found[-1])
     if wish.dry_run:
         _try(wish, settings, found)
@@ -41,8 +41,9 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
     with contextlib.closing(Catalog.open(settings.catalog_url, create=True)) as ledger:
         finish_what_was_left(storage, ledger)
         plan = plan_files(
-            found, ledger.sources.known(file.sha256 for file in found), ledger.offsets(), _feed_topic(wish, settings)
-        )
+            found, ledger.sources.known(file.sha256 for file in found), ledger.offsets(),
+            _feed_topic(wish, settings), wish.asked,
+        )  # fmt: skip
         hands = (
             _placed_in_feed(wish, settings, plan, ledger)
             if settings.scoring == "on"
@@ -52,7 +53,15 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
     show.plan(plan)
     rows = sum(log.rows for hand in hands for log in hand)
     counts = work(hands, settings, rows, began)
-    show.summary(counts, skipped=plan.rows - counts.read, seconds=time.monotonic() - began)
+    show.summary(
+        counts, skipped=plan.rows_asked - counts.read, out_of_range=_out_of_range(wish, plan),
+        seconds=time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _out_of_range(wish: Wish, plan: FilePlan) -> int | None:
+    """Rows that were not asked for; None where all were."""
+    return None if wish.asked.is_whole else plan.rows - plan.rows_asked
 
 
 def _try(wish: Wish, settings: Settings, found: Sequence[SourceFile]) -> None:
@@ -63,20 +72,23 @@ def _try(wish: Wish, settings: Settings, found: Sequence[SourceFile]) -> None:
             stack.enter_context(contextlib.closing(ledger))
         known = ledger.sources.known(file.sha256 for file in found) if ledger else {}
         offsets = ledger.offsets() if ledger else {}
-        plan = plan_files(found, known, offsets, _feed_topic(wish, settings))
+        plan = plan_files(found, known, offsets, _feed_topic(wish, settings), wish.asked)
         with show.landing(plan.rows, "reading") as shown:
             feeds = _feeds_to_try(wish, settings, plan, ledger)
             trial = try_logs(map(FileFeed, feeds), offsets, lambda passed: shown(Counts(passed=passed), ""))
         before = hours_held(ledger.live_files("access") if ledger else ())
     show.plan(plan)
-    show.trial(trial, skipped=plan.rows - trial.read, held=len(before & trial.hours.keys()))
+    show.trial(
+        trial, skipped=plan.rows_asked - trial.read, out_of_range=_out_of_range(wish, plan),
+        held=len(before & trial.hours.keys()),
+    )  # fmt: skip
 
 
 def _feeds_to_try(wish: Wish, settings: Settings, plan: FilePlan, ledger: Catalog | None) -> list[Feed]:
     """The feeds as they would be, with files in places that nobody has given them yet."""
     topic = _feed_topic(wish, settings)
     if topic is None:
-        places = [one.place or _place_of(one.file, own_feed(one.file.sha256), 0) for one in plan.to_land]
+        places = [one.place or _place_of(one.file, own_feed(one.file.identity), 0) for one in plan.to_land]
         paths = [one.file.path for one in plan.to_land]
         return [Feed(place.topic, 1, [0], [Planned(path, place)]) for path, place in zip(paths, places, strict=True)]
     count = _partitions(wish, settings, topic, ledger)
@@ -91,12 +103,12 @@ def _feeds_to_try(wish: Wish, settings: Settings, plan: FilePlan, ledger: Catalo
 
 
 def _place_of(file: SourceFile, topic: str, at: int) -> FeedFile:
-    return FeedFile(file.sha256, str(file.path), topic, at, file.rows, 0)
+    return FeedFile(file.identity, str(file.path), topic, at, file.rows, 0)
 
 
 def _planned(plan: FilePlan, places: Sequence[FeedFile]) -> list[Planned]:
     paths = {one.file.sha256: one.file.path for one in plan.found}
-    return [Planned(paths[place.sha256], place) for place in places if place.sha256 in paths]
+    return [Planned(paths[place.of.sha256], place) for place in places if place.of.sha256 in paths]
 
 
 def _feed_topic(wish: Wish, settings: Settings) -> str | None:
@@ -133,14 +145,15 @@ def _partitions(wish: Wish, settings: Settings, topic: str, ledger: Catalog | No
 
 
 def _placed_alone(wish: Wish, plan: FilePlan, ledger: Catalog) -> list[list[FeedLog]]:
-    """Make each file a feed of its own, and deal them out."""
+    """Make each file, or each slice of one, a feed of its own, and deal them out."""
     now_us = SystemClock().now_us()
+    ledger.sources.drop_unbegun(plan.dropped)
     planned = []
     for one in plan.to_land:
         if one.state == BEGUN and one.place is not None:
             place = one.place
         else:
-            [place] = ledger.sources.place(own_feed(one.file.sha256), 1, [one.file], now_us)
+            [place] = ledger.sources.place(own_feed(one.file.identity), 1, [one.file], now_us)
         planned.append(Planned(one.file.path, place))
     sizes = [(at, file.place.rows) for at, file in enumerate(planned)]
     return [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jobs import backfill_show as show
 from jobs.backfill_wish import Wish, finish_what_was_left, work
 from pipeline.backfilling.counts import Counts
+from pipeline.backfilling.slices import Slice
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.io.backfill_trial import Trial, try_logs
@@ -26,7 +27,8 @@ class RejectLog:
 
     number: int
     rows: int
-    still_rejects: int = 0
+    asked: Slice
+    out_of_range: int = 0
     kept_back: int = 0
 
     @contextlib.contextmanager
@@ -37,9 +39,9 @@ class RejectLog:
             for partition in before.partitions:
                 ledger.start_at(partition, 0)
             finish_what_was_left(Lake.open(settings.lake, create=False), ledger)
-            source = RejectSource(session, self.number, open_rejects(session))
+            source = RejectSource(session, self.number, open_rejects(session), self.asked)
             yield source
-        self.still_rejects, self.kept_back = source.still_rejects, source.kept_back
+        self.out_of_range, self.kept_back = source.out_of_range, source.kept_back
 
 
 def backfill_rejects(wish: Wish, settings: Settings) -> None:
@@ -50,7 +52,8 @@ def backfill_rejects(wish: Wish, settings: Settings) -> None:
     Lake.open(settings.lake, create=False)
     began = time.monotonic()
     if wish.dry_run:
-        show.rejects(_tried(settings), Counts(), seconds=None)
+        trial, beyond = _tried(wish, settings)
+        show.rejects(trial, Counts(), out_of_range=_said(wish, beyond), seconds=None)
         return
     done, first = Counts(), None
     with contextlib.closing(Catalog.open(settings.catalog_url, create=True)) as ledger:
@@ -59,19 +62,24 @@ def backfill_rejects(wish: Wish, settings: Settings) -> None:
             with Session.open(settings) as session:
                 rows = sum(open_rejects(session).values())
             first = rows if first is None else first
-            log = RejectLog(ledger.sources.begin_replay(), rows)
+            log = RejectLog(ledger.sources.begin_replay(), rows, wish.asked)
             done.add(work([[log]], settings, rows, began))
             ledger.sources.end_replay(log.number, SystemClock().now_us())
             if not log.kept_back:
                 break
     trial = Trial(read=first, events=done.landed)
-    show.rejects(trial, done, seconds=time.monotonic() - began)
+    show.rejects(trial, done, out_of_range=_said(wish, log.out_of_range), seconds=time.monotonic() - began)
 
 
-def _tried(settings: Settings) -> Trial:
+def _said(wish: Wish, out_of_range: int) -> int | None:
+    return None if wish.asked.is_whole else out_of_range
+
+
+def _tried(wish: Wish, settings: Settings) -> tuple[Trial, int]:
+    """What would be done, and how many events are out of the range."""
     with Session.open(settings) as session:
-        source = RejectSource(session, 0, open_rejects(session))
+        source = RejectSource(session, 0, open_rejects(session), wish.asked)
         with show.landing(0, "reading"):
             trial = try_logs([source], {}, lambda _passed: None)
-    trial.read += source.still_rejects
-    return trial
+    trial.read += source.still_rejects + source.out_of_range
+    return trial, source.out_of_range

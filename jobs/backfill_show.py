@@ -81,12 +81,12 @@ def plan(of_files: FilePlan) -> None:
     """Every file and what becomes of it; of many, the first."""
     table = Table("file", "rows", "bytes", "state", title="Files", title_justify="left")
     for one in of_files.found[:_FILES_MAX]:
-        table.add_row(str(one.file.path), f"{one.file.rows:,}", f"{one.file.bytes:,}", one.state)
-    left = len(of_files.found) - _FILES_MAX
+        table.add_row(str(one.file.path), f"{one.file.rows:,}", f"{one.file.bytes:,}", one.in_words())
+    left = len(of_files.files) - _FILES_MAX
     if left > 0:
         table.add_row(f"and {left:,} more", "", "", "")
     table.add_section()
-    table.add_row(f"{len(of_files.found):,} in all", f"{of_files.rows:,}", f"{of_files.bytes:,}", "")
+    table.add_row(f"{len(of_files.files):,} in all", f"{of_files.rows:,}", f"{of_files.bytes:,}", "")
     console().print(table)
 
 
@@ -120,13 +120,14 @@ def _span(span: Span) -> str:
     return f"{span.first_offset:,} to {span.next_offset - 1:,}" if span.next_offset > span.first_offset else "nothing"
 
 
-def trial(found: Trial, *, skipped: int, held: int) -> None:
+def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = None) -> None:
     """What a dry run found out."""
     table = _counts_table("Dry run: nothing was written")
     table.add_row("to be read", f"{found.read:,}")
     table.add_row("to be landed", f"{found.events:,}")
     table.add_row("to be rejected", f"{found.rejects:,}")
     table.add_row("skipped as already there", f"{skipped:,}")
+    _add_out_of_range(table, out_of_range)
     if found.hours:
         span = f"{len(found.hours):,}, from {_hour(min(found.hours))} to {_hour(max(found.hours) + 1)}"
         table.add_row("hours of events", span)
@@ -143,20 +144,21 @@ def trial(found: Trial, *, skipped: int, held: int) -> None:
         )
 
 
-def rejects(found: Trial, done: Counts, *, seconds: float | None) -> None:
+def rejects(found: Trial, done: Counts, *, out_of_range: int | None, seconds: float | None) -> None:
     """What became, or would become, of rejects."""
     is_dry = seconds is None
     table = _counts_table("Dry run: nothing was written" if is_dry else "Backfill of rejects")
     table.add_row("rejects read", f"{found.read:,}")
     table.add_row("to be landed as events" if is_dry else "landed as events", f"{found.events:,}")
-    table.add_row("still no events", f"{found.read - found.events:,}")
+    table.add_row("still no events", f"{found.read - found.events - (out_of_range or 0):,}")
+    _add_out_of_range(table, out_of_range)
     if seconds is not None:
         table.add_row("files written", f"{done.files:,}, {done.bytes:,} bytes")
         table.add_row("seconds", f"{seconds:,.1f}")
     console().print(table)
 
 
-def summary(counts: Counts, *, skipped: int | None, seconds: float) -> None:
+def summary(counts: Counts, *, skipped: int | None, seconds: float, out_of_range: int | None = None) -> None:
     """What was done."""
     table = _counts_table("Backfill")
     table.add_row("read", f"{counts.read:,}")
@@ -164,6 +166,7 @@ def summary(counts: Counts, *, skipped: int | None, seconds: float) -> None:
     table.add_row("rejected", f"{counts.rejected:,}")
     if skipped is not None:
         table.add_row("skipped as already there", f"{skipped:,}")
+    _add_out_of_range(table, out_of_range)
     if counts.windows:
         table.add_row("scores", f"{counts.windows:,}")
         table.add_row("alerts of live rules", f"{counts.alerts:,}")
@@ -171,6 +174,12 @@ def summary(counts: Counts, *, skipped: int | None, seconds: float) -> None:
     table.add_row("files written", f"{counts.files:,}, {counts.bytes:,} bytes")
     table.add_row("seconds", f"{seconds:,.1f}")
     console().print(table)
+
+
+def _add_out_of_range(table: Table, rows: int | None) -> None:
+    """None where no range was asked for."""
+    if rows is not None:
+        table.add_row("out of range", f"{rows:,}")
 
 
 def _counts_table(title: str) -> Table:

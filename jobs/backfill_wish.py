@@ -13,6 +13,7 @@ from jobs import backfill_show as show
 from jobs.backfill_work import Log, StoppedError, land, land_in_parallel
 from jobs.run import Stop
 from pipeline.backfilling.counts import Counts
+from pipeline.backfilling.slices import WHOLE, Slice
 from pipeline.committing import finish_pending
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
@@ -31,6 +32,7 @@ class Wish:
     partitions: int | None
     parallel: int
     dry_run: bool
+    asked: Slice = WHOLE
 
     @property
     def topic(self) -> str:

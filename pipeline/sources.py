@@ -6,10 +6,12 @@ place is a topic, a partition and an offset as any record's is.  No Kafka topic 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipeline.backfilling.slices import WHOLE, FilePart, Slice
 from pipeline.batch import Partition
 
 FEED: Final = "file:"
@@ -20,6 +22,9 @@ PAST: Final = "past:"
 
 AGAIN: Final = "again:"
 """How the topics of rejects begin that became events: `again:<number of the replay>:<topic>`."""
+
+_PART_SHOWN: Final = 8
+"""Hex digits that tell slices of one file apart."""
 
 _ID_SHOWN: Final = 32
 """Hex digits of a file's hash in the name of its own feed; half of them all, and still nobody finds two alike."""
@@ -34,24 +39,40 @@ class SourceFile:
         sha256: of its bytes, in hex: by this it is known again, whatever it is called and wherever it lies.
         bytes: its size.
         rows: lines, or rows of Parquet.
+        asked: how many of them are in the range that was asked for; None: all.
+        part: those that are to be landed.
+        edition: of the replacement that lands them; empty otherwise.
     """
 
     path: Path
     sha256: str
     bytes: int
     rows: int
+    asked: int | None = None
+    part: Slice = WHOLE
+    edition: str = ""
+
+    @property
+    def rows_asked(self) -> int:
+        """Rows in the range that was asked for."""
+        return self.rows if self.asked is None else self.asked
+
+    @property
+    def identity(self) -> str:
+        """By what these rows of it are known again."""
+        return str(FilePart(self.sha256, self.part, self.edition))
 
 
 @dataclass(frozen=True, slots=True)
 class FeedFile:
-    """A file's place in a feed.
+    """The place of a file, or of a slice of it, in a feed.
 
     Attributes:
-        sha256: of its bytes, in hex.
+        sha256: of its bytes, in hex; of a slice, its `FilePart` in full.
         name: what it was called when it was first named.
         topic: the feed's.
         first_offset: of its first row.
-        rows: how many it has: their offsets are `first_offset` and the next ones.
+        rows: how many the file has: their offsets are `first_offset` and the next ones, whether they are landed or not.
         began_at_us: wall clock, for the record.
     """
 
@@ -66,6 +87,16 @@ class FeedFile:
     def next_offset(self) -> int:
         """The offset after its last row."""
         return self.first_offset + self.rows
+
+    @property
+    def of(self) -> FilePart:
+        """Which rows of which file."""
+        return FilePart.parse(self.sha256)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is a feed of its own."""
+        return self.topic == own_feed(self.sha256)
 
 
 class Span(NamedTuple):
@@ -118,6 +149,12 @@ def again(number: int, topic: str) -> str:
     return f"{AGAIN}{number}:{topic}"
 
 
-def own_feed(sha256: str) -> str:
-    """The feed of one file alone, where no scores ask for an order among files: its offsets are row numbers."""
-    return f"{FEED}{sha256[:_ID_SHOWN]}"
+def own_feed(identity: str) -> str:
+    """The feed of one file alone, where no scores ask for an order among files: its offsets are row numbers.
+
+    Args:
+        identity: the file's hash, or its `FilePart` in full; then a part of that one's hash tells the slice.
+    """
+    sha256 = identity.partition("@")[0]
+    which = "" if sha256 == identity else f".{hashlib.sha256(identity.encode()).hexdigest()[:_PART_SHOWN]}"
+    return f"{FEED}{sha256[:_ID_SHOWN]}{which}"

@@ -5,13 +5,14 @@ Pure: what was found and what is known in, a plan out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from pipeline.backfilling.slices import OPEN_HIGH, OPEN_LOW, WHOLE, Slice, flag_of
 from pipeline.batch import Partition
 from pipeline.errors import ConfigError
-from pipeline.sources import FEED, FeedFile, SourceFile, own_feed
+from pipeline.sources import FEED, FeedFile, SourceFile
 
 NEW: Final = "new"
 BEGUN: Final = "begun"
@@ -22,10 +23,10 @@ EMPTY: Final = "empty"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, and what is to become of it.
+    """A file, and what is to become of it, or of a slice of it.
 
     Attributes:
-        file: as it is.
+        file: as it is; of a new one, with the rows that are to be landed.
         state: one of the above.
         place: in its feed; None of a new one.
     """
@@ -34,16 +35,25 @@ class Found:
     state: str
     place: FeedFile | None = None
 
+    def in_words(self) -> str:
+        """The state; of a slice, with its range."""
+        part = self.place.of.part if self.place else self.file.part
+        return self.state if part.is_whole else f"{self.state}: {part.in_words()}"
+
 
 @dataclass(slots=True)
 class FilePlan:
     """What is to be done with files.
 
     Attributes:
-        found: every file named, in order.
+        files: every file named, in order.
+        found: what becomes of them, in the same order; of one file a slice may be begun and another one new.
+        dropped: feeds of slices that nobody has begun to land, and that others take the place of.
     """
 
+    files: list[SourceFile] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
     @property
     def new(self) -> list[SourceFile]:
@@ -58,60 +68,106 @@ class FilePlan:
     @property
     def rows(self) -> int:
         """Rows of all files."""
-        return sum(one.file.rows for one in self.found)
+        return sum(file.rows for file in self.files)
+
+    @property
+    def rows_asked(self) -> int:
+        """Rows of all files that are in the range that was asked for."""
+        return sum(file.rows_asked for file in self.files)
 
     @property
     def bytes(self) -> int:
         """Size of all files."""
-        return sum(one.file.bytes for one in self.found)
+        return sum(file.bytes for file in self.files)
 
 
-def plan_files(
-    files: Sequence[SourceFile], known: Mapping[str, FeedFile], offsets: Mapping[Partition, int], feed: str | None
+def plan_files(  # what is there, and what is wanted of it
+    files: Sequence[SourceFile],
+    known: Mapping[str, Sequence[FeedFile]],
+    offsets: Mapping[Partition, int],
+    feed: str | None,
+    asked: Slice = WHOLE,
 ) -> FilePlan:
     """Decide what becomes of each file.
 
     Args:
         files: as found.
-        known: those that have a place, by hash.
+        known: places of those that have some, by hash.
         offsets: how far each partition is landed.
         feed: topic of the feed that scores them; None: each file is its own feed.
+        asked: which rows are wanted.
 
     Raises:
         ConfigError: a file was begun otherwise than it is to be continued.
     """
     plan, seen = FilePlan(), set[str]()
     for file in files:
-        plan.found.append(_found(file, known.get(file.sha256), offsets, feed, twice=file.sha256 in seen))
+        plan.files.append(file)
+        if not file.rows:
+            plan.found.append(Found(file, EMPTY))
+        elif file.sha256 in seen:
+            plan.found.append(Found(file, TWICE))
+        else:
+            plan.found += _found(_Wanted(file, asked, feed), known.get(file.sha256, ()), offsets, plan.dropped)
         seen.add(file.sha256)
     return plan
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is asked for of a file."""
+
+    file: SourceFile
+    part: Slice
+    feed: str | None
+
+    def goes_to(self, place: FeedFile) -> bool:
+        """Whether a place is one that it would be given now."""
+        return place.topic == self.feed or (self.feed is None and place.is_alone)
+
+
 def _found(
-    file: SourceFile, place: FeedFile | None, offsets: Mapping[Partition, int], feed: str | None, *, twice: bool
-) -> Found:
-    if not file.rows:
-        return Found(file, EMPTY)
-    if twice:
-        return Found(file, TWICE, place)
-    if place is None:
-        return Found(file, NEW)
-    stands = [offset for partition, offset in offsets.items() if partition.topic == place.topic]
-    if stands and min(stands) >= place.next_offset:
-        return Found(file, DONE, place)
-    is_begun = bool(stands) and max(stands) > place.first_offset
-    if place.topic != (feed or own_feed(file.sha256)):
-        raise ConfigError(_other_way(file, place, is_begun=is_begun))
-    return Found(file, BEGUN if is_begun else NEW, place)
+    wanted: _Wanted, places: Sequence[FeedFile], offsets: Mapping[Partition, int], dropped: list[str]
+) -> Iterator[Found]:
+    left, begun = wanted.part, 0
+    for place in places:
+        part = place.of.part
+        if not part.meets(wanted.part):
+            continue
+        stands = [offset for partition, offset in offsets.items() if partition.topic == place.topic]
+        is_done = bool(stands) and min(stands) >= place.next_offset
+        is_begun = bool(stands) and max(stands) > place.first_offset and not is_done
+        if not is_done and not wanted.goes_to(place):
+            raise ConfigError(_other_way(wanted.file, place, is_begun=is_begun))
+        if is_begun:
+            if not part.within(wanted.part):
+                raise ConfigError(_other_range(wanted.file, place))
+            yield Found(wanted.file, BEGUN, place)
+            begun += 1
+        if is_done or is_begun:
+            left = left.without(part)
+        elif place.is_alone:
+            dropped.append(place.topic)
+    if not left.is_empty:
+        yield Found(replace(wanted.file, part=left), NEW)
+    elif not begun:
+        yield Found(wanted.file, DONE)
 
 
 def _other_way(file: SourceFile, place: FeedFile, *, is_begun: bool) -> str:
     name = place.topic.removeprefix(FEED)
-    alone = place.topic == own_feed(file.sha256)
-    how = "--no-score" if alone else f"--score --feed {name}"
+    how = "--no-score" if place.is_alone else f"--score --feed {name}"
     what = "was landed in part" if is_begun else "has its place, but no rows in the lake yet,"
-    where = "without scores" if alone else f"in the feed {name}"
+    where = "without scores" if place.is_alone else f"in the feed {name}"
     return f"{file.path}: it {what} {where}, and must be finished so: run with {how}"
+
+
+def _other_range(file: SourceFile, place: FeedFile) -> str:
+    part = place.of.part
+    ends = (("--from", part.ends[0], OPEN_LOW), ("--to", part.ends[1], OPEN_HIGH))
+    flags = [f"{flag} {flag_of(end)}" for flag, end, none in ends if end != none]
+    how = f"with {' '.join(flags)}" if flags else "without --from and --to"
+    return f"{file.path}: {part.in_words()} of it was landed in part, and must be finished first: run {how}"
 
 
 def check_unfinished(left: Sequence[FeedFile], plan: FilePlan, feed: str) -> None:
@@ -125,8 +181,8 @@ def check_unfinished(left: Sequence[FeedFile], plan: FilePlan, feed: str) -> Non
     Raises:
         ConfigError: one that is begun is not among the files named.
     """
-    named = {one.file.sha256 for one in plan.found}
-    missing = [place for place in left if place.sha256 not in named]
+    named = {file.sha256 for file in plan.files}
+    missing = [place for place in left if place.of.sha256 not in named]
     if missing and plan.new:
         raise ConfigError(
             f"the feed {feed} stands in the middle of {missing[0].name} (SHA-256 {missing[0].sha256[:12]}…): name that "

@@ -169,8 +169,7 @@ def _time(field: Field, text: str, kafka_time_ms: int) -> datetime:
     if moment is None:
         shown = text[:_SHOWN_CHARS]
         raise Refusal("impossible_value", f"{field.name}: {shown!r} is not an RFC 3339 time with a zone", field.name)
-    since = moment - _EPOCH
-    micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    micros = _micros(moment)
     if kafka_time_ms >= 0 and micros > (kafka_time_ms + AHEAD_MAX_MS) * 1000:
         ahead_s = micros / 1e6 - kafka_time_ms / 1e3
         ahead = f"{ahead_s:,.0f} s" if ahead_s < 2 * _DAY_S else f"{ahead_s / _DAY_S:,.0f} days"
@@ -178,6 +177,17 @@ def _time(field: Field, text: str, kafka_time_ms: int) -> datetime:
     if not TIME_MIN_US <= micros < TIME_MAX_US:
         raise Refusal("impossible_value", f"{field.name}: year {moment.year} cannot be", field.name)
     return moment
+
+
+def micros_of(text: str) -> int | None:
+    """A time as a record states it, in microseconds since the epoch, whether it can be or not; None if it is none."""
+    moment = _parse_time(text)
+    return None if moment is None else _micros(moment)
+
+
+def _micros(moment: datetime) -> int:
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _parse_time(text: str) -> datetime | None:

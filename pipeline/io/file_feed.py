@@ -14,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.backfilling.slices import Slice
+from pipeline.backfilling.stated_times import stated_times
 from pipeline.backtesting.partitioning import Partitioner
 from pipeline.batch import Partition, Records
+from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.io.replay import key_of
 from pipeline.io.row_files import open_rows
@@ -62,6 +65,7 @@ class FileFeed(StillSource):
         super().__init__([Partition(feed.topic, number) for number in feed.numbers])
         self._feed, self._check = feed, check
         self._partitioner = Partitioner(feed.topic, feed.partitions)
+        self._decoder = Decoder()
 
     @property
     def address(self) -> str:
@@ -80,13 +84,13 @@ class FileFeed(StillSource):
             yield self._move_to(place.next_offset)
 
     def _read_file(self, file: Planned) -> Iterator[list[Records]]:
-        before, row = self.passed, 0
+        before, row, part = self.passed, 0, file.place.of.part
         with open_rows(file.path) as chunks:
             for lines in chunks:
                 first, row = file.place.first_offset + row, row + len(lines)
                 if row > file.place.rows:
                     break
-                found = self._records(lines, first)
+                found = self._records(lines, first, part)
                 self.passed = before + row
                 yield found
         self.passed = before
@@ -96,13 +100,15 @@ class FileFeed(StillSource):
                 "landed of it stays; let files be written to their end before they are backfilled"
             )
 
-    def _records(self, lines: Sequence[bytes], first: int) -> list[Records]:
-        """What of some lines is to be landed, by partition."""
+    def _records(self, lines: Sequence[bytes], first: int, part: Slice) -> list[Records]:
+        """What of some lines is to be landed, by partition; rows beyond their slice are passed over."""
         following = first + len(lines)
         if min(self.positions.values()) >= following:
             return []
         values = pa.array(lines, pa.binary()).cast(pa.binary_view())
         numbers = self._numbers(lines)
+        if not part.is_whole:
+            numbers[~part.holds(*stated_times(self._decoder, lines))] = -1
         offsets = np.arange(first, following)
         found = []
         for partition in self.partitions:

@@ -28,10 +28,13 @@ from pipeline.io.footers import Made, Rewritten, read_footer, said_by
 from pipeline.io.lake import REWRITES, Lake, final_path
 from pipeline.io.rewriting.held import Fate, Fates, Place
 from pipeline.lake_tables import TABLE_SCHEMAS, is_of
-from pipeline.sources import PAST
+from pipeline.sources import FEED, PAST
 
 _SHOWN_MAX: Final = 20
 """Of findings that may be millions, such as doubled offsets, this many are named."""
+
+_OF_A_LOG: Final = f"^(?:{PAST}[0-9]+:(.*)|({FEED}[0-9a-f]{{32}})\\.[0-9a-f]{{8}})$"
+"""Topics that stand for part of another: `past:1:access`, and slices of one file."""
 
 _HOLE_IN_WORDS: Final = {
     LOST: "Kafka lost these offsets",
@@ -414,9 +417,9 @@ def _unsettled(manifest: Manifest) -> list[str]:
 def _doubled(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], settling: Sequence[str]) -> Iterator[Finding]:
     if not globs:
         return
-    # a past range is landed under a topic of its own, but is of the same log
+    # a past range is landed under a topic of its own, but is of the same log, and so is a slice of a file
     rows = " UNION ALL ".join(
-        f"SELECT regexp_replace(topic, '^{PAST}[0-9]+:', '') AS topic, partition, \"offset\" "  # noqa: S608
+        f"SELECT regexp_replace(topic, '{_OF_A_LOG}', '\\1\\2') AS topic, partition, \"offset\" "  # noqa: S608
         "FROM read_parquet(?, filename = true, hive_partitioning = false, union_by_name = true) "
         "WHERE filename NOT IN (SELECT unnest(?::VARCHAR[]))"
         for _ in globs

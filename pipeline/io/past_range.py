@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import kafka.errors as kafka_errors
 from kafka import KafkaConsumer, TopicPartition
 
+from pipeline.backfilling.slices import moment_of
 from pipeline.batch import Partition, Records
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, OffsetGapError, RetryableError
@@ -50,12 +51,9 @@ def bound_of(flag: str, text: str | None) -> Bound:
     if text.isdecimal():
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"{flag} {text}: expected an offset (digits alone) or a time such as 2026-03-02 or 2026-03-02T06:00Z"
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        return moment_of(flag, text)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or an offset (digits alone)") from None
 
 
 def ask_log(settings: Settings, first: Bound, following: Bound) -> LogSpan:

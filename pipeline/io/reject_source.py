@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from pipeline.backfilling.slices import WHOLE, Slice
 from pipeline.batch import Partition, Records
 from pipeline.decode import Decoder
 from pipeline.io.still_source import NO_TIMESTAMP, StillSource
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal
 from pipeline.sources import AGAIN, again
-from pipeline.text_views import taken
+from pipeline.text_views import one_chunk, taken
 
 _OPEN: Final = (
     "FROM rejects AS r WHERE r.raw IS NOT NULL AND NOT EXISTS ("  # noqa: S608  # names of our own
@@ -36,19 +37,23 @@ def open_rejects(session: Session) -> dict[Partition, int]:
 class RejectSource(StillSource):
     """A `pipeline.ports.FiniteSource` over rejects; it gives only those that are events today."""
 
-    def __init__(self, session: Session, number: int, counts: Mapping[Partition, int]) -> None:
+    def __init__(self, session: Session, number: int, counts: Mapping[Partition, int], asked: Slice = WHOLE) -> None:
         """Begin before the first one.
 
         Args:
             session: over the lake.
             number: of the replay.
             counts: of the rejects, as `open_rejects` found them.
+            asked: those that are events today are landed if their event time is in it.
         """
         self._from = {Partition(again(number, at.topic), at.number): at for at in counts}
         super().__init__(list(self._from))
-        self._session, self._decoder = session, Decoder()
+        self._session, self._decoder, self._asked = session, Decoder(), asked
         self.still_rejects = 0
         """Records that are no events today either."""
+
+        self.out_of_range = 0
+        """Records that are events today, but not of the range that is asked for."""
 
         self.kept_back = 0
         """Records that are events today, but lie before what an earlier, killed try has landed: for the next replay."""
@@ -74,10 +79,14 @@ class RejectSource(StillSource):
         stamps = rejects["kafka_ms"].fill_null(NO_TIMESTAMP).to_numpy().astype(np.int64)
         values = rejects["raw"].cast(pa.binary()).combine_chunks().cast(pa.binary_view())
         everything = Records(landed_as, values, offsets, stamps, int(offsets[-1]) + 1)
-        events = self._decoder.decode(everything).events["offset"].to_numpy()
+        decoded = self._decoder.decode(everything).events
+        self.still_rejects += len(rejects) - len(decoded)
+        times = one_chunk(decoded["event_time"]).cast(pa.int64()).to_numpy()
+        inside = self._asked.holds(times, np.ones(len(times), np.bool_))
+        events = decoded["offset"].to_numpy()[inside]
+        self.out_of_range += len(decoded) - len(events)
         rows = np.flatnonzero(np.isin(offsets, events) & (offsets >= self.positions[landed_as]))
         self.passed += len(rejects)
-        self.still_rejects += len(rejects) - len(events)
         self.kept_back += len(events) - len(rows)
         stands = max(self.positions[landed_as], int(offsets[rows[-1]]) + 1 if len(rows) else 0)
         self.positions[landed_as] = stands

@@ -18,6 +18,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.backfilling.slices import WHOLE, Slice
+from pipeline.backfilling.stated_times import stated_times
+from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS, EXTRA, LINEAGE
 from pipeline.io.digests import sha256_of_file
@@ -75,8 +78,12 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def look_at(path: Path) -> SourceFile:
+def look_at(path: Path, asked: Slice = WHOLE) -> SourceFile:
     """Read a file once: what it is, how many rows it has, and that all of it can be read.
+
+    Args:
+        path: where it is.
+        asked: which rows are asked for; where that is not all, they are counted.
 
     Raises:
         ConfigError: it cannot.
@@ -87,9 +94,22 @@ def look_at(path: Path) -> SourceFile:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if path.suffix == PARQUET:
-        return SourceFile(path, digest, size, _parquet_rows(path))
+        rows = _parquet_rows(path)
+        return SourceFile(path, digest, size, rows, None if asked.is_whole else _rows_in(path, asked)[1])
+    if not asked.is_whole:
+        return SourceFile(path, digest, size, *_rows_in(path, asked))
     with open_lines(path) as lines:
         return SourceFile(path, digest, size, sum(1 for _ in lines))
+
+
+def _rows_in(path: Path, asked: Slice) -> tuple[int, int]:
+    """How many rows there are, and how many of them in a slice."""
+    decoder, rows, inside = Decoder(), 0, 0
+    with open_rows(path) as chunks:
+        for lines in chunks:
+            rows += len(lines)
+            inside += int(asked.holds(*stated_times(decoder, lines)).sum())
+    return rows, inside
 
 
 @contextmanager

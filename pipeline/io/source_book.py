@@ -1,7 +1,8 @@
 """Which files and past ranges backfills have read, and where in the lake their rows are: tables of the catalog.
 
 A file is known by the hash of its bytes and has one place in one feed, for ever: that is why its rows are landed once,
-however often and under whatever name it is given.  How far it is landed is not here: the offsets of its feed say so.
+however often and under whatever name it is given.  Where a range of it was asked for, that slice has the place, and no
+other place of the file holds any row of it.  How far it is landed is not here: the offsets of its feed say so.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ class SourceBook:
         with self._transaction() as tx:
             return tx.execute(sa.select(feeds.c.partitions).where(feeds.c.topic == topic)).scalar_one_or_none()
 
-    def known(self, hashes: Iterable[str]) -> dict[str, FeedFile]:
-        """Which of these files have a place already, by their hashes."""
+    def known(self, hashes: Iterable[str]) -> dict[str, list[FeedFile]]:
+        """Places that these files, or slices of them, have already, by the files' hashes."""
         wanted = set(hashes)
         with self._transaction() as tx:
-            return {file.sha256: file for file in _all_files(tx) if file.sha256 in wanted}
+            return {sha256: places for sha256, places in _by_hash(_all_files(tx)).items() if sha256 in wanted}
 
     def files_of(self, topic: str) -> list[FeedFile]:
         """The files of a feed, in its order."""
@@ -109,6 +110,7 @@ class SourceBook:
             ConfigError: another backfill gave one of the files a place.
         """
         with self._transaction(write=True) as tx:
+            _one_at_a_time(tx)
             tx.execute(
                 tables.insert(tx.engine, feeds).values(topic=topic, partitions=partitions).on_conflict_do_nothing()
             )
@@ -116,16 +118,30 @@ class SourceBook:
             tx.execute(sa.delete(files).where(files.c.topic == topic, sa.not_(begun)))
             kept = _all_files(tx, topic)
             at = kept[-1].next_offset if kept else 0
-            taken = {file.sha256: file for file in _all_files(tx)}
+            taken = _by_hash(_all_files(tx))
             placed = []
             for file in wanted:
-                if file.sha256 in taken:
-                    raise ConfigError(_taken(file, taken[file.sha256]))
-                placed.append(FeedFile(file.sha256, str(file.path), topic, at, file.rows, now_us))
+                for there in taken.get(file.sha256, ()):
+                    if file.part.meets(there.of.part):
+                        raise ConfigError(_taken(file, there))
+                placed.append(FeedFile(file.identity, str(file.path), topic, at, file.rows, now_us))
                 at = placed[-1].next_offset
             if placed:
                 tx.execute(sa.insert(files), [asdict(file) for file in placed])
             return placed
+
+    def drop_unbegun(self, topics: Iterable[str]) -> None:
+        """Take the places of feeds away that nobody has begun to land, whoever is about to.
+
+        In one step their partitions are taken over, so that who holds them can commit no more; and who takes them
+        later finds the places gone.
+        """
+        with self._transaction(write=True) as tx:
+            for topic in topics:
+                offsets = tables.offsets
+                tx.execute(sa.update(offsets).where(offsets.c.topic == topic).values(epoch=offsets.c.epoch + 1))
+                begun = files.c.first_offset < landed_to(tables.all_offsets(tx), topic)
+                tx.execute(sa.delete(files).where(files.c.topic == topic, sa.not_(begun)))
 
     def check_placed(self, places: Iterable[FeedFile]) -> None:
         """See that files still have their places; called after their feed was taken over, they keep them.
@@ -208,6 +224,18 @@ class SourceBook:
             for table, values in rows:
                 if values:
                     tx.execute(tables.insert(tx.engine, table).on_conflict_do_nothing(), values)
+
+
+def _one_at_a_time(tx: sa.Connection) -> None:
+    """Let no other transaction give places meanwhile: two slices of a file must not overlap, which no key forbids."""
+    tx.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version").with_for_update())
+
+
+def _by_hash(found: Iterable[FeedFile]) -> dict[str, list[FeedFile]]:
+    by_hash: dict[str, list[FeedFile]] = {}
+    for file in found:
+        by_hash.setdefault(file.of.sha256, []).append(file)
+    return by_hash
 
 
 def landed_to(offsets: Mapping[Partition, int], topic: str) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from pipeline.backfilling.slices import Slice
 from pipeline.batch import Partition
 from pipeline.commits import Commit
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, FencedError
 from pipeline.io.catalog import Catalog
-from pipeline.sources import FeedFile, PastRange, SourceFile, Span, again
+from pipeline.sources import FeedFile, PastRange, SourceFile, Span, again, own_feed
 
 FEED = "file:feed"
 
@@ -40,7 +42,7 @@ def test_files_get_their_places_one_after_the_other_and_keep_them(catalog: Catal
     assert book.place(FEED, 2, [file("c")], 1) == [placed("c", 15)]
     assert book.feed_of(FEED) == 2
     assert book.files_of(FEED) == [*first, placed("c", 15)]
-    assert book.known(["sha256 of b", "sha256 of another"]) == {"sha256 of b": first[1]}
+    assert book.known(["sha256 of b", "sha256 of another"]) == {"sha256 of b": [first[1]]}
 
 
 def test_files_that_nobody_has_begun_lose_their_places_to_the_next_backfill(catalog: Catalog) -> None:
@@ -58,6 +60,35 @@ def test_a_file_has_one_place_in_all_feeds(catalog: Catalog) -> None:
     with pytest.raises(ConfigError, match=r"^a: it has its place in the feed feed already"):
         catalog.sources.place("file:other", 1, [file("a")], 1)
     assert catalog.sources.files_of("file:other") == []
+
+
+def test_slices_of_a_file_have_places_of_their_own_as_long_as_they_share_no_row(catalog: Catalog) -> None:
+    early, late = Slice(((0, 10),), timeless=True), Slice(((10, 20),), timeless=False)
+    first = replace(file("a"), part=early)
+    catalog.sources.place(own_feed(first.identity), 1, [first], 1)
+    with pytest.raises(ConfigError, match=r"^a: it has its place"):
+        catalog.sources.place(FEED, 1, [replace(file("a"), part=Slice(((9, 20),), timeless=False))], 1)
+    second = replace(file("a"), part=late)
+    catalog.sources.place(own_feed(second.identity), 1, [second], 1)
+    found = catalog.sources.known(["sha256 of a"])["sha256 of a"]
+    assert {place.of.part for place in found} == {early, late}
+    assert all(place.is_alone for place in found)
+
+
+def test_a_place_that_nobody_has_begun_is_taken_from_whoever_is_about_to(catalog: Catalog) -> None:
+    part = replace(file("a"), part=Slice(((0, 10),), timeless=True))
+    topic = own_feed(part.identity)
+    placed = catalog.sources.place(topic, 1, [part], 1)
+    claim = catalog.start_at(Partition(topic, 0), 0)
+    catalog.sources.drop_unbegun([topic])
+    with pytest.raises(FencedError):
+        catalog.commit(Commit("c", Partition(topic, 0), 0, 5, 0, 0, 0, "test:1"), claim.epoch, [])
+    with pytest.raises(ConfigError, match="another backfill"):
+        catalog.sources.check_placed(placed)
+    catalog.sources.place(topic, 1, [part], 1)
+    land_to(catalog, Partition(topic, 0), 5)
+    catalog.sources.drop_unbegun([topic])
+    assert catalog.sources.files_of(topic)
 
 
 def test_a_feed_does_not_see_the_offsets_of_another(catalog: Catalog) -> None:

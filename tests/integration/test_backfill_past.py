@@ -128,7 +128,10 @@ def test_the_live_job_begins_after_what_a_backfill_landed_before_it(
 def test_a_range_that_makes_no_sense_is_refused_in_one_line(tmp_path: Path) -> None:
     lake = PastLake(tmp_path / "lake", "--bootstrap", "127.0.0.1:1")
     for arguments, words in (
-        (("--from", "yesterday"), "--from yesterday: expected an offset (digits alone) or a time"),
+        (
+            ("--from", "yesterday"),
+            "--from yesterday: expected a day or a time, such as 2026-03-02 or 2026-03-02T06:00Z, or an offset (digits alone)",
+        ),
         (("--from", "0", "a.ndjson"), "these are several"),
         ((), "nothing is named"),
     ):

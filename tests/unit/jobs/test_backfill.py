@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from jobs import backfill_files, backfill_work
 from jobs.cli import app
 from pipeline import stream
+from pipeline.backfilling.slices import Slice
 from pipeline.batch import Decoded, Partition, Records
 from pipeline.config import CATALOG_FILE
 from pipeline.decode import Decoder
@@ -409,11 +410,93 @@ def test_queries_of_the_page_answer(lake: Path, land: Land, with_rejects: int, t
     assert sum(int(row["n"]) for row in answer(still_rejects)) == 1
 
 
+AT_1 = ("--to", "2026-03-01T01:00")
+
+
+@pytest.mark.parametrize("name", ("a.ndjson", "a.parquet"))
+@pytest.mark.parametrize("score", (True, False))
+def test_of_a_file_only_a_range_is_landed_and_later_the_rest(
+    tmp_path: Path, lake: Path, land: Land, name: str, score: bool
+) -> None:
+    path = write(tmp_path / name)
+    if not score:
+        dry = land(path, "--dry-run", *AT_1)
+        assert (counted(dry)["to be landed"], counted(dry)["out of range"]) == (60, 60)
+    first = land(path, *AT_1, score=score)
+    assert first.exit_code == 0, first.output
+    said = counted(first)
+    assert (said["read"], said["landed"], said["skipped as already there"], said["out of range"]) == (60, 60, 0, 60)
+    assert sorted(row for (row,) in rows(lake, '"offset"')) == list(range(60))
+    again = counted(land(path, *AT_1, score=score))
+    assert (again["read"], again["skipped as already there"], again["out of range"]) == (0, 60, 60)
+    wider = counted(land(path, "--from", "2026-03-01T00:30", "--to", "2026-03-01T01:30", score=score))
+    assert (wider["read"], wider["skipped as already there"], wider["out of range"]) == (30, 30, 60)
+    rest = counted(land(path, score=score))
+    assert (rest["read"], rest["skipped as already there"]) == (30, 90)
+    assert counted(land(path, score=score))["skipped as already there"] == 120
+    assert sorted(rows(lake, "request_id")) == sorted((one["request_id"],) for one in EVENTS)
+    assert_clean(lake)
+
+
+def test_a_reject_without_a_time_is_landed_with_the_first_range(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(lines_of(EVENTS[:2]) + b"broken\n" + lines_of([event(80, model=7)]) + lines_of(EVENTS[90:]))
+    assert counted(land(path, *AT_1))["rejected"] == 1
+    assert counted(land(path, "--from", "2026-03-01T01:00"))["rejected"] == 1
+    assert [offset for (offset,) in rows(lake, '"offset"', "rejects")] == [2, 3]
+    assert_clean(lake)
+
+
+def test_a_range_that_was_killed_goes_on_and_is_not_mistaken_for_another(
+    tmp_path: Path, lake: Path, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.ndjson")
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 20)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
+        with pytest.raises(Killed):
+            land(path, *AT_1)
+    assert len(rows(lake)) == 20
+    refused = land(path, "--to", "2026-03-01T00:50")
+    assert "must be finished first: run with --to 2026-03-01T01:00:00Z" in str(refused.exception)
+    result = counted(land(path, *AT_1))
+    assert (result["read"], result["skipped as already there"], result["out of range"]) == (40, 20, 60)
+    assert sorted(row for (row,) in rows(lake, '"offset"')) == list(range(60))
+    assert_clean(lake)
+
+
+def test_a_rebuilt_catalog_knows_which_ranges_are_landed(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = write(tmp_path / "a.ndjson")
+    land(path, *AT_1)
+    (lake / CATALOG_FILE).unlink()
+    storage = Lake.open(str(lake), create=False)
+    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
+    assert counted(land(path))["skipped as already there"] == 60
+    assert len(rows(lake)) == 120
+    assert_clean(lake)
+
+
+def test_of_rejects_only_those_are_landed_that_are_events_of_the_range(
+    lake: Path, land: Land, with_rejects: int
+) -> None:
+    dry = CliRunner().invoke(app, ["backfill", "--lake", str(lake), "--rejects", "--dry-run", *AT_1])
+    assert (counted(dry)["to be landed as events"], counted(dry)["out of range"]) == (9, with_rejects - 9)
+    result = land("--rejects", *AT_1)
+    assert result.exit_code == 0, result.output
+    assert (counted(result)["landed as events"], counted(result)["out of range"]) == (9, with_rejects - 9)
+    assert counted(result)["still no events"] == 1
+    assert counted(land("--rejects"))["landed as events"] == with_rejects - 9
+    assert len(set(rows(lake, "request_id"))) == len(rows(lake)) == len(EVENTS)
+    assert_clean(lake)
+
+
 def test_messages_of_the_command_line(land: Land, tmp_path: Path) -> None:
     for arguments, words in (
         ((), "nothing is named"),
         (("a.ndjson", "--rejects"), "these are several"),
-        (("--rejects", "--from", "1"), "these are several"),
+        (("--rejects", "--from", "1"), "--from 1: expected a day or a time"),
+        (("a.ndjson", "--from", "2026-03-02", "--to", "2026-03-01"), "nothing lies between"),
         (("a.ndjson", "--feed", "a/b"), "--feed a/b: letters, digits"),
         (("--rejects", "--parallel", "2"), "--parallel: rejects are read by one process"),
         (("--rejects",), "there is no such folder"),
@@ -456,8 +539,8 @@ def test_a_file_that_changes_while_it_is_read_is_named(
 ) -> None:
     path = write(tmp_path / "a.ndjson")
 
-    def seen_and_changed(name: Path) -> SourceFile:
-        found = look_at(name)
+    def seen_and_changed(name: Path, asked: Slice) -> SourceFile:
+        found = look_at(name, asked)
         write(path, EVENTS[:100])
         return found
 
