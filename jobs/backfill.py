@@ -62,6 +62,23 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     rejects: Annotated[
         bool, typer.Option("--rejects", help="Instead of files, the lake's rejects: land those that are events today.")
     ] = False,
+    replace_: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Put the files' rows in the place of rows that are there, of the range of --from and --to or of the "
+            "sources of --of, at one moment. Scores and alerts stay as they were. --dry-run says what would go.",
+        ),
+    ] = False,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--of",
+            metavar="FILE|FEED|TOPIC",
+            help="What --replace takes away is only of this file that was backfilled, feed or topic; repeatable.",
+            show_default="everything in the range",
+        ),
+    ] = None,
     bootstrap: options.Bootstrap = None,
     kafka: options.KafkaSettings = None,
     config: options.ConfigFile = None,
@@ -90,7 +107,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     logs.configure("warning")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", feed):
         raise ConfigError(f"--feed {feed}: letters, digits, '.', '_' and '-', at most 80")
-    wish = Wish(tuple(sources or ()), feed, partitions, parallel, dry_run)
+    wish = Wish(tuple(sources or ()), feed, partitions, parallel, dry_run, replaces=replace_, of=tuple(of or ()))
     is_past = not sources and not rejects and (low is not None or high is not None)
     if bool(sources) + is_past + rejects != 1:
         raise ConfigError(
@@ -99,6 +116,12 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         )
     if not is_past:
         wish = replace(wish, asked=between(low, high))
+    if replace_ or of:
+        _check_replaces(wish, score=score)
+        from jobs.backfill_replace import backfill_replace  # noqa: PLC0415  # as below
+
+        backfill_replace(wish, settings)
+        return
     if rejects:
         if score:
             raise ConfigError("--score: rejects come out of their order, and are landed without scores")
@@ -114,3 +137,18 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     from jobs.backfill_files import backfill_files  # noqa: PLC0415  # as above
 
     backfill_files(wish, settings)
+
+
+def _check_replaces(wish: Wish, *, score: bool | None) -> None:
+    """See that it is said what goes and what comes."""
+    if not wish.replaces:
+        raise ConfigError("--of says what --replace takes away: give --replace, too")
+    if not wish.sources:
+        raise ConfigError("--replace: name the files whose rows come in the place of those that go")
+    if wish.asked.is_whole and not wish.of:
+        raise ConfigError("--replace: say what goes: a range with --from and --to, a source with --of, or both")
+    if score:
+        raise ConfigError(
+            "--score: what replaces other rows is landed without scores, for accounts are scored along a whole log; "
+            "`stillwatch backtest` says what the new rows would have raised"
+        )

@@ -47,7 +47,7 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
         hands = (
             _placed_in_feed(wish, settings, plan, ledger)
             if settings.scoring == "on"
-            else _placed_alone(wish, plan, ledger)
+            else placed_alone(wish, plan, ledger)
         )
         note_feeds(storage.root, ledger.sources, {log.feed.topic for hand in hands for log in hand})
     show.plan(plan)
@@ -126,6 +126,7 @@ def _placed_in_feed(wish: Wish, settings: Settings, plan: FilePlan, ledger: Cata
         ledger.start_at(Partition(topic, number), 0)
     left = unfinished(ledger.sources.files_of(topic), ledger.offsets(), topic)
     check_unfinished(left, plan, wish.feed)
+    ledger.sources.drop_unbegun(plan.dropped)
     left += ledger.sources.place(topic, count, plan.new, SystemClock().now_us())
     files = _planned(plan, left)
     workers = min(wish.parallel, count)
@@ -144,7 +145,7 @@ def _partitions(wish: Wish, settings: Settings, topic: str, ledger: Catalog | No
     return stands or wish.partitions or of_topic or 1
 
 
-def _placed_alone(wish: Wish, plan: FilePlan, ledger: Catalog) -> list[list[FeedLog]]:
+def placed_alone(wish: Wish, plan: FilePlan, ledger: Catalog) -> list[list[FeedLog]]:
     """Make each file, or each slice of one, a feed of its own, and deal them out."""
     now_us = SystemClock().now_us()
     ledger.sources.drop_unbegun(plan.dropped)

@@ -33,6 +33,8 @@ class Wish:
     parallel: int
     dry_run: bool
     asked: Slice = WHOLE
+    replaces: bool = False
+    of: tuple[str, ...] = ()
 
     @property
     def topic(self) -> str:

@@ -133,6 +133,7 @@ def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
         "complete": plan.to_place,
         "quarantine": plan.to_quarantine,
         "left_out": plan.left_out,
+        "replacements": plan.replacements,
         "filled": [
             {"partition": str(commit.partition), "first_offset": commit.first_offset, "next_offset": commit.next_offset}
             for commit in plan.filled
@@ -150,6 +151,10 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
         ("files to complete half-placed commits with, from staging", plan.to_place),
         ("files of incomplete commits, to _quarantine", plan.to_quarantine),
         ("commits that were staged only, left out and read again", plan.left_out),
+        (
+            "replacements that were begun and are not in this catalog; the same `backfill --replace` goes on",
+            plan.replacements,
+        ),
         ("ranges without files, filled with empty commits", [str(commit.partition) for commit in plan.filled]),
     )
     for what, names in lists:

@@ -108,8 +108,9 @@ def sweep(
     """Remove what crashes left behind and nothing needs.
 
     That is: files below the tables that no commit and no rewrite lists (moved to `_quarantine`, not removed), what was
-    written for rewrites that died, files that were replaced longer ago than the grace period, and what is staged for
-    commits that can never be made any more.  Safe beside `stillwatch run`.
+    written for rewrites that died, what `backfill --replace` had read before it was killed, a day ago or longer, files
+    that were replaced longer ago than the grace period, and what is staged for commits that can never be made any more.
+    Safe beside `stillwatch run`.
 
     Exit codes: 0 done; 2 a wrong setting; 4 the catalog or the disk fails.
     """
@@ -167,6 +168,10 @@ def _show_swept(swept: Swept, *, apply: bool) -> None:
         ("files below the tables that nothing lists, to _quarantine", swept.orphans),
         ("commits that were staged and can never be made", swept.staged),
         ("folders of rewrites that died before their swap", swept.died),
+        (
+            "replacements (`backfill --replace`) that nobody has gone on with for a day, with what they had read",
+            swept.replacements,
+        ),
         ("rewrites whose grace period is over", swept.due),
     )
     for what, names in lists:

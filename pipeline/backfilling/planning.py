@@ -131,20 +131,15 @@ def _found(
 ) -> Iterator[Found]:
     left, begun = wanted.part, 0
     for place in places:
-        part = place.of.part
+        part, state = place.of.part, _state_of(place, offsets)
         if not part.meets(wanted.part):
             continue
-        stands = [offset for partition, offset in offsets.items() if partition.topic == place.topic]
-        is_done = bool(stands) and min(stands) >= place.next_offset
-        is_begun = bool(stands) and max(stands) > place.first_offset and not is_done
-        if not is_done and not wanted.goes_to(place):
-            raise ConfigError(_other_way(wanted.file, place, is_begun=is_begun))
-        if is_begun:
-            if not part.within(wanted.part):
-                raise ConfigError(_other_range(wanted.file, place))
+        if state != DONE:
+            _check_goes_on(wanted, place, state)
+        if state == BEGUN:
             yield Found(wanted.file, BEGUN, place)
             begun += 1
-        if is_done or is_begun:
+        if state != NEW:
             left = left.without(part)
         elif place.is_alone:
             dropped.append(place.topic)
@@ -152,6 +147,23 @@ def _found(
         yield Found(replace(wanted.file, part=left), NEW)
     elif not begun:
         yield Found(wanted.file, DONE)
+
+
+def _state_of(place: FeedFile, offsets: Mapping[Partition, int]) -> str:
+    stands = [offset for partition, offset in offsets.items() if partition.topic == place.topic]
+    if not stands or max(stands) <= place.first_offset:
+        return NEW
+    return DONE if min(stands) >= place.next_offset else BEGUN
+
+
+def _check_goes_on(wanted: _Wanted, place: FeedFile, state: str) -> None:
+    """See that a place that is not landed to its end can be gone on with, or given up."""
+    if state == NEW and place.of.edition != wanted.file.edition:
+        return  # of a replacement that was given up
+    if not wanted.goes_to(place):
+        raise ConfigError(_other_way(wanted.file, place, is_begun=state == BEGUN))
+    if state == BEGUN and not place.of.part.within(wanted.part):
+        raise ConfigError(_other_range(wanted.file, place))
 
 
 def _other_way(file: SourceFile, place: FeedFile, *, is_begun: bool) -> str:

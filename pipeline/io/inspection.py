@@ -26,6 +26,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.digests import sha256_of
 from pipeline.io.footers import Made, Rewritten, read_footer, said_by
 from pipeline.io.lake import REWRITES, Lake, final_path
+from pipeline.io.rewriting.annex import unfinished
 from pipeline.io.rewriting.held import Fate, Fates, Place
 from pipeline.lake_tables import TABLE_SCHEMAS, is_of
 from pipeline.sources import FEED, PAST
@@ -113,6 +114,10 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
     found.notes += _forgotten(manifest, fates)
     found.errors += _orphans(placed, manifest)
     found.notes += _leftovers(staged, manifest)
+    found.notes += [
+        Finding("replacement", name, "begun by `backfill --replace`: the same command goes on, `sweep` gives it up")
+        for name in unfinished(lake, {partition.topic for partition in manifest.offsets})
+    ]
     found.notes += [
         Finding("hole", str(hole), f"{_HOLE_IN_WORDS[hole.kind]}; nobody has accepted it yet")
         for hole in manifest.holes

@@ -18,6 +18,7 @@ What they cannot say is decided here:
 * Files that `maintain` made of others stand for these (`rewriting.found` says which count where both are there), and an
   hour below a table's retention mark holds nothing: the mark is in the lake, too.  Of a partition whose files are all
   gone so, a snapshot tells the offset.
+* Where some files of a rewrite stand in their tables, it was swapped, and the others get their names there, too.
 * Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
   snapshot is placed, so each of them is of commits that were made.
 """
@@ -31,7 +32,7 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,11 +48,13 @@ from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.digests import sha256_of
 from pipeline.io.footers import Made, Source, read_footer, said_by
-from pipeline.io.lake import STAGING, Lake, offset_in
+from pipeline.io.lake import STAGING, Lake, final_path, offset_in
+from pipeline.io.rewriting.annex import unfinished
 from pipeline.io.rewriting.found import FoundRewritten, Sorted, sort_out
 from pipeline.io.rewriting.held import Place, is_below
 from pipeline.io.rewriting.ledger_rows import Output, spans_of
 from pipeline.io.rewriting.marks import read_marks
+from pipeline.io.rewriting.settling import half_settled, link
 from pipeline.io.rewriting.writing import REWRITTEN
 from pipeline.io.source_notes import Noted, read_notes
 from pipeline.lake_tables import TABLES
@@ -111,6 +114,8 @@ class Plan:
         noted: what backfills have read.
         rewritten: files that were made of others.
         marks: hours below which tables hold nothing.
+        to_link: rewritten files that had not got their names in their tables yet, by these names.
+        replacements: that were begun, and of which the catalog will hold nothing: the same command goes on.
     """
 
     commits: list[tuple[Commit, list[FileEntry]]] = field(default_factory=list)
@@ -124,6 +129,8 @@ class Plan:
     noted: Noted = field(default_factory=Noted)
     rewritten: list[Output] = field(default_factory=list)
     marks: dict[str, str] = field(default_factory=dict)
+    to_link: dict[str, str] = field(default_factory=dict)
+    replacements: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> int:
@@ -138,16 +145,20 @@ def plan_of(lake: Lake) -> Plan:
         LakeDamagedError: files contradict each other, or one is missing that reading again cannot replace.
     """
     placed, others, unreadable = _read_all(lake, lake.final_files())
+    to_link = half_settled(lake, {Path(file.path).name for file in others})
+    others += [replace(file, path=final_path(file.path)) for file in _read_all(lake, map(Path, to_link.values()))[1]]
     staged, _, _ = _read_all(lake, lake.staged_files())  # a staged file that cannot be read was being written
     _check_unreadable(unreadable, placed)
     merged = sort_out(others)
     placed, needless = _without_held(placed, merged)
     plan = Plan(marks=read_marks(lake.root), to_quarantine=[*unreadable, *needless, *merged.needless])
+    plan.to_quarantine = [path for path in plan.to_quarantine if path not in to_link]
     placed = [*placed, *_held(merged)]
     placed += _too_old(placed, plan.marks)
     placed_by_commit, staged_by_commit = _by_commit(placed), _by_commit(staged)
     plan.left_out = sorted(staged_by_commit.keys() - placed_by_commit.keys())
-    plan.rewritten = [_output(lake, file) for file in merged.kept]
+    plan.to_link = {file.path: to_link[file.path] for file in merged.kept if file.path in to_link}
+    plan.rewritten = [_output(lake, file, to_link.get(file.path, file.path)) for file in merged.kept]
     partitions: dict[Partition, list[list[_Found]]] = defaultdict(list)
     for files in placed_by_commit.values():
         partitions[files[0].commit.partition].append(files)
@@ -168,6 +179,7 @@ def plan_of(lake: Lake) -> Plan:
         log_of = Partition(past.topic, past.partition)
         if log_of not in partitions:
             plan.offsets[log_of] = max(past.next_offset, plan.offsets.get(log_of, 0))
+    plan.replacements = sorted(unfinished(lake, {partition.topic for partition in plan.offsets}))
     return plan
 
 
@@ -185,6 +197,7 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
         for commit, files in plan.commits:
             if any(file.path in waiting for file in files):
                 lake.place(commit, files)
+        link(lake, [(path, final) for final, path in plan.to_link.items()])
         lake.quarantine(plan.to_quarantine)
         catalog.sources.fill(plan.noted.feeds, plan.noted.files, plan.noted.ranges)
         catalog.replace_all(
@@ -217,7 +230,7 @@ def _read_all(lake: Lake, paths: Iterable[Path]) -> tuple[list[_Found], list[Fou
 
 def _place(path: str) -> Place:
     """Table and hour of a file, placed or staged."""
-    table, dt, hour = Path(_final(path) if path.startswith(f"{STAGING}/") else path).parts[:3]
+    table, dt, hour = Path(_final(path) if path.startswith(f"{STAGING}/") else final_path(path)).parts[:3]
     return Place(table, dt.removeprefix("dt="), int(hour.removeprefix("hour=")))
 
 
@@ -246,8 +259,8 @@ def _too_old(placed: Sequence[_Found], marks: Mapping[str, str]) -> Iterator[_Fo
                 yield _Found("", made, place, Source(made, hour.rows, 0, hour.rows))
 
 
-def _output(lake: Lake, file: FoundRewritten) -> Output:
-    entry = _entry(lake.root / file.path, file.path)
+def _output(lake: Lake, file: FoundRewritten, path: str) -> Output:
+    entry = _entry(lake.root / path, file.path)
     return Output(file.said.file_id, entry, spans_of(file.said))
 
 
@@ -361,7 +374,7 @@ def _add_merged_alerts(lake: Lake, plan: Plan) -> None:
         spans[commit.partition].append(commit)
     for output in plan.rewritten:
         if output.file.table_name == "alerts":
-            for alert in _alerts(lake.root / output.file.path):
+            for alert in _alerts(lake.root / plan.to_link.get(output.file.path, output.file.path)):
                 commits = spans[alert.where]
                 at = bisect.bisect_right([commit.first_offset for commit in commits], alert.offset) - 1
                 plan.alerts.setdefault(commits[at].commit_id, []).append(alert)

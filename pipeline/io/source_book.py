@@ -110,7 +110,7 @@ class SourceBook:
             ConfigError: another backfill gave one of the files a place.
         """
         with self._transaction(write=True) as tx:
-            _one_at_a_time(tx)
+            one_at_a_time(tx)
             tx.execute(
                 tables.insert(tx.engine, feeds).values(topic=topic, partitions=partitions).on_conflict_do_nothing()
             )
@@ -226,7 +226,12 @@ class SourceBook:
                     tx.execute(tables.insert(tx.engine, table).on_conflict_do_nothing(), values)
 
 
-def _one_at_a_time(tx: sa.Connection) -> None:
+def places_in(tx: sa.Connection) -> list[FeedFile]:
+    """Every file that has a place, inside somebody's transaction."""
+    return _all_files(tx)
+
+
+def one_at_a_time(tx: sa.Connection) -> None:
     """Let no other transaction give places meanwhile: two slices of a file must not overlap, which no key forbids."""
     tx.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version").with_for_update())
 

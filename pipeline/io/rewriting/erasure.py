@@ -21,6 +21,7 @@ from pipeline.errors import FencedError, RetryableError, SchemaError
 from pipeline.forgetting import without_account
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.lake import REWRITES, Lake
+from pipeline.io.rewriting.annex import ANNEXES
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.naming import Named
 from pipeline.io.rewriting.settling import discard, tidy
@@ -72,7 +73,7 @@ class Erased:
         snapshots: that were rewritten.
         partitions: that were taken over.
         left_in_lake: rows that a query by the catalog finds afterwards, by table.
-        left_on_disk: rows in any file below the lake's tables or `_rewrites`, by table.
+        left_on_disk: rows in any file below the lake's tables, `_rewrites` or `_replacing`, by table.
         left_in_snapshots: snapshots on disk that know it.
         left_alerts: in the catalog.
         aside: whether there are files in `_quarantine`, which nobody looks into.
@@ -253,7 +254,11 @@ class Eraser:
         for table in TABLES:
             paths = [
                 path.relative_to(self._lake.root).as_posix()
-                for pattern in (f"{table}/**/*.parquet", f"{REWRITES}/*/{table}/**/*.parquet")
+                for pattern in (
+                    f"{table}/**/*.parquet",
+                    f"{REWRITES}/*/{table}/**/*.parquet",
+                    f"{ANNEXES}/*/{table}/**/*.parquet",
+                )
                 for path in self._lake.root.glob(pattern)
             ]
             done.left_on_disk[table] = sum(self._named.rows_in(table, self._lake.root, paths).values())

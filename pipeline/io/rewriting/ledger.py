@@ -7,7 +7,7 @@ cannot both win, and one that was forgotten cannot win at all.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ class Rewrite:
 
     Attributes:
         rewrite_id: a UUID in hex.
-        kind: compact, retain or erase.
+        kind: compact, retain, erase or replace.
         state: writing, swapped or settled.
         changed_at_us: since when.
         inputs: paths of files that are read no more.
@@ -75,13 +75,13 @@ class RewriteLedger:
             catalog: stays open as long as this is used.
             worker: host and process, for the record.
         """
-        self._catalog, self._worker = catalog, worker
+        self.catalog, self._worker = catalog, worker
 
     def begin(self, kind: str, now_us: int) -> str:
         """List a rewrite, before anything is written for it; returns its id."""
         rewrite_id = uuid.uuid4().hex
         row = {"rewrite_id": rewrite_id, "kind": kind, "state": WRITING, "changed_at_us": now_us}
-        with self._catalog.transaction(write=True) as tx:
+        with self.catalog.transaction(write=True) as tx:
             tx.execute(sa.insert(tables.rewrites).values(**row, worker=self._worker))
         return rewrite_id
 
@@ -92,6 +92,7 @@ class RewriteLedger:
         outputs: Sequence[Output],
         now_us: int,
         marks: Mapping[str, str] | None = None,
+        also: Callable[[sa.Connection], None] | None = None,
     ) -> None:
         """Let readers see the outputs instead of the inputs, from this moment on; or change nothing.
 
@@ -103,11 +104,12 @@ class RewriteLedger:
             outputs: written, on disk for good.
             now_us: wall clock.
             marks: new retention marks by table.
+            also: what else is done in the same transaction; may raise FencedError, and then nothing is.
 
         Raises:
             FencedError: an input is live no more, or the rewrite was forgotten: another one was faster.
         """
-        with self._catalog.transaction(write=True) as tx:
+        with self.catalog.transaction(write=True) as tx:
             moved = tx.execute(
                 sa.update(tables.rewrites)
                 .where(tables.rewrites.c.rewrite_id == rewrite_id, tables.rewrites.c.state == WRITING)
@@ -125,6 +127,20 @@ class RewriteLedger:
             rows.insert(tx, tables.rewritten_spans, [row for output in outputs for row in rows.span_rows(output)])
             for table, before in (marks or {}).items():
                 rows.mark(tx, table, before)
+            if also is not None:
+                also(tx)
+
+    def keep_alive(self, rewrite_id: str, now_us: int) -> None:
+        """Say that a rewrite is still being written, so that nobody takes it for dead.
+
+        Raises:
+            FencedError: somebody has.
+        """
+        columns = tables.rewrites.c
+        with self.catalog.transaction(write=True) as tx:
+            same = (columns.rewrite_id == rewrite_id, columns.state == WRITING)
+            if tx.execute(sa.update(tables.rewrites).where(*same).values(changed_at_us=now_us)).rowcount != 1:
+                raise FencedError(f"rewrite {rewrite_id} took so long that it was given up; nothing was changed")
 
     def due(self, states: Iterable[str], changed_before_us: int) -> list[Rewrite]:
         """Rewrites in one of some states, in which they have been since a moment or longer; the oldest first."""
@@ -134,13 +150,13 @@ class RewriteLedger:
             .where(columns.state.in_(list(states)), columns.changed_at_us <= changed_before_us)
             .order_by(columns.changed_at_us, columns.rewrite_id)
         )
-        with self._catalog.transaction(snapshot=True) as tx:
+        with self.catalog.transaction(snapshot=True) as tx:
             return [_rewrite_of(tx, row) for row in tx.execute(query).mappings().all()]
 
     def find(self, rewrite_id: str) -> Rewrite | None:
         """One rewrite; None if it is not listed, or no more."""
         query = sa.select(tables.rewrites).where(tables.rewrites.c.rewrite_id == rewrite_id)
-        with self._catalog.transaction(snapshot=True) as tx:
+        with self.catalog.transaction(snapshot=True) as tx:
             row = tx.execute(query).mappings().one_or_none()
             return None if row is None else _rewrite_of(tx, row)
 
@@ -154,12 +170,12 @@ class RewriteLedger:
             .join(tables.rewrite_inputs, inputs.path == files.path)
             .where(inputs.rewrite_id == rewrite_id, made.state == SWAPPED)
         )
-        with self._catalog.transaction() as tx:
+        with self.catalog.transaction() as tx:
             return list(tx.execute(query).scalars())
 
     def settle(self, rewrite: Rewrite, final: Mapping[str, str], now_us: int) -> None:
         """Note that a swapped rewrite's inputs are gone and that its outputs have their final paths, by their ids."""
-        with self._catalog.transaction(write=True) as tx:
+        with self.catalog.transaction(write=True) as tx:
             moved = tx.execute(
                 sa.update(tables.rewrites)
                 .where(tables.rewrites.c.rewrite_id == rewrite.rewrite_id, tables.rewrites.c.state == SWAPPED)
@@ -179,7 +195,7 @@ class RewriteLedger:
     def forget(self, rewrite: Rewrite) -> bool:
         """Strike a rewrite out, if it is still in its state; what it was for is done, or never will be."""
         columns = tables.rewrites.c
-        with self._catalog.transaction(write=True) as tx:
+        with self.catalog.transaction(write=True) as tx:
             same = (columns.rewrite_id == rewrite.rewrite_id, columns.state == rewrite.state)
             gone = tx.execute(sa.delete(tables.rewrites).where(*same)).rowcount == 1
             if gone:
@@ -189,18 +205,18 @@ class RewriteLedger:
 
     def known(self) -> set[str]:
         """Ids of all rewrites that are listed."""
-        with self._catalog.transaction() as tx:
+        with self.catalog.transaction() as tx:
             return set(tx.execute(sa.select(tables.rewrites.c.rewrite_id)).scalars())
 
     def marks(self) -> dict[str, str]:
         """The hour below which a table holds nothing any more, by table."""
-        with self._catalog.transaction() as tx:
+        with self.catalog.transaction() as tx:
             return rows.marks_in(tx)
 
     def replace_snapshot(self, former: SnapshotEntry, new: SnapshotEntry) -> bool:
         """List a snapshot's new file instead of its former one; false if that one is not listed any more."""
         columns = catalog_tables.snapshots.c
-        with self._catalog.transaction(write=True) as tx:
+        with self.catalog.transaction(write=True) as tx:
             moved = tx.execute(
                 sa.update(catalog_tables.snapshots)
                 .where(columns.path == former.path)
@@ -212,7 +228,7 @@ class RewriteLedger:
         """Remove all alerts about an account, what was to be sent of them, and what people decided about it."""
         columns = catalog_tables.alerts.c
         mine = columns.entity_sha256 == entity_sha256(account_id)
-        with self._catalog.transaction(write=True) as tx:
+        with self.catalog.transaction(write=True) as tx:
             if tx.dialect.name == "sqlite":  # else the bytes stay in the file until something else needs the room
                 tx.exec_driver_sql("PRAGMA secure_delete = ON")
             ids = tx.execute(sa.select(columns.alert_id).where(mine)).scalars().all()
@@ -225,7 +241,7 @@ class RewriteLedger:
 
     def note(self, kind: str, details: Mapping[str, Any], now_us: int) -> str:
         """Write an audit record; returns its id."""
-        return self._catalog.desk.audit.record(Act(kind, self._worker, details=details), now_us)
+        return self.catalog.desk.audit.record(Act(kind, self._worker, details=details), now_us)
 
     def _is_swapped(self, tx: sa.Connection, rewrite_id: str) -> bool:
         same = (tables.rewrites.c.rewrite_id == rewrite_id, tables.rewrites.c.state != WRITING)

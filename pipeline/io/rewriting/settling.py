@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 from pipeline.errors import RetryableError
 from pipeline.io.durable import sync_folders
 from pipeline.io.lake import REWRITES, Lake, final_path
+from pipeline.io.rewriting.annex import remove_settled
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
 from pipeline.io.rewriting.writing import REWRITTEN
 
@@ -76,6 +77,7 @@ def tidy(
             done.given_up += 1
     for name in sorted(set(folders) - ledger.known()):
         _remove_folder(lake, name)
+    remove_settled(lake, ledger)
     done.waiting = len(ledger.due((SWAPPED, SETTLED), now_us))
     return done
 
@@ -95,7 +97,7 @@ def settle(  # what is settled, where, and who is told
         return
     try:
         final = {file_id: final_path(path) for file_id, path in rewrite.outputs.items()}
-        _link(lake, [(path, final[file_id]) for file_id, path in rewrite.outputs.items()])
+        link(lake, [(path, final[file_id]) for file_id, path in rewrite.outputs.items()])
         step("linked")
         for path in rewrite.inputs:
             _remove(lake, path, done)
@@ -117,7 +119,25 @@ def discard(lake: Lake, ledger: RewriteLedger, rewrite_id: str) -> None:
             _remove_folder(lake, rewrite_id)
 
 
-def _link(lake: Lake, pairs: Sequence[tuple[str, str]]) -> None:
+def half_settled(lake: Lake, settled: Collection[str]) -> dict[str, str]:
+    """Files of rewrites of which some, but not these, have got their names in their tables: their paths by those names.
+
+    Args:
+        lake: the files.
+        settled: names of the rewritten files that stand in their tables.
+    """
+    found: dict[str, str] = {}
+    for folder in rewrite_folders(lake):
+        paths = [
+            path.relative_to(lake.root).as_posix()
+            for path in sorted((lake.root / REWRITES / folder).rglob(f"{REWRITTEN}*.parquet"))
+        ]
+        if any(Path(path).name in settled for path in paths):
+            found |= {final_path(path): path for path in paths if Path(path).name not in settled}
+    return found
+
+
+def link(lake: Lake, pairs: Sequence[tuple[str, str]]) -> None:
     """Give files second names, where they have none; where the file system knows no such thing, copies."""
     for path, final in pairs:
         there, wanted = lake.root / path, lake.root / final

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from typing import Final
 
 from pipeline.commits import Commit, Manifest
 from pipeline.errors import SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.footers import Made, read_footer, said_by
 from pipeline.io.lake import Lake, final_path
+from pipeline.io.rewriting import annex
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
 from pipeline.io.rewriting.settling import rewrite_folders, tidy
+
+_LEFT_S: Final = 86_400.0
+"""How long a replacement may lie before nobody is expected to go on with it."""
 
 
 @dataclass(slots=True)
@@ -22,6 +27,7 @@ class Swept:
         orphans: files below the tables that nothing lists.
         staged: commits that have something staged and can never be made.
         died: rewrites that died before their swap, or that nothing lists.
+        replacements: `backfill --replace` that was begun and not gone on with for a day: what it has read, and no more.
         due: rewrites whose grace period is over.
         removed: files that were replaced or too old, and are gone now.
         removed_bytes: their size.
@@ -30,6 +36,7 @@ class Swept:
     orphans: list[str] = field(default_factory=list)
     staged: list[str] = field(default_factory=list)
     died: list[str] = field(default_factory=list)
+    replacements: list[str] = field(default_factory=list)
     due: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     removed_bytes: int = 0
@@ -69,7 +76,11 @@ def sweep_lake(  # where, when and whether
     swept.died = [rewrite.rewrite_id for rewrite in ledger.due((WRITING,), before_us)]
     swept.died += sorted(set(folders) - ledger.known() - set(swept.died))
     swept.due = [f"{rewrite.kind} {rewrite.rewrite_id}" for rewrite in ledger.due((SWAPPED, SETTLED), before_us)]
+    left = annex.unfinished(lake, annex.topics_of(catalog))
+    swept.replacements = sorted(name for name, since_s in left.items() if since_s <= now_us / 1e6 - _LEFT_S)
     if apply:
+        for name in swept.replacements:
+            annex.remove_unfinished(lake, name)
         lake.quarantine(swept.orphans)
         for commit in dead:
             lake.discard(commit)

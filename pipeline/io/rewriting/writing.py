@@ -289,7 +289,7 @@ class _Index:
         """
         counts: dict[str, int] = {}
         offsets: Ints = rows["offset"].to_numpy()
-        for partition, mine in _by_partition(rows):
+        for partition, mine in by_partition(rows):
             if partition not in self._firsts:
                 raise SchemaError(f"rows of {partition}, which no footer speaks of; nothing was changed")
             of_mine = offsets[mine]
@@ -302,7 +302,8 @@ class _Index:
         return counts
 
 
-def _by_partition(rows: pa.Table) -> Iterator[tuple[Partition, npt.NDArray[np.bool_]]]:
+def by_partition(rows: pa.Table) -> Iterator[tuple[Partition, npt.NDArray[np.bool_]]]:
+    """Partitions that rows are of, each with which rows are its."""
     topics = one_chunk(rows["topic"]).dictionary_encode()
     names, topic_of = topics.dictionary.to_pylist(), topics.indices.to_numpy()
     numbers = rows["partition"].to_numpy()
