@@ -16,7 +16,7 @@ from jobs.backfill_wish import Wish, finish_what_was_left, work
 from jobs.maintain_output import Opened, opened
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import FilePlan, plan_files
-from pipeline.backfilling.slices import FilePart, left_of
+from pipeline.backfilling.slices import TIMELESS, FilePart, left_of
 from pipeline.committing import finish_pending
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, FencedError, RetryableError
@@ -88,6 +88,8 @@ def _asked(wish: Wish, what: Opened, files: Sequence[SourceFile]) -> _Asked:
             if sources.is_begun(place):
                 raise ConfigError(f"{file.path}: it is landed in part: let that backfill come to its end first")
         stay = [place.of.part for place in places if not sources.is_covered(place, spans)]
+        if not wish.asked.is_whole:  # rejects of no range stay, too
+            stay += [TIMELESS for place in places if place.of.part.timeless]
         part = left_of(wish.asked, stay)
         if file.rows and not part.is_empty:
             parts[file.sha256] = FilePart(file.sha256, part)
@@ -159,8 +161,8 @@ def _landed(wish: Wish, settings: Settings, annex: Annex, files: Sequence[Source
     if not sum(commit.events for commit in arrivals.commits):
         annex.remove()
         raise ConfigError(
-            "--replace: the files hold no event that would come, so none goes: nothing was changed. --dry-run says "
-            "what there is, and why records are no events"
+            "--replace: the files hold no event that would come, so none goes: nothing was changed. Wanted are "
+            "events of the range that are not there already, from sources that stay; --dry-run says what there is"
         )
     return arrivals
 

@@ -94,6 +94,7 @@ class Slice:
 
 
 WHOLE: Final = Slice(((OPEN_LOW, OPEN_HIGH),), timeless=True)
+TIMELESS: Final = Slice((), timeless=True)
 
 
 def between(low: str | None, high: str | None) -> Slice:

@@ -213,17 +213,24 @@ class SourceBook:
             stands = {at.number: offset for at, offset in tables.all_offsets(tx).items() if at.topic == topic}
         return {number: Span(number, began.get(number, offset), offset) for number, offset in stands.items()}
 
-    def fill(self, partitions: dict[str, int], found: Sequence[FeedFile], past: Sequence[PastRange]) -> None:
+    def fill(self, partitions: Mapping[str, int], found: Sequence[FeedFile], past: Sequence[PastRange]) -> None:
         """Put back what a lost catalog knew; what is there already stays."""
-        rows = (
-            (feeds, [{"topic": topic, "partitions": count} for topic, count in partitions.items()]),
-            (files, [asdict(file) for file in found]),
-            (ranges, [asdict(one) for one in past]),
-        )
         with self._transaction(write=True) as tx:
-            for table, values in rows:
-                if values:
-                    tx.execute(tables.insert(tx.engine, table).on_conflict_do_nothing(), values)
+            fill(tx, partitions, found, past)
+
+
+def fill(
+    tx: sa.Connection, partitions: Mapping[str, int], found: Sequence[FeedFile], past: Sequence[PastRange]
+) -> None:
+    """List feeds, files and ranges, inside somebody's transaction; what is there already stays."""
+    rows = (
+        (feeds, [{"topic": topic, "partitions": count} for topic, count in partitions.items()]),
+        (files, [asdict(file) for file in found]),
+        (ranges, [asdict(one) for one in past]),
+    )
+    for table, values in rows:
+        if values:
+            tx.execute(tables.insert(tx.engine, table).on_conflict_do_nothing(), values)
 
 
 def places_in(tx: sa.Connection) -> list[FeedFile]:

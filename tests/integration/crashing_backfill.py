@@ -2,7 +2,7 @@
 
 Usage: python crashing_backfill.py STEP COUNT ARGUMENTS…
 
-Dies when STEP happened for the COUNT-th time, in whichever commit.
+Dies when STEP happened for the COUNT-th time, in whichever commit, or in a replacement's swap.
 """
 
 import functools
@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 
-from jobs import backfill_work
+from jobs import backfill_replace, backfill_work
 from jobs.cli import main
+from pipeline.io.rewriting.replacement import Replacer
 from pipeline.stream import Stream
 
 crash_at, left = sys.argv[1], int(sys.argv[2])
@@ -28,5 +29,6 @@ def step(name: str) -> None:
 
 if __name__ == "__main__":
     backfill_work.Stream = functools.partial(Stream, step=step)  # type: ignore[misc,assignment]
+    backfill_replace.Replacer = functools.partial(Replacer, step=step)  # type: ignore[misc,assignment]
     sys.argv = ["stillwatch", "backfill", *sys.argv[3:]]
     main()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +14,7 @@ import orjson
 import pytest
 
 from pipeline.simulation import Simulation
+from tests.catalogs import new_catalog_url
 from tests.integration.backfills import (
     PastLake,
     alerts_of,
@@ -22,7 +26,7 @@ from tests.integration.backfills import (
     tables_of,
 )
 from tests.integration.scored import send
-from tests.integration.workers import Producer, ends_of, site_of, wait_until
+from tests.integration.workers import ROOT, Producer, ends_of, site_of, wait_until
 from tests.rule_files import rule_text
 from tests.servers import KafkaServer
 
@@ -47,6 +51,28 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
         piece = lines[number * len(lines) // PIECES : (number + 1) * len(lines) // PIECES]
         (folder / f"piece-{number}.ndjson").write_bytes(b"".join(line + b"\n" for line in piece))
     return folder
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where no catalog is yet."""
+    return new_catalog_url(request, tmp_path)
+
+
+class Compacting:
+    """A compactor of all hours, whoever else works."""
+
+    def __init__(self, lake: PastLake) -> None:
+        command = ["maintain", "compact", "--lake", str(lake.root), "--catalog", lake.catalog_url, "--grace", "0s"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> None:
+        """It runs."""
+
+    def __exit__(self, *_error: object) -> None:
+        assert self._process.wait(120) == 0
 
 
 @pytest.fixture
@@ -194,3 +220,45 @@ def test_ended_in_the_middle_with_several_processes_it_goes_on(
     tables = tables_of(lake.root, lake.catalog_url)
     rows = sum(path.read_bytes().count(b"\n") for path in pieces)
     assert len(tables["access"]) + len(tables["rejects"]) == rows
+
+
+REPLACE_STEPS = ("staged", "committed", "placed", "begun", "written", "swapped")
+HALF = ("--from", "2026-03-02T02:00", "--to", "2026-03-02T07:00")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("url", ("sqlite", pytest.param("postgresql", marks=pytest.mark.soak)), indirect=True)
+def test_a_replacement_killed_after_any_step_goes_on_and_is_seen_whole_or_not_at_all(
+    tmp_path: Path, traffic: Path, url: str
+) -> None:
+    """While compactors merge the same hours, and one of them is killed, too."""
+    lake = PastLake(tmp_path / "lake", "--no-score", catalog=url)
+    lake.landed(traffic / "whole.ndjson")
+    new = tmp_path / "new"
+    new.mkdir()
+    lines = (traffic / "whole.ndjson").read_bytes().splitlines(keepends=True)
+    for number in range(4):
+        of_file = lines[number * 2 :: 8]
+        content = b"".join(line.replace(b'"model":"', b'"model":"new-') for line in of_file)
+        (new / f"{number}.ndjson").write_bytes(content)
+    rows = tables_of(lake.root, url)
+    before = Counter(rows["access"]["model"].to_pylist())
+    for number, step in enumerate(REPLACE_STEPS):
+        assert lake.backfill("--replace", *HALF, new, crash=(step, 1)).returncode == -signal.SIGKILL, step
+        models = Counter(tables_of(lake.root, url)["access"]["model"].to_pylist())
+        assert (models == before) == (step != "swapped"), step
+        if number % 2:
+            with Compacting(lake):
+                pass
+    assert "was made already" in lake.landed("--replace", *HALF, new)
+    found = tables_of(lake.root, url)
+    came = [model for model in found["access"]["model"].to_pylist() if model.startswith("new-")]
+    times = rows["access"]["event_time"].cast("int64").to_numpy() // 3_600_000_000 % 24
+    stays = int(((times < 2) | (times >= 7)).sum())
+    assert came
+    assert len(found["access"]) == stays + len(came)
+    assert_whole(lake.root, url)
+    with Compacting(lake):
+        pass
+    assert_whole(lake.root, url)
+    assert said(tables_of(lake.root, url)["access"]) == said(found["access"])

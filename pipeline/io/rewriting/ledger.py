@@ -75,14 +75,14 @@ class RewriteLedger:
             catalog: stays open as long as this is used.
             worker: host and process, for the record.
         """
-        self.catalog, self._worker = catalog, worker
+        self.catalog, self.worker = catalog, worker
 
     def begin(self, kind: str, now_us: int) -> str:
         """List a rewrite, before anything is written for it; returns its id."""
         rewrite_id = uuid.uuid4().hex
         row = {"rewrite_id": rewrite_id, "kind": kind, "state": WRITING, "changed_at_us": now_us}
         with self.catalog.transaction(write=True) as tx:
-            tx.execute(sa.insert(tables.rewrites).values(**row, worker=self._worker))
+            tx.execute(sa.insert(tables.rewrites).values(**row, worker=self.worker))
         return rewrite_id
 
     def swap(
@@ -241,7 +241,7 @@ class RewriteLedger:
 
     def note(self, kind: str, details: Mapping[str, Any], now_us: int) -> str:
         """Write an audit record; returns its id."""
-        return self.catalog.desk.audit.record(Act(kind, self._worker, details=details), now_us)
+        return self.catalog.desk.audit.record(Act(kind, self.worker, details=details), now_us)
 
     def _is_swapped(self, tx: sa.Connection, rewrite_id: str) -> bool:
         same = (tables.rewrites.c.rewrite_id == rewrite_id, tables.rewrites.c.state != WRITING)
