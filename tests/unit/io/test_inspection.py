@@ -227,3 +227,24 @@ def test_it_is_right_while_a_worker_writes(tmp_path: Path) -> None:
     assert inspections > 1
     assert (seen(maker).events, seen(maker).notes) == (80, [])
     maker.close()
+
+
+def test_a_mark_excuses_only_what_its_own_table_lacks(maker: LakeMaker) -> None:
+    """A commit of which no file is left had events: a mark of `content` does not tell where they are."""
+    alone = next(file for file in maker.catalog.live_files("access") if file.rows == 1 and "-1-" in file.path)
+    (maker.root / alone.path).unlink()
+    for file in maker.catalog.live_files("content"):
+        if "-1-" in file.path:
+            (maker.root / file.path).unlink()
+    execute(
+        maker, "DELETE FROM files WHERE path LIKE '%access-1-%'",
+        "INSERT INTO retention (table_name, before) VALUES ('content', '2027-01-01T00')",
+    )  # fmt: skip
+    found = seen(maker)
+    assert [(error.kind, "table access has 0 of its rows, expected 1" in error.detail) for error in found.errors] == [
+        ("rows", True)
+    ]
+    execute(maker, "INSERT INTO retention (table_name, before) VALUES ('access', '2027-01-01T00')")
+    found = seen(maker)
+    assert found.errors == []
+    assert [note.kind for note in found.notes] == ["retained"]
