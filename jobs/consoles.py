@@ -19,8 +19,12 @@ _FILE_COLUMNS: Final = 500
 
 
 def console() -> Console:
-    """Where tables go; in a file or a pipe nothing is cut to a screen's width, for paths must be whole."""
-    return Console() if sys.stdout.isatty() else Console(width=_FILE_COLUMNS)
+    """Where tables go; in a file or a pipe nothing is cut to a screen's width, for paths must be whole.
+
+    What is shown is shown as it is: a file may be called `a[b].ndjson` or `:x:`.
+    """
+    width = None if sys.stdout.isatty() else _FILE_COLUMNS
+    return Console(width=width, markup=False, emoji=False)
 
 
 def progress_columns(doing: str) -> tuple[ProgressColumn, ...]:

@@ -74,7 +74,9 @@ def rebuild_catalog(
     config: options.ConfigFile = None,
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Do it; without this, only say what would be done.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make a lost catalog anew from the files' footers.

@@ -101,7 +101,7 @@ def sweep(
     catalog: options.CatalogUrl = None,
     grace: Grace = GRACE_DEFAULT,  # type: ignore[assignment]
     apply: Annotated[
-        bool, typer.Option("--apply", help="Remove it; without this, only say what would be removed.")
+        bool, typer.Option("--apply/--dry-run", help="Remove it; without this, only say what would be removed.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

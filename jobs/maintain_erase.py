@@ -39,7 +39,9 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
             help="How long files that held it stay on disk for queries that have begun; these may fail without.",
         ),
     ] = "0s",  # type: ignore[assignment]  # Typer parses defaults, too
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what there is.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Do it; without this, only say what there is.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Erase an account: its rows in every table, its state and snapshots, its alerts; and prove that it is gone.

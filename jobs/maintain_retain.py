@@ -36,7 +36,9 @@ def retain(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer read
         ),
     ] = None,
     grace: Grace = GRACE_DEFAULT,  # type: ignore[assignment]  # Typer parses defaults, too
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would go.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Do it; without this, only say what would go.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Let go, for good, whole hours of each table that are too old.

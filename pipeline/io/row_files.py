@@ -131,12 +131,23 @@ def _parquet_rows(path: Path) -> int:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             rows = int(file.metadata.num_rows)
+            buried = [field.name for field in file.schema_arrow if _buries_bytes(field.type)]
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as Parquet: {_one_line(error)}") from error
     missing = [field.name for field in ACCESS_FIELDS if field.required and field.name not in names]
     if missing:
         raise ConfigError(f"{path}: no column {', '.join(missing)}, which every event must have")
+    if buried:
+        raise ConfigError(
+            f"{path}: column {buried[0]} holds bytes inside of a list or struct, which no JSON can: drop it"
+        )
     return rows
+
+
+def _buries_bytes(kind: pa.DataType) -> bool:
+    """Whether a nested type holds bytes somewhere inside."""
+    inner = [kind.field(at).type for at in range(kind.num_fields)]
+    return any(pa.types.is_binary(it) or pa.types.is_fixed_size_binary(it) or _buries_bytes(it) for it in inner)
 
 
 def _parquet_lines(path: Path) -> Iterator[list[bytes]]:
@@ -161,7 +172,7 @@ def lines_of(rows: pa.Table) -> list[bytes]:
 
     A column `extra` of text holds further fields as an object, as that of a lake does; they become fields again.
     """
-    frame = pl.DataFrame(rows)
+    frame = _with_texts(pl.DataFrame(rows))
     frame = frame.with_columns(
         (pl.col(name).dt.convert_time_zone("UTC") if kind.time_zone else pl.col(name)).dt.strftime(_TIME)
         for name, kind in frame.schema.items()
@@ -175,6 +186,27 @@ def lines_of(rows: pa.Table) -> list[bytes]:
         if extra is not None:
             lines[at] = _with_fields(lines[at], extra)
     return lines
+
+
+def _with_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns of bytes as text, which many writers mean."""
+    return frame.with_columns(_as_text(frame[name]) for name, kind in frame.schema.items() if kind == pl.Binary)
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    try:
+        return column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        texts = [None if value is None else _text_of(value) for value in column.to_list()]
+        return pl.Series(column.name, texts, pl.String)
+
+
+def _text_of(value: bytes) -> str:
+    r"""Bytes as text; what is no UTF-8 as `\x` and its digits, so that nothing is lost."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return f"\\x{value.hex()}"
 
 
 def _with_fields(line: bytes, extra: str) -> bytes:

@@ -108,7 +108,7 @@ def test_rebuild_says_first_and_does_only_when_told(maker: LakeMaker, stillwatch
 
 
 def test_rebuild_refuses_a_catalog_that_is_not_empty(maker: LakeMaker, stillwatch: Command) -> None:
-    for flags in ([], ["--apply"]):
+    for flags in ([], ["--dry-run"], ["--apply"]):
         code, _, error = stillwatch("maintain", "rebuild-catalog", "--lake", str(maker.root), *flags)
         assert code == 2
         assert "not empty" in error

@@ -18,6 +18,8 @@ import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from typer.testing import CliRunner, Result
@@ -259,6 +261,23 @@ def test_parquet_without_a_needed_column_is_refused_by_its_name(tmp_path: Path, 
     path = tmp_path / "a.parquet"
     pl.DataFrame({"account_id": ["a"], "model": ["m"]}).write_parquet(path)
     assert "no column event_time" in str(land(path).exception)
+
+
+def test_bytes_in_parquet_are_text_and_none_are_lost(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = tmp_path / "a.parquet"
+    times = pa.array([0, 1], pa.timestamp("s")).cast(pa.timestamp("us"))
+    given = {"event_time": pc.add(times, pa.scalar(1_772_323_200_000_000, pa.duration("us"))), "account_id": ["a", "b"]}
+    table = pa.table({**given, "model": pa.array([b"m", b"m"]), "key": pa.array([b"k\xc3\xa9", b"\xff\x00"])})
+    pq.write_table(table, path)
+    assert counted(land(path))["landed"] == 2
+    assert rows(lake, "extra", "content") == [('{"key":"\\\\xff00"}',), ('{"key":"k\u00e9"}',)]
+    nested = tmp_path / "b.parquet"
+    pq.write_table(table.append_column("tags", pa.array([[b"x"], []])), nested)
+    assert "b.parquet: column tags holds bytes inside of a list" in str(land(nested).exception)
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path, land: Land) -> None:
+    assert "we[ir]d :x: é.ndjson" in land(write(tmp_path / "we[ir]d :x: é.ndjson", EVENTS[:2])).stdout
 
 
 def test_a_lakes_own_parquet_is_landed_as_it_was(tmp_path: Path, lake: Path, land: Land) -> None:
