@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from jobs import backfill_show as show
 from jobs.backfill_wish import Wish, finish_what_was_left, work
@@ -29,11 +31,7 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
     """Land files, or say what would be landed of them."""
     began = time.monotonic()
     paths = find_sources(wish.sources)
-    with show.looking(len(paths)) as looked:
-        found = []
-        for path in paths:
-            found.append(look_at(path, wish.asked))
-            looked(found[-1])
+    found = looked_at(paths, wish)
     if wish.dry_run:
         _try(wish, settings, found)
         return
@@ -57,6 +55,20 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
         counts, skipped=plan.rows_asked - counts.read, out_of_range=_out_of_range(wish, plan),
         seconds=time.monotonic() - began,
     )  # fmt: skip
+
+
+def looked_at(paths: Sequence[Path], wish: Wish) -> list[SourceFile]:
+    """Look at files, several at a time: hashing lets other threads run."""
+    found = []
+    with show.looking(len(paths)) as looked, ThreadPoolExecutor(wish.parallel) as threads:
+        try:
+            for file in threads.map(lambda path: look_at(path, wish.asked), paths):
+                found.append(file)
+                looked(file)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found
 
 
 def _out_of_range(wish: Wish, plan: FilePlan) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from jobs import backfill_replace_show as show
 from jobs import backfill_show
-from jobs.backfill_files import placed_alone
+from jobs.backfill_files import looked_at, placed_alone
 from jobs.backfill_wish import Wish, finish_what_was_left, work
 from jobs.maintain_output import Opened, opened
 from pipeline.backfilling.counts import Counts
@@ -31,7 +31,7 @@ from pipeline.io.rewriting.annex import ANNEXES, Annex, Replacement, topics_of
 from pipeline.io.rewriting.arrivals import Arrivals
 from pipeline.io.rewriting.chosen import Chosen, total
 from pipeline.io.rewriting.replacement import REPLACE, Replaced, Replacer, below
-from pipeline.io.row_files import find_sources, look_at
+from pipeline.io.row_files import find_sources
 from pipeline.io.source_notes import note_feeds
 from pipeline.sources import FeedFile, SourceFile, own_feed
 
@@ -60,13 +60,8 @@ def backfill_replace(wish: Wish, settings: Settings) -> None:
     settings = settings.model_copy(update={"scoring": "off"})
     paths = find_sources(wish.sources)
     with opened(settings) as what:
-        with backfill_show.looking(len(paths)) as looked:
-            found: dict[str, SourceFile] = {}
-            for path in paths:
-                file = look_at(path, wish.asked)
-                looked(file)
-                found.setdefault(file.sha256, file)
-        asked = _asked(wish, what, list(found.values()))
+        found = {file.sha256: file for file in reversed(looked_at(paths, wish))}
+        asked = _asked(wish, what, [*reversed(found.values())])
         replacer = Replacer(what.lake, what.catalog, what.ledger, SystemClock())
         if wish.dry_run:
             _try(wish, asked, replacer)
