@@ -112,8 +112,10 @@ class Annex:
             key: by which the command is known.
             topics: that the lake's catalog knows.
         """
-        names = [name for name in unfinished(lake, topics) if name.startswith(f"{key}-")]
-        return cls(lake, names[0], _read(lake.root / ANNEXES / names[0])) if names else None
+        for name in unfinished(lake, topics):
+            if name.startswith(f"{key}-") and (lake.root / ANNEXES / name / _PLAN).exists():
+                return cls(lake, name, _read(lake.root / ANNEXES / name))
+        return None
 
     @classmethod
     def begin(cls, lake: Lake, key: str, replacement: Replacement) -> Annex:
