@@ -7,13 +7,12 @@ import io
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 
 from jobs.harmless import harmless
+from pipeline.alert_json import as_object, rfc3339
 from pipeline.alerts import Alert
 from pipeline.reasons import number_in_words, time_in_words
 
@@ -30,8 +29,6 @@ ACCOUNT_CHARS_MAX: Final = 100
 
 _ESCAPED_CELLS_MAX: Final = 10 * ACCOUNT_CHARS_MAX  # all of them written out as \\U000e0001
 _GAP: Final = "  "
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_TIMES: Final = ("window_start", "raised_at", "first_seen")
 
 CSV_COLUMNS: Final = (
     "alert_id", "raised_at", "severity", "state", "rule", "rule_version", "entity_type", "entity_id", "risk",
@@ -165,12 +162,12 @@ def _query(alert: Alert) -> str:
     account = f"account_id = {_quoted(alert.entity_id)}" if whose else f"account_id = ({_by_place(alert)})"
     # By place, not by time: what counted by then had come by then, however it is dated.
     where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" <= {alert.offset}'
-    day = _rfc3339(alert.first_seen_us - _LATE_US)[:10]
+    day = rfc3339(alert.first_seen_us - _LATE_US)[:10]
     return f'FROM access WHERE {account} AND {where} AND dt >= {_quoted(day)} ORDER BY "offset"'
 
 
 def _by_place(alert: Alert) -> str:
-    day = _rfc3339(alert.raised_at_us - _CLOCK_LAG_US)[:10]
+    day = rfc3339(alert.raised_at_us - _CLOCK_LAG_US)[:10]
     where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" = {alert.offset}'
     return f"SELECT account_id FROM access WHERE {where} AND dt >= {_quoted(day)}"  # noqa: S608  # shown, never run here
 
@@ -186,27 +183,14 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _rfc3339(time_us: int) -> str:
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _as_object(alert: Alert) -> dict[str, Any]:
-    """All of an alert, by the names of the lake's table `alerts`; times in RFC 3339."""
-    row = asdict(alert)
-    return {
-        name.removesuffix("_us"): _rfc3339(value) if name.removesuffix("_us") in _TIMES else value
-        for name, value in row.items()
-    }
-
-
 def as_json_object(alert: Alert) -> str:
     """One alert as a JSON object; everything but ASCII is written out."""
-    return json.dumps(_as_object(alert), indent=2) + "\n"
+    return json.dumps(as_object(alert), indent=2) + "\n"
 
 
 def as_json(alerts: Sequence[Alert]) -> str:
     """Alerts as a JSON array, an object a line; everything but ASCII is written out."""
-    return "[" + ",".join(f"\n{json.dumps(_as_object(alert))}" for alert in alerts) + ("\n]\n" if alerts else "]\n")
+    return "[" + ",".join(f"\n{json.dumps(as_object(alert))}" for alert in alerts) + ("\n]\n" if alerts else "]\n")
 
 
 def as_csv(alerts: Sequence[Alert]) -> str:
@@ -220,5 +204,5 @@ def as_csv(alerts: Sequence[Alert]) -> str:
 
 def _csv_rows(alerts: Sequence[Alert]) -> Iterator[list[Any]]:
     for alert in alerts:
-        row = _as_object(alert)
+        row = as_object(alert)
         yield [*(row[name] for name in CSV_COLUMNS[:-1]), "\n".join(alert.reasons)]

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
     "alerts": "List the alerts, and show one with its reasons.",
     "rules": "List the alert rules, show one, check rule files, and test each rule on its sequences of events.",
+    "deliver": "Send alerts to files, topics, webhooks, Slack and PagerDuty: each at least once, in order.",
     "backfill": "Land past records, each once, by the stages of the live job; safe beside `stillwatch run`.",
     "backtest": "Replay past traffic through a configuration, and report what it would have alerted.",
     "simulate": "Make labelled traffic of customers and harvesters, and send it to a topic or write it to a file.",

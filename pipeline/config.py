@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 import pydantic
 import pydantic_settings as ps
 
+from pipeline.delivery import sinks as sink_settings
+from pipeline.delivery.sinks import SinkName, SinkTable
 from pipeline.errors import ConfigError
 
 ENV_PREFIX: Final = "STILLWATCH_"
@@ -109,6 +111,12 @@ class Settings(ps.BaseSettings):
     session_timeout_s: float = pydantic.Field(45.0, ge=1, le=1800)
     """Kafka gives a silent worker's partitions to others after this long."""
 
+    delivery_lease_s: float = pydantic.Field(60.0, ge=1, le=3600)
+    """A `stillwatch deliver` that died keeps its sinks from others for so long."""
+
+    sinks: dict[SinkName, SinkTable] = {}
+    """Where `stillwatch deliver` sends alerts: a table `[sinks.NAME]` each, as docs/delivery.md has them."""
+
     query_files: bool = True
     """Whether queries of `stillwatch sql` may read other files than the lake's, as `read_csv('mine.csv')` does."""
 
@@ -200,6 +208,8 @@ def _kafka_settings(environment: dict[str, str]) -> dict[str, str]:
 
 def _in_words(error: pydantic.ValidationError, file: Path | None) -> str:
     first = error.errors(include_url=False)[0]
+    if first["loc"][:1] == ("sinks",) and len(first["loc"]) > 1:
+        return sink_settings.in_words(first)
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)

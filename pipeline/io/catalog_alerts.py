@@ -18,6 +18,9 @@ from pipeline.io.desk import exception_book
 NEW: Final = "new"
 """State of an alert in the outbox that nobody has sent yet."""
 
+ROUTED: Final = "routed"
+"""State of an alert that every sink gets, or has got: `pipeline.io.desk.delivery_book` knows which of them has it."""
+
 UNCLEAR: Final = "unclear"
 """State of an alert whose catalog was made anew: whether it was sent is not known, so nobody sends it unasked."""
 

@@ -374,13 +374,16 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
-def passed_through(given: Mapping[str, Any], known: Mapping[str, Any], ours: Iterable[str]) -> dict[str, Any]:
+def passed_through(
+    given: Mapping[str, Any], known: Mapping[str, Any], ours: Iterable[str], client: str = "consumer"
+) -> dict[str, Any]:
     """Check client settings given by the user and give text from flags or environment its type.
 
     Args:
         given: by kafka-python's names.
         known: kafka-python's defaults.
         ours: names that the user may not set.
+        client: which of kafka-python's.
 
     Raises:
         ConfigError: a name is unknown or not the user's to set.
@@ -390,7 +393,7 @@ def passed_through(given: Mapping[str, Any], known: Mapping[str, Any], ours: Ite
         if name in ours:
             raise ConfigError(f"Kafka client setting {name} is Stillwatch's own to set")
         if name not in known:
-            raise ConfigError(f"Kafka client setting {name} is unknown to kafka-python's consumer")
+            raise ConfigError(f"Kafka client setting {name} is unknown to kafka-python's {client}")
         typed[name] = _typed(name, value, known[name])
     check_security(typed)
     return typed

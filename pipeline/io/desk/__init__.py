@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pipeline.io.desk.audit_log import AuditLog
 from pipeline.io.desk.claim_book import ClaimBook
+from pipeline.io.desk.delivery_book import DeliveryBook
+from pipeline.io.desk.delivery_records import DeliveryRecords
 from pipeline.io.desk.exception_book import ExceptionBook
 from pipeline.io.desk.transactions import Transaction
 from pipeline.io.desk.verdict_book import VerdictBook
@@ -18,6 +20,8 @@ class Desk:
         verdicts: judgements of accounts.
         exceptions: what is allowed, and what it suppresses.
         claims: who has taken which alert on.
+        deliveries: what was sent where, for those who send.
+        delivery_records: the same, for those who look after it.
         audit: who did what and when.
     """
 
@@ -25,4 +29,6 @@ class Desk:
         self.verdicts = VerdictBook(transaction)
         self.exceptions = ExceptionBook(transaction)
         self.claims = ClaimBook(transaction)
+        self.deliveries = DeliveryBook(transaction)
+        self.delivery_records = DeliveryRecords(transaction)
         self.audit = AuditLog(transaction)

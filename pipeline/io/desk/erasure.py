@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from pipeline.io.desk import audit_log, exception_book, verdict_book
+from pipeline.io.desk import audit_log, delivery_book, exception_book, verdict_book
 from pipeline.io.desk.tables import alert_orgs, claims, suppressions
 
 _IDS_MAX: Final = 500
@@ -19,5 +19,6 @@ def erase(tx: sa.Connection, account_id: str, alert_ids: Sequence[str]) -> int:
         some = alert_ids[start : start + _IDS_MAX]
         for table in (alert_orgs, claims, suppressions):
             tx.execute(sa.delete(table).where(table.c.alert_id.in_(some)))
+        delivery_book.forget(tx, some)
     audit_log.forget(tx, account_id)
     return verdict_book.forget(tx, account_id) + exception_book.forget(tx, account_id)

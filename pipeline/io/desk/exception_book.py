@@ -88,23 +88,45 @@ def cover(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str], n
     ]
     if known:
         tx.execute(catalog_tables.insert(tx.engine, alert_orgs).on_conflict_do_nothing(), known)
-    columns = exceptions.c
-    active = sa.select(exceptions).where(columns.ended_at_us.is_(None), columns.expires_at_us > now_us)
-    entries = [_entry_of(row) for row in tx.execute(active.order_by(columns.created_at_us)).mappings()]
-    if not entries:
-        return set()
-    by_subject: dict[tuple[str, str], list[AllowEntry]] = {}
-    for entry in entries:
-        by_subject.setdefault((entry.scope, entry.subject), []).append(entry)
-    found = {alert.alert_id: _covering(alert, orgs.get(alert.entity_id), by_subject) for alert in alerts}
+    found = _covered(tx, alerts, orgs, now_us)
+    note(tx, found, now_us)
+    return set(found)
+
+
+def covered_since(tx: sa.Connection, alerts: Sequence[Alert], now_us: int) -> dict[str, str]:
+    """Which alerts of earlier commits an active exception covers by now: the exception's id, by the alert's."""
+    query = sa.select(alert_orgs).where(alert_orgs.c.alert_id.in_([alert.alert_id for alert in alerts]))
+    known = {row.alert_id: row.org_id for row in tx.execute(query)}
+    orgs = {alert.entity_id: known[alert.alert_id] for alert in alerts if alert.alert_id in known}
+    return _covered(tx, alerts, orgs, now_us)
+
+
+def note(tx: sa.Connection, covered: Mapping[str, str], now_us: int) -> None:
+    """Record which alerts were suppressed, and by which exception."""
     rows = [
-        {"alert_id": alert_id, "exception_id": entry.exception_id, "at_us": now_us}
-        for alert_id, entry in found.items()
-        if entry is not None
+        {"alert_id": alert_id, "exception_id": exception_id, "at_us": now_us}
+        for alert_id, exception_id in covered.items()
     ]
     if rows:
         tx.execute(catalog_tables.insert(tx.engine, suppressions).on_conflict_do_nothing(), rows)
-    return {str(row["alert_id"]) for row in rows}
+
+
+def any_active(tx: sa.Connection, now_us: int) -> bool:
+    """Whether any exception covers anything."""
+    columns = exceptions.c
+    active = sa.select(columns.exception_id).where(columns.ended_at_us.is_(None), columns.expires_at_us > now_us)
+    return tx.execute(active.limit(1)).first() is not None
+
+
+def _covered(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str], now_us: int) -> dict[str, str]:
+    columns = exceptions.c
+    active = sa.select(exceptions).where(columns.ended_at_us.is_(None), columns.expires_at_us > now_us)
+    by_subject: dict[tuple[str, str], list[AllowEntry]] = {}
+    for row in tx.execute(active.order_by(columns.created_at_us)).mappings():
+        entry = _entry_of(row)
+        by_subject.setdefault((entry.scope, entry.subject), []).append(entry)
+    found = {alert.alert_id: _covering(alert, orgs.get(alert.entity_id), by_subject) for alert in alerts if by_subject}
+    return {alert_id: entry.exception_id for alert_id, entry in found.items() if entry is not None}
 
 
 def _covering(

@@ -13,10 +13,15 @@ from pipeline.io.desk.tables import counters
 
 def next_number(tx: sa.Connection, name: str) -> int:
     """The next one; the counter's row is locked until the transaction ends, so nobody gets a later one before."""
+    return next_numbers(tx, name, 1)
+
+
+def next_numbers(tx: sa.Connection, name: str, count: int) -> int:
+    """The next `count` of them: the last one."""
     mine = counters.c.name == name
     new = catalog_tables.insert(tx.engine, counters).values(name=name, value=0)
     tx.execute(new.on_conflict_do_nothing())
-    tx.execute(sa.update(counters).where(mine).values(value=counters.c.value + 1))
+    tx.execute(sa.update(counters).where(mine).values(value=counters.c.value + count))
     return int(tx.execute(sa.select(counters.c.value).where(mine)).scalar_one())
 
 
