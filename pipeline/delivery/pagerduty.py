@@ -16,8 +16,8 @@ SEVERITIES: Final[Mapping[Severity, str]] = {
 }  # fmt: skip
 
 _SUMMARY_MAX: Final = 1024
-_FIELD_MAX: Final = 10_000
-"""An event may have 512 KB; an account's name has 10,000 characters and more where somebody wants it to."""
+_FIELD_MAX: Final = 1_000
+"""An event may have 512 KB; a character may take twelve bytes of them, and names are as long as strangers like."""
 
 
 def as_event(parcel: Parcel, routing_key: str) -> dict[str, Any]:

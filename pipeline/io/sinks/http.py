@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,12 +117,18 @@ def _no_answer(error: Exception) -> Later:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return Later(f"its certificate is not trusted: {error.certificate_error}", unreachable=True)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Later(f"no connection: {error.os_error.strerror or error.os_error}", unreachable=True)
+        return Later(f"no connection: {_why(error.os_error)}", unreachable=True)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return Later("it closed the connection without an answer")
     if isinstance(error, (aiohttp.ClientConnectionError, OSError)):
         return Later(f"the connection broke: {type(error).__name__}")
     return Later(f"its answer is no HTTP: {type(error).__name__}")
+
+
+def _why(error: OSError) -> str:
+    """The system's own words: asyncio puts its own in their place."""
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno) if known and error.errno else str(error.strerror or type(error).__name__)
 
 
 def _tls(name: str, ca_file: str) -> ssl.SSLContext:
