@@ -10,7 +10,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tests.bench import detection, end_to_end, features, fetch, lake, latency, memory, profiling, sustained, verdicts
+from tests.bench import (
+    detection,
+    end_to_end,
+    features,
+    fetch,
+    lake,
+    latency,
+    memory,
+    profiling,
+    storm,
+    sustained,
+    verdicts,
+)
 from tests.bench.events import write_ndjson
 from tests.bench.measure import say, versions
 from tests.bench.peers.task import Task
@@ -29,6 +41,8 @@ class Size:
     latency_s: int = 60
     sustained_min: float = 5
     lake_events: int = 50_000_000
+    storm_s: int = 180
+    storm_alerts: int = 100_000
     log: Path | None = None
     accounts: Path | None = None
     labels: Path | None = None
@@ -36,7 +50,8 @@ class Size:
 
 FULL = Size(events=1_500_000, memory_events=5_000_000, rounds=5)
 QUICK = Size(
-    events=200_000, memory_events=600_000, rounds=2, latency_s=15, sustained_min=0.5, lake_events=500_000
+    events=200_000, memory_events=600_000, rounds=2, latency_s=15, sustained_min=0.5, lake_events=500_000, storm_s=60,
+    storm_alerts=10_000,
 )  # fmt: skip
 LOG_EVENTS = 200_000
 LOG_ACCOUNTS = 12_000
@@ -131,6 +146,10 @@ def _sustained(bench: Bench) -> None:
     sustained.measure(bench.bootstrap, bench.size.sustained_min)
 
 
+def _storm(bench: Bench) -> None:
+    storm.measure(bench.bootstrap, bench.folder, bench.size.storm_s, bench.size.storm_alerts)
+
+
 def _memory(bench: Bench) -> None:
     memory.measure(bench.bootstrap, bench.memory_topic())
 
@@ -156,6 +175,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "verdicts": _verdicts,
     "latency": _latency,
     "sustained": _sustained,
+    "storm": _storm,
     "memory": _memory,
     "lake": _lake,
     "profile": _profile,
