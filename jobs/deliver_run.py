@@ -28,6 +28,8 @@ TIMEOUTS_A_LEASE: Final = 4
 """A sink is held for longer than one message may take, by all that it may wait for."""
 
 _CLOSE_S: Final = 20.0
+"""How long a message that is under way may take when the process is to end; else it is sent again."""
+
 _OVER: Final = ("idle", "failing", "held")
 
 log = structlog.get_logger("deliver")
@@ -106,7 +108,10 @@ class Deliverer:
         """
         self._insist(lambda: self._ledger.desk.deliveries.register(self._settings.sinks, self._clock.now_us()))
         self._insist(self._route)
-        threads = [threading.Thread(target=self._deliver, args=(one, once), name=one.name) for one in self._workers]
+        threads = [
+            threading.Thread(target=self._deliver, args=(one, once), name=one.name, daemon=True)
+            for one in self._workers
+        ]
         for thread in threads:
             thread.start()
         try:

@@ -232,11 +232,7 @@ class SinkWorker:
         standing = self._after_failure(standing, item, outcome, now_us)
         tried = Tried(standing.attempts, standing.unreachable, standing.refusals, (now_us - item.since_us) / US_PER_S)
         dead = is_dead(outcome, tried, self._terms.patience)
-        said = log.error if dead else log.warning
-        said(
-            "gave an alert up" if dead else "could not deliver", sink=self.name, key=item.key, reason=outcome.reason,
-            attempts=standing.attempts, next_try_in_s=round(self._until_next_s(standing), 1),
-        )  # fmt: skip
+        self._say(item, outcome, standing, dead=dead)
         if dead:
             if isinstance(item, DigestItem):
                 done.digests.append((item, "dead", size, outcome.reason))
@@ -246,6 +242,13 @@ class SinkWorker:
             if isinstance(outcome, Refused) and standing.refusals <= REFUSALS_MAX:
                 return replace(standing, next_try_us=0), False
         return standing, True
+
+    def _say(self, item: Item, outcome: Later | Refused, standing: Standing, *, dead: bool) -> None:
+        facts = {"sink": self.name, "key": item.key, "reason": outcome.reason, "attempts": standing.attempts}
+        if dead:
+            log.error("gave it up; `stillwatch deliver replay` sends it again", **facts)
+        else:
+            log.warning("could not deliver", **facts, next_try_in_s=round(self._until_next_s(standing), 1))
 
     def _after_success(self, standing: Standing, item: Item, size: int, done: Done) -> Standing:
         now_us, rate = self._clock.now_us(), self._terms.per_minute

@@ -93,9 +93,16 @@ class DeliveryBook:
         return len(found)
 
     def acquire(self, sink: str, holder: str, lease_s: float, now_us: int) -> Lease | None:
-        """Hold a sink from now on; None: another holds it."""
+        """Hold a sink from now on; None: another holds it.
+
+        Args:
+            sink: which.
+            holder: who; nobody else ever has this name, so whoever has it may take its own sink again.
+            lease_s: for how long.
+            now_us: wall clock.
+        """
         columns = delivery_sinks.c
-        free = sa.or_(columns.holder == "", columns.until_us <= now_us)
+        free = sa.or_(columns.holder.in_(["", holder]), columns.until_us <= now_us)
         with self._transaction() as tx:  # most looks find it held, and need no lock
             if tx.execute(sa.select(columns.sink).where(columns.sink == sink, free)).first() is None:
                 return None
@@ -268,7 +275,7 @@ def _audit(tx: sa.Connection, sink: str, done: Done, now_us: int) -> None:
         append(tx, Act("delivery.dead", ACTOR, "sink", sink, details), now_us)
     for digest, state, alerts, error in done.digests:
         details = {"digest_id": digest.digest_id, "first_seq": digest.first_seq, "last_seq": digest.last_seq}
-        action = "delivery.digested" if state == SENT else "delivery.dead"
+        action = {SENT: "delivery.digested", DEAD: "delivery.dead"}.get(state, "delivery.digest_left_out")
         append(tx, Act(action, ACTOR, "sink", sink, {**details, "alerts": alerts, "error": error}), now_us)
 
 

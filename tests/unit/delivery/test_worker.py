@@ -418,3 +418,21 @@ def test_many_are_marked_together_and_few_at_once(desk: Desk) -> None:
     desk.sink = Sink(batch_max=100, unmarked_max=500)
     desk.drain(desk.worker())
     assert [said["alerts"] for said in desk.audited("delivery.sent")] == [500, 500]
+
+
+def test_after_a_long_lock_the_sink_is_taken_again_and_what_was_not_marked_sent_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = desk.raise_alerts(range(2))
+    worker = desk.worker()
+    with monkeypatch.context() as broken:
+
+        def mark(*_arguments: Any) -> Any:
+            raise RetryableError("locked")
+
+        broken.setattr(desk.book, "mark", mark)
+        with pytest.raises(RetryableError):
+            worker.turn()
+    assert desk.drain(worker) == "idle"
+    assert desk.sink.tried == [ids[0], *ids]
+    assert desk.state().sent == 2

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.config import Settings
 from pipeline.delivery.parcels import Later, Outcome, Refused, Sent
-from pipeline.delivery.sinks import FileSink, PagerdutySink, SlackSink, WebhookSink
+from pipeline.delivery.sinks import FileSink, KafkaSink, PagerdutySink, SlackSink, WebhookSink
 from pipeline.errors import ConfigError
 from pipeline.io.clock import SystemClock
 from pipeline.io.sinks import file, open_sink
@@ -325,3 +325,22 @@ def test_two_that_write_one_file_mix_no_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(lines(path)) == 200
+
+
+# ---- the topic
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "said"),
+    (
+        ({}, {}, r"sinks\.siem: no Kafka broker is named"),
+        ({"kafka": {"acks": 0}}, {"bootstrap": "broker:9092"}, "acks is Stillwatch's own to set"),
+        ({"kafka": {"aks": 0}}, {"bootstrap": "broker:9092"}, "aks is unknown to kafka-python's producer"),
+        ({"kafka": {"sasl_mechanism": "PLAIN"}}, {"bootstrap": "broker:9092"}, "has no effect"),
+    ),
+)
+def test_a_topic_that_cannot_be_reached_so_is_refused_at_start(
+    table: dict[str, Any], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        open_sink("siem", KafkaSink(type="kafka", topic="alerts", **table), Settings(**settings), SystemClock())
