@@ -29,6 +29,9 @@ _TURN_MAX: Final = 500
 _MARK_S: Final = 1.0
 """What was sent is marked at least as often as this."""
 
+_EXCEPTIONS_S: Final = 1.0
+"""An exception holds for what is sent so long after it was made, or sooner."""
+
 _MARK_TRIES: Final = 5
 
 log = structlog.get_logger("deliver")
@@ -90,6 +93,8 @@ class SinkWorker:
         self._holder, self._chance, self._stopping, self._step = holder, chance, stopping, step
         self._lease: Lease | None = None
         self._marked_s = 0.0
+        self._covered: Mapping[str, str] = {}
+        self._covered_s = 0.0
 
     def turn(self, *, eager: bool = False) -> Turn:
         """Send some of what waits.
@@ -173,11 +178,14 @@ class SinkWorker:
         """Send items until one fails, the lease gets short, or somebody wants the process to end."""
         standing, done = lease.standing, Done()
         size = self._sink.batch_max
+        self._look_at_exceptions(queue.items)
         for start in range(0, len(queue.items), size):
             if self._stopping():
                 break
             if self._clock.now_us() >= (self._lease or lease).until_us:
                 raise FencedError(f"the lease of {self.name} ended while nothing was done")
+            if self._clock.elapsed_s() - self._covered_s >= _EXCEPTIONS_S:
+                self._look_at_exceptions(queue.items[start:])
             items = queue.items[start : start + size]
             standing, failed = self._try(lease.sink, standing, items, done)
             if start + size >= len(queue.items) and not failed:
@@ -194,8 +202,7 @@ class SinkWorker:
 
     def _try(self, sink: str, standing: Standing, items: Sequence[Item], done: Done) -> tuple[Standing, bool]:
         """Send a few items at once; whether one of them is to be tried again."""
-        alerts = [item.alert for item in items if isinstance(item, AlertItem)]
-        covered = self._book.covered(alerts, self._clock.now_us()) if alerts else {}
+        covered = self._covered
         parcels = {item.key: self._parcel(sink, item) for item in items if item.key not in covered}
         full = [parcel for parcel in parcels.values() if parcel is not None]
         outcomes = dict(zip([parcel.key for parcel in full], self._sink.send(full), strict=False)) if full else {}
@@ -214,6 +221,11 @@ class SinkWorker:
                 done.suppressed.append((item, covered[item.key]))
                 standing = _past(standing, item)
         return standing, False
+
+    def _look_at_exceptions(self, items: Sequence[Item]) -> None:
+        alerts = [item.alert for item in items if isinstance(item, AlertItem)]
+        self._covered = self._book.covered(alerts, self._clock.now_us()) if alerts else {}
+        self._covered_s = self._clock.elapsed_s()
 
     def _parcel(self, sink: str, item: Item) -> AlertParcel | DigestParcel | None:
         if isinstance(item, DigestItem):

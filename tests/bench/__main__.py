@@ -41,7 +41,7 @@ class Size:
     latency_s: int = 60
     sustained_min: float = 5
     lake_events: int = 50_000_000
-    storm_s: int = 180
+    storm_s: int = 90
     storm_alerts: int = 100_000
     log: Path | None = None
     accounts: Path | None = None

@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -57,6 +59,7 @@ class Http:
     def __init__(self, name: str, url: str, timeout_s: float, clock: Clock, ca_file: str = "") -> None:
         self._url, self._timeout_s, self._clock = url, timeout_s, clock
         self._tls = _tls(name, ca_file)
+        self._proxy = _proxy(url)
         self._runner = asyncio.Runner()
         self._session: aiohttp.ClientSession | None = None
 
@@ -107,7 +110,8 @@ class Http:
                 max_line_size=_HEAD_MAX,
                 max_field_size=_HEAD_MAX,
                 timeout=aiohttp.ClientTimeout(total=None),  # `asyncio.timeout` around it all
-                trust_env=True,  # proxies
+                proxy=self._proxy,
+                trust_env=False,  # else aiohttp would send passwords of ~/.netrc, too
             )
         return self._session
 
@@ -129,6 +133,14 @@ def _why(error: OSError) -> str:
     """The system's own words: asyncio puts its own in their place."""
     known = error.errno is not None and error.errno > 0
     return os.strerror(error.errno) if known and error.errno else str(error.strerror or type(error).__name__)
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL: HTTPS_PROXY, HTTP_PROXY, and NO_PROXY for exceptions."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _tls(name: str, ca_file: str) -> ssl.SSLContext:
