@@ -38,6 +38,13 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 def send(
     kind: str, url: str, monkeypatch: pytest.MonkeyPatch, one: Any = None, timeout_s: float = TIMEOUT_S
 ) -> Outcome:
@@ -81,6 +88,19 @@ def test_a_webhook_is_signed_over_what_arrives(monkeypatch: pytest.MonkeyPatch) 
     signed = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + request.body
     wanted = base64.b64encode(hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()).decode()
     assert request.headers["webhook-signature"] == f"v1,{wanted}"
+
+
+def test_a_proxy_of_the_environment_is_used_and_no_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Misbehaving([answering(204)]) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        assert send("webhook", "http://127.0.0.1:1/hook", monkeypatch, timeout_s=10) == Sent()
+        (request,) = proxy.requests
+        assert request.line == "POST http://127.0.0.1:1/hook HTTP/1.1"
+        assert "authorization" not in request.headers
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert isinstance(send("webhook", "http://127.0.0.1:1/hook", monkeypatch, timeout_s=10), Later)
 
 
 LATER: dict[str, tuple[Behaviour, str, bool]] = {
