@@ -8,7 +8,6 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -62,14 +61,9 @@ def wanted_of(sink: SinkSettings) -> Wanted:
 
 def rule_words(settings: Settings) -> dict[str, RuleWords]:
     """What messages say of rules, by name."""
-    from pipeline.features import NAMES  # noqa: PLC0415  # the features take a while to import
-    from pipeline.rules import read_rules  # noqa: PLC0415
+    from pipeline.watch import load_rules  # noqa: PLC0415  # what scores takes most of a second to import
 
-    files = [Path(name.strip()).expanduser() for name in settings.rules.split(",") if name.strip()]
-    return {
-        rule.name: RuleWords(rule.title, rule.atlas, rule.owner, rule.runbook)
-        for rule in read_rules(files or None, NAMES)
-    }
+    return {rule.name: RuleWords(rule.title, rule.atlas, rule.owner, rule.runbook) for rule in load_rules(settings)}
 
 
 class Deliverer:
