@@ -77,7 +77,8 @@ class DeliveryBook:
 
     def _route(self, ids: Sequence[str], now_us: int) -> int:
         outbox = catalog_tables.outbox
-        mine = (outbox.c.alert_id.in_(ids), outbox.c.state == catalog_alerts.NEW)
+        # so written that SQLite takes them by their ids, and does not go over all that are new under the lock
+        mine = (outbox.c.alert_id.in_(ids), sa.func.coalesce(outbox.c.state, "") == catalog_alerts.NEW)
         with self._transaction(write=True) as tx:
             taken = sa.update(outbox).where(*mine).values(state=catalog_alerts.ROUTED).returning(outbox.c.alert_id)
             found = set(tx.execute(taken).scalars())

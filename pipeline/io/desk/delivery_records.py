@@ -120,7 +120,7 @@ class DeliveryRecords:
             with self._transaction(write=True) as tx:
                 ids = tx.execute(query).scalars().all()
                 if ids:
-                    these = (outbox.c.alert_id.in_(ids), outbox.c.state.in_(states))
+                    these = (outbox.c.alert_id.in_(ids), sa.func.coalesce(outbox.c.state, "").in_(states))
                     tx.execute(sa.update(outbox).where(*these).values(state=catalog_alerts.NEW))
                     named = {"alert_ids": list(ids)} if len(ids) <= _NAMED_MAX else {}
                     said = {"alerts": len(ids), "were": list(states), **named}
