@@ -28,12 +28,14 @@ WHERE = Partition("llm-access", 0)
 class Outgoing:
     """A lake's catalog in a folder, and `stillwatch deliver` on it."""
 
-    def __init__(self, root: Path, sinks: dict[str, dict[str, Any]], url: str = "", **settings: Any) -> None:
+    def __init__(
+        self, root: Path, sinks: dict[str, dict[str, Any]], url: str = "", *, lease_s: float = 60.0, **settings: Any
+    ) -> None:
         self.root, self.url = root, url or sqlite_url(root / "catalog.db")
         self.sinks = sinks
         self.config = root / "stillwatch.toml"
-        tables = [f"[sinks.{name}]\n{_toml({'timeout_s': 1.0, **table})}" for name, table in sinks.items()]
-        head = _toml({"catalog": self.url, "delivery_lease_s": 4.0, **settings})
+        tables = [f"[sinks.{name}]\n{_toml({'timeout_s': lease_s / 4, **table})}" for name, table in sinks.items()]
+        head = _toml({"catalog": self.url, "delivery_lease_s": lease_s, **settings})
         self.config.write_text("\n".join([head, *tables]))
         Catalog.open(self.url, create=True).close()
         self._workers: list[Worker] = []

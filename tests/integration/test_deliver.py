@@ -40,7 +40,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Out]:
 
 
 def webhook(server: Misbehaving, **more: Any) -> dict[str, Any]:
-    return {"type": "webhook", "url": server.url, "secret_env": "SOC_SECRET", "timeout_s": 1.0, **more}
+    return {"type": "webhook", "url": server.url, "secret_env": "SOC_SECRET", **more}
 
 
 def ids_of(path: Path) -> list[str]:
@@ -55,7 +55,9 @@ def received(server: Misbehaving) -> list[str]:
 def test_killed_after_any_step_everything_arrives_under_the_same_id(out: Out, tmp_path: Path, step: str) -> None:
     """What was sent and not marked comes again; nothing else does, and nothing is lost."""
     with Misbehaving([answering(200)]) as server:
-        outgoing = out({"soc": webhook(server), "file": {"type": "file", "path": str(tmp_path / "alerts.ndjson")}})
+        outgoing = out(
+            {"soc": webhook(server), "file": {"type": "file", "path": str(tmp_path / "alerts.ndjson")}}, lease_s=4.0
+        )
         ids = outgoing.raise_alerts(range(30))
         for count in (1, 2):
             assert outgoing.start(step, count).process.wait(60) == -signal.SIGKILL
@@ -92,7 +94,7 @@ def test_of_two_at_once_each_alert_is_sent_by_one(
 
 def test_when_one_is_killed_the_other_takes_over(out: Out, tmp_path: Path) -> None:
     path = tmp_path / "alerts.ndjson"
-    outgoing = out({"file": {"type": "file", "path": str(path)}})
+    outgoing = out({"file": {"type": "file", "path": str(path)}}, lease_s=4.0)
     first = outgoing.start()
     first.wait_for("holds a sink")
     second = outgoing.start()
@@ -106,7 +108,7 @@ def test_when_one_is_killed_the_other_takes_over(out: Out, tmp_path: Path) -> No
 
 def test_who_was_suspended_beyond_its_lease_marks_nothing(out: Out, tmp_path: Path) -> None:
     path = tmp_path / "alerts.ndjson"
-    outgoing = out({"file": {"type": "file", "path": str(path)}})
+    outgoing = out({"file": {"type": "file", "path": str(path)}}, lease_s=4.0)
     first = outgoing.start()
     first.wait_for("holds a sink")
     first.process.send_signal(signal.SIGSTOP)
@@ -124,7 +126,9 @@ def test_who_was_suspended_beyond_its_lease_marks_nothing(out: Out, tmp_path: Pa
 def test_a_slow_and_a_dead_sink_keep_no_other_waiting(out: Out, tmp_path: Path) -> None:
     path = tmp_path / "alerts.ndjson"
     with Misbehaving([silent]) as slow, Misbehaving([cut]) as dead:
-        outgoing = out({"slow": webhook(slow), "dead": webhook(dead), "file": {"type": "file", "path": str(path)}})
+        outgoing = out(
+            {"slow": webhook(slow), "dead": webhook(dead), "file": {"type": "file", "path": str(path)}}, lease_s=4.0
+        )
         ids = outgoing.raise_alerts(range(1_000))
         worker = outgoing.start()
         wait_until(lambda: outgoing.states().get("file") is not None, "the sinks")
@@ -152,7 +156,7 @@ def test_once_tries_all_and_says_by_its_exit_code_whether_any_waits(out: Out, tm
 
 def test_findings_arrive_on_a_topic_keyed_by_their_ids(out: Out, kafka: KafkaServer, topic: Callable[..., str]) -> None:
     name = topic(3)
-    outgoing = out({"siem": {"type": "kafka", "topic": name}}, bootstrap=kafka.bootstrap, delivery_lease_s=60.0)
+    outgoing = out({"siem": {"type": "kafka", "topic": name}}, bootstrap=kafka.bootstrap)
     ids = outgoing.raise_alerts(range(1_200))
     done = outgoing.command("--once")
     assert done.returncode == 0, done.stderr
@@ -169,7 +173,7 @@ def test_findings_arrive_on_a_topic_keyed_by_their_ids(out: Out, kafka: KafkaSer
 
 def test_a_topic_that_is_not_there_is_waited_for(out: Out, kafka: KafkaServer) -> None:
     sink = {"type": "kafka", "topic": "stillwatch-test-no-such-topic", "timeout_s": 3.0}
-    outgoing = out({"siem": sink}, bootstrap=kafka.bootstrap, delivery_lease_s=60.0)
+    outgoing = out({"siem": sink}, bootstrap=kafka.bootstrap)
     outgoing.raise_alerts(range(2))
     done = outgoing.command("--once")
     assert done.returncode == 4
@@ -181,7 +185,7 @@ def test_a_topic_that_is_not_there_is_waited_for(out: Out, kafka: KafkaServer) -
 def test_brokers_that_are_not_there_are_waited_for(out: Out) -> None:
     with Misbehaving([silent]) as server:
         pass  # nobody listens there any more
-    sink = {"type": "kafka", "topic": "alerts", "bootstrap": f"127.0.0.1:{server.port}", "timeout_s": 1.0}
+    sink = {"type": "kafka", "topic": "alerts", "bootstrap": f"127.0.0.1:{server.port}", "timeout_s": 2.0}
     outgoing = out({"siem": sink})
     outgoing.raise_alerts(range(2))
     assert outgoing.command("--once").returncode == 4
