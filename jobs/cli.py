@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from jobs.harmless import harmless
 from pipeline.errors import StillwatchError
 
 # NumPy brings OpenBLAS, whose threads spin in wait of linear algebra; nothing here does any.
@@ -93,7 +94,9 @@ def main() -> None:
     try:
         app()
     except StillwatchError as error:
-        print(f"stillwatch: {error}", file=sys.stderr)  # noqa: T201  # the one line that is promised
+        # an error may quote what strangers wrote: a terminal must not obey it
+        said = harmless(str(error), keep="\n")
+        print(f"stillwatch: {said}", file=sys.stderr)  # noqa: T201  # the one line that is promised
         code = error.exit_code
     else:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ _PLAIN: Final = (
     "seq", "verdict_id", "account_id", "decision", "why", "given_by", "given_at_us", "source", "about_us", "alert_id",
 )  # fmt: skip
 
+_IDS_MAX: Final = 500
+
 
 class VerdictBook:
     """All verdicts.  `Catalog.desk.verdicts` gives it."""
@@ -35,17 +38,21 @@ class VerdictBook:
             It as it stands, with its place.
         """
         with self._transaction(write=True) as tx:
-            seq = next_number(tx, "verdicts")  # before the look, so that two of one id cannot pass each other
-            known = tx.execute(sa.select(verdicts).where(verdicts.c.verdict_id == verdict.verdict_id))
-            row = known.mappings().one_or_none()
-            if row is not None:
-                return _verdict_of(row)
-            given = replace(verdict, seq=seq)
-            tx.execute(sa.insert(verdicts).values(**_row_of(given)))
-            details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
-            act = Act("verdict.given", verdict.given_by, "account", verdict.account_id, details)
-            append(tx, act, verdict.given_at_us)
-            return given
+            return put(tx, verdict)
+
+    def give_all(self, verdicts_given: Sequence[Verdict]) -> list[Verdict]:
+        """Put verdicts on record as `give` does, all of them or none."""
+        with self._transaction(write=True) as tx:
+            return [put(tx, verdict) for verdict in verdicts_given]
+
+    def known(self, verdict_ids: Sequence[str]) -> dict[str, Verdict]:
+        """Which of these are on record, by their ids."""
+        found: dict[str, Verdict] = {}
+        with self._transaction() as tx:
+            for start in range(0, len(verdict_ids), _IDS_MAX):
+                query = sa.select(verdicts).where(verdicts.c.verdict_id.in_(verdict_ids[start : start + _IDS_MAX]))
+                found |= {row["verdict_id"]: _verdict_of(row) for row in tx.execute(query).mappings()}
+        return found
 
     def after(self, seq: int, limit: int) -> list[Verdict]:
         """Verdicts in their order, after a place; seqs may have gaps and never come late."""
@@ -76,6 +83,20 @@ class VerdictBook:
         query = sa.select(columns.offset, columns.verdict_seq).where(*catalog_tables.of(verdict_marks, partition))
         with self._transaction() as tx:
             return [(row.offset, row.verdict_seq) for row in tx.execute(query.order_by(columns.offset))]
+
+
+def put(tx: sa.Connection, verdict: Verdict) -> Verdict:
+    """Put a verdict on record in a transaction; see `VerdictBook.give`."""
+    seq = next_number(tx, "verdicts")  # before the look, so that two of one id cannot pass each other
+    known = tx.execute(sa.select(verdicts).where(verdicts.c.verdict_id == verdict.verdict_id))
+    row = known.mappings().one_or_none()
+    if row is not None:
+        return _verdict_of(row)
+    given = replace(verdict, seq=seq)
+    tx.execute(sa.insert(verdicts).values(**_row_of(given)))
+    details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
+    append(tx, Act("verdict.given", verdict.given_by, "account", verdict.account_id, details), verdict.given_at_us)
+    return given
 
 
 def mark(tx: sa.Connection, partition: Partition, offset: int, verdict_seq: int) -> None:
