@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 COMMANDS: Final = {
     "run": "Read the access log from Kafka, land it as Parquet exactly once, score every account, and raise alerts.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
-    "alerts": "List the alerts, and show one with its reasons.",
+    "alerts": "List the alerts, show one with its reasons, and claim it.",
     "rules": "List the alert rules, show one, check rule files, and test each rule on its sequences of events.",
     "backfill": "Land past records, each once, by the stages of the live job; safe beside `stillwatch run`.",
     "backtest": "Replay past traffic through a configuration, and report what it would have alerted.",

@@ -14,6 +14,7 @@ from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS_KEPT, SnapshotEntry
 from pipeline.io import catalog_tables as tables
 from pipeline.io.desk import exception_book
+from pipeline.io.desk.tables import suppressions
 
 NEW: Final = "new"
 """State of an alert in the outbox that nobody has sent yet."""
@@ -43,6 +44,7 @@ class AlertFilter:
         since_us: raised at this event time or later, microseconds since the epoch.
         limit: at most so many, the latest.
         id_prefix: whose id begins so; hex digits.
+        suppressed: whether an exception covers it.
     """
 
     rule: str = ""
@@ -52,6 +54,7 @@ class AlertFilter:
     since_us: int | None = None
     limit: int | None = None
     id_prefix: str = ""
+    suppressed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,9 @@ def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:
         query = query.where(columns.raised_at_us >= wanted.since_us)
     if wanted.id_prefix:  # as a range, which the primary key answers
         query = query.where(columns.alert_id >= wanted.id_prefix, columns.alert_id < f"{wanted.id_prefix}g")
+    if wanted.suppressed is not None:
+        is_suppressed = columns.alert_id.in_(sa.select(suppressions.c.alert_id))
+        query = query.where(is_suppressed if wanted.suppressed else ~is_suppressed)
     query = query.order_by(columns.raised_at_us.desc(), columns.alert_id).limit(wanted.limit)
     return [alert_of_row(row) for row in tx.execute(query).mappings()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.io.desk.audit_log import AuditLog
 from pipeline.io.desk.claim_book import ClaimBook
 from pipeline.io.desk.exception_book import ExceptionBook
+from pipeline.io.desk.topic_book import TopicBook
 from pipeline.io.desk.transactions import Transaction
 from pipeline.io.desk.verdict_book import VerdictBook
 
@@ -16,6 +17,7 @@ class Desk:
 
     Attributes:
         verdicts: judgements of accounts.
+        topics: how far topics of verdicts are read.
         exceptions: what is allowed, and what it suppresses.
         claims: who has taken which alert on.
         audit: who did what and when.
@@ -23,6 +25,7 @@ class Desk:
 
     def __init__(self, transaction: Transaction) -> None:
         self.verdicts = VerdictBook(transaction)
+        self.topics = TopicBook(transaction)
         self.exceptions = ExceptionBook(transaction)
         self.claims = ClaimBook(transaction)
         self.audit = AuditLog(transaction)

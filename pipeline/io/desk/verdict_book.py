@@ -14,15 +14,13 @@ from pipeline.batch import Partition
 from pipeline.decisions import JudgedRow, Verdict
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
-from pipeline.io.desk.numbers import next_number, sha256_of_id
+from pipeline.io.desk.numbers import in_portions, next_number, sha256_of_id
 from pipeline.io.desk.tables import verdict_marks, verdicts
 from pipeline.io.desk.transactions import Transaction
 
 _PLAIN: Final = (
     "seq", "verdict_id", "account_id", "decision", "why", "given_by", "given_at_us", "source", "about_us", "alert_id",
 )  # fmt: skip
-
-_IDS_MAX: Final = 500
 
 
 class VerdictBook:
@@ -49,8 +47,8 @@ class VerdictBook:
         """Which of these are on record, by their ids."""
         found: dict[str, Verdict] = {}
         with self._transaction() as tx:
-            for start in range(0, len(verdict_ids), _IDS_MAX):
-                query = sa.select(verdicts).where(verdicts.c.verdict_id.in_(verdict_ids[start : start + _IDS_MAX]))
+            for some in in_portions(verdict_ids):
+                query = sa.select(verdicts).where(verdicts.c.verdict_id.in_(some))
                 found |= {row["verdict_id"]: _verdict_of(row) for row in tx.execute(query).mappings()}
         return found
 
@@ -68,6 +66,17 @@ class VerdictBook:
         """What holds of an account now; None where nothing was said, or the last was withdrawn."""
         found = self.find(account_id=account_id, limit=1)
         return found[0] if found and found[0].decision != "withdrawn" else None
+
+    def standing_of(self, account_ids: Sequence[str]) -> dict[str, Verdict]:
+        """What holds of each of these accounts now, by the id as the catalog has it; see `standing`."""
+        hashes = sorted({sha256_of_id(account_id) for account_id in account_ids})
+        found: dict[str, Verdict] = {}
+        with self._transaction() as tx:
+            for some in in_portions(hashes):
+                last = sa.select(sa.func.max(verdicts.c.seq)).where(verdicts.c.account_sha256.in_(some))
+                query = sa.select(verdicts).where(verdicts.c.seq.in_(last.group_by(verdicts.c.account_sha256)))
+                found |= {row["account_id"]: _verdict_of(row) for row in tx.execute(query).mappings()}
+        return {account_id: last for account_id, last in found.items() if last.decision != "withdrawn"}
 
     def find(self, *, account_id: str = "", limit: int | None = None) -> list[Verdict]:
         """Verdicts, the latest first."""
