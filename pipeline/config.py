@@ -100,6 +100,9 @@ class Settings(ps.BaseSettings):
     replay_events_max: int = pydantic.Field(2_000_000, ge=0)
     """Events that are replayed from the lake at most, on top of the last snapshot, when a partition is opened."""
 
+    exception_days_max: int = pydantic.Field(90, ge=1, le=3650)
+    """Days that an exception holds at most; whoever still needs it then makes another."""
+
     retry_s: float = pydantic.Field(300.0, ge=0)
     """How long brokers, lake or catalog may fail before the job stops; silent brokers have 10 s at least."""
 

@@ -61,9 +61,9 @@ def check(judgement: Judgement, now_us: int) -> None:
     Raises:
         ConfigError: it does not: what is wrong, and what to do.
     """
-    _check_text("the account's id", judgement.account_id, ACCOUNT_CHARS_MAX)
-    _check_text("why (the reason, in words)", judgement.why, WHY_CHARS_MAX)
-    _check_text("by (who decides)", judgement.given_by, BY_CHARS_MAX)
+    check_text("the account's id", judgement.account_id, ACCOUNT_CHARS_MAX)
+    check_text("why (the reason, in words)", judgement.why, WHY_CHARS_MAX)
+    check_text("by (who decides)", judgement.given_by, BY_CHARS_MAX)
     if judgement.decision not in DECISIONS:
         raise ConfigError(f"{shown(judgement.decision)} is no verdict: expected one of {', '.join(DECISIONS)}")
     if judgement.about_us is not None and judgement.about_us > now_us + AHEAD_US:
@@ -72,7 +72,12 @@ def check(judgement: Judgement, now_us: int) -> None:
         raise ConfigError(f"verdict_id {shown(judgement.verdict_id)}: expected {ID_CHARS} hex digits (0-9, a-f)")
 
 
-def _check_text(what: str, text: str, chars_max: int) -> None:
+def check_text(what: str, text: str, chars_max: int) -> None:
+    """See that a text is there, can be kept, and is no book.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not text.strip():
         raise ConfigError(f"{what} is missing")
     if len(text) > chars_max:
@@ -95,12 +100,15 @@ def shown(text: str) -> str:
     return said.replace("\n", "\\n")
 
 
-def never_seen(account_id: str, near: Iterable[str]) -> ConfigError:
-    """The error about an account of which the lake holds nothing."""
+def never_seen(
+    account_id: str,
+    near: Iterable[str],
+    anyway: str = "records a verdict on it all the same, which teaches the models nothing",
+) -> ConfigError:
+    """The error about an account of which the lake holds nothing; `anyway`: what the flag of this name does."""
     names = ", ".join(map(shown, near))
     hint = f"; near to it are {names}" if names else ""
     return ConfigError(
         f"account {shown(account_id)} was never seen: the lake holds no event and no score of it{hint}. Check the id "
-        "(upper and lower case count, and so do spaces) and --lake; --anyway records a verdict on it all the same, "
-        "which teaches the models nothing"
+        f"(upper and lower case count, and so do spaces) and --lake; --anyway {anyway}"
     )

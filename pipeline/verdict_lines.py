@@ -142,13 +142,14 @@ def _time_us(said: str) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def read_record(value: bytes | None, where: Partition, offset: int) -> Judgement:
+def read_record(value: bytes | None, where: Partition, offset: int, topic_id: str = "") -> Judgement:
     """Read a record of a topic of verdicts: one JSON object.
 
     Args:
         value: of the record.
         where: its partition.
-        offset: its offset; it names the verdict where `verdict_id` does not.
+        offset: its offset; with the topic's id it names the verdict where `verdict_id` does not.
+        topic_id: Kafka's id of the topic; empty: not known.
 
     Raises:
         ConfigError: it is none; the message holds nothing of what it says.
@@ -170,7 +171,7 @@ def read_record(value: bytes | None, where: Partition, offset: int) -> Judgement
     judgement = _judgement(row, f"kafka:{where.topic}", row["by"].strip())
     if judgement.verdict_id:
         return judgement
-    verdict_id = verdict_id_of("kafka", where.topic, str(where.number), str(offset))
+    verdict_id = verdict_id_of("kafka", where.topic, topic_id, str(where.number), str(offset))
     return Judgement(**{**_fields(judgement), "verdict_id": verdict_id})
 
 

@@ -56,6 +56,14 @@ class ExceptionBook:
         with self._transaction() as tx:
             return [_entry_of(row) for row in tx.execute(query).mappings()]
 
+    def beginning(self, prefix: str, limit: int) -> list[AllowEntry]:
+        """Exceptions whose ids begin so; hex digits."""
+        columns = exceptions.c
+        query = sa.select(exceptions).where(columns.exception_id >= prefix, columns.exception_id < f"{prefix}g")
+        with self._transaction() as tx:
+            rows = tx.execute(query.order_by(columns.exception_id).limit(limit)).mappings()
+            return [_entry_of(row) for row in rows]
+
     def suppressed(self) -> dict[str, int]:
         """How many alerts each exception has suppressed, by its id."""
         columns = suppressions.c

@@ -25,10 +25,12 @@ class Refused:
     Attributes:
         judgement: it.
         why: what is wrong with it, and what to do.
+        kind: the same without anybody's name: `unsound`, `never seen`, `not scored by then`.
     """
 
     judgement: Judgement
     why: str
+    kind: str = "unsound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,16 @@ def _refused(lake: Lake, catalog: Catalog, missing: Mapping[int, Judgement]) -> 
     for (number, judgement), row in zip(missing.items(), ever, strict=True):
         account = judgement.account_id
         if row is None and account not in there:
-            refused[number] = Refused(judgement, str(never_seen(account, near_names(lake, catalog, account))))
+            refused[number] = Refused(
+                judgement, str(never_seen(account, near_names(lake, catalog, account))), "never seen"
+            )
         elif row is not None:
             refused[number] = Refused(
                 judgement,
                 f"account {shown(account)}: no score of it was stored at or before the moment that the verdict speaks "
                 "of, only later ones. Name a later moment, or none for the newest; --anyway records the verdict all "
                 "the same, and it then teaches the models nothing",
+                "not scored by then",
             )
     return refused
 
