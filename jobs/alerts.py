@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from jobs import actors, alerts_output, options
+from jobs.desk_copies import keep_if_there
 from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.alerts import ID_CHARS, Alert, Severity
@@ -138,10 +139,11 @@ def claim(
     Exit codes: 0 done, also if it was yours already; 2 somebody else has it, or there is no such alert; 4 the catalog
     does not answer.
     """
-    who = actors.actor(by)
-    with _catalog(read_settings(config, lake=lake, catalog=catalog)) as ledger:
+    who, settings = actors.actor(by), read_settings(config, lake=lake, catalog=catalog)
+    with _catalog(settings) as ledger:
         alert = _named(ledger, alert_id)
         holder = ledger.desk.claims.claim(alert.alert_id, who, SystemClock().now_us())
+        keep_if_there(settings, ledger)
     if holder != who:
         raise ConfigError(f"{holder} has claimed alert {alert.alert_id[:8]}; `stillwatch alerts release` frees it")
     say(f"alert {alert.alert_id[:8]} is {holder}'s\n")
@@ -159,9 +161,11 @@ def release(
 
     Exit codes: 0 done, also if nobody had it; 2 there is no such alert; 4 the catalog does not answer.
     """
-    with _catalog(read_settings(config, lake=lake, catalog=catalog)) as ledger:
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    with _catalog(settings) as ledger:
         alert = _named(ledger, alert_id)
         freed = ledger.desk.claims.release(alert.alert_id, actors.actor(by), SystemClock().now_us())
+        keep_if_there(settings, ledger)
     said = "free now" if freed else "free, as it was"
     say(f"alert {alert.alert_id[:8]} is {said}\n")
 

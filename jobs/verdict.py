@@ -16,6 +16,7 @@ from jobs.moments import moment_us
 from pipeline.config import read_settings
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
+from pipeline.io.desk import copies
 from pipeline.judging import Judgement, shown
 
 LIMIT_DEFAULT: Final = 40
@@ -151,6 +152,7 @@ def load(  # noqa: PLR0913, PLR0917
         there = len(ledger.desk.verdicts.known([verdict.verdict_id for verdict in verdicts]))
         if not dry_run:
             ledger.desk.verdicts.give_all(verdicts)
+            copies.keep(storage.root, ledger)
     say(verdict_output.loaded(verdicts, there, dry_run=dry_run))
 
 

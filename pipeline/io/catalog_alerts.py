@@ -98,7 +98,10 @@ def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> 
 def _add_new(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> None:
     rows = [_alert_row(alert, placing.commit_id) for alert in alerts]
     tx.execute(tables.insert(tx.engine, tables.alerts).on_conflict_do_nothing(), rows)
-    suppressed = exception_book.cover(tx, alerts, placing.orgs, placing.now_us)
+    if placing.state == UNCLEAR:  # today's exceptions have no say in what was before
+        suppressed = exception_book.covered(tx, [alert.alert_id for alert in alerts])
+    else:
+        suppressed = exception_book.cover(tx, alerts, placing.orgs, placing.now_us)
     live = [
         {
             "alert_id": alert.alert_id,

@@ -119,6 +119,16 @@ def cover(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str], n
     return {str(row["alert_id"]) for row in rows}
 
 
+def covered(tx: sa.Connection, alert_ids: Sequence[str]) -> set[str]:
+    """Which of these alerts were suppressed."""
+    query = sa.select(suppressions.c.alert_id)
+    return {
+        row.alert_id
+        for some in in_portions(alert_ids)
+        for row in tx.execute(query.where(suppressions.c.alert_id.in_(some)))
+    }
+
+
 def _covering(
     alert: Alert, org_id: str | None, by_subject: Mapping[tuple[str, str], Sequence[AllowEntry]]
 ) -> AllowEntry | None:

@@ -13,6 +13,7 @@ from pipeline.alerts import Alert, without_nul
 from pipeline.decisions import JudgedRow, Verdict
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import AlertFilter, Catalog
+from pipeline.io.desk import copies
 from pipeline.io.desk.stored_rows import Wanted, near_names, rows_at, seen
 from pipeline.io.lake import Lake
 from pipeline.judging import Judgement, check, never_seen, shown
@@ -63,7 +64,9 @@ def judge(lake: Lake, catalog: Catalog, judgement: Judgement, now_us: int, *, an
     (prepared,) = prepare(lake, catalog, [judgement], now_us, anyway=anyway)
     if isinstance(prepared, Refused):
         raise ConfigError(prepared.why)
-    return catalog.desk.verdicts.give(prepared)
+    given = catalog.desk.verdicts.give(prepared)
+    copies.keep(lake.root, catalog)
+    return given
 
 
 def prepare(

@@ -18,6 +18,7 @@ from pipeline.config import Settings
 from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError, FencedError, OffsetGapError, RetryableError
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk import copies
 from pipeline.io.desk.audit_log import Act
 from pipeline.io.desk.judging import prepare
 from pipeline.io.desk.topic_book import Read
@@ -179,6 +180,7 @@ class Listener:
             self._seek(where)
             return False
         self._read[where.number] = after
+        copies.keep(self.lake.root, self.catalog)
         new = [one for one in given if one.given_at_us == now_us]
         self.heard.given += len(new)
         self.heard.without_row += sum(one.row is None and one.decision != "withdrawn" for one in new)
