@@ -17,6 +17,7 @@ from pipeline.config import read_settings
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk import copies
+from pipeline.io.desk.verdict_book import standing_in
 from pipeline.judging import Judgement, shown
 
 LIMIT_DEFAULT: Final = 40
@@ -107,7 +108,7 @@ def list_verdicts(  # noqa: PLR0913, PLR0917
     settings = read_settings(config, lake=lake, catalog=catalog)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
         every = ledger.desk.verdicts.find(account_id=account)
-    found = every if history else verdict_output.standing(every)
+    found = every if history else standing_in(every)
     if decision is not None:
         found = [one for one in found if one.decision == decision]
     if limit is None:

@@ -21,14 +21,6 @@ _GIVE_WAY: Final = ((4, 30), (5, 28), (2, 12), (5, 16), (4, 12))
 _MINUTES: Final = len("2026-03-01 12:00")
 
 
-def standing(latest_first: Sequence[Verdict]) -> list[Verdict]:
-    """Of each account the last verdict, unless it was withdrawn."""
-    last: dict[str, Verdict] = {}
-    for verdict in latest_first:
-        last.setdefault(verdict.account_id, verdict)
-    return [verdict for verdict in last.values() if verdict.decision != "withdrawn"]
-
-
 def given(verdict: Verdict, before: Verdict | None) -> str:
     """What a verdict did, in words."""
     account = listed.shown_account(verdict.account_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -106,6 +106,14 @@ def put(tx: sa.Connection, verdict: Verdict) -> Verdict:
     details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
     append(tx, Act("verdict.given", verdict.given_by, "account", verdict.account_id, details), verdict.given_at_us)
     return given
+
+
+def standing_in(latest_first: Iterable[Verdict]) -> list[Verdict]:
+    """Of each account the last verdict, unless it was withdrawn."""
+    last: dict[str, Verdict] = {}
+    for verdict in latest_first:
+        last.setdefault(verdict.account_id, verdict)
+    return [verdict for verdict in last.values() if verdict.decision != "withdrawn"]
 
 
 def mark(tx: sa.Connection, partition: Partition, offset: int, verdict_seq: int) -> None:
