@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs import logs
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk import copies
@@ -13,4 +14,5 @@ def keep_if_there(settings: Settings, ledger: Catalog) -> None:
     """Bring the copy up to the catalog, if the lake's folder is on this machine; else the next `maintain` does."""
     root = Path(settings.lake).expanduser().absolute()
     if root.is_dir():
+        logs.configure("warning")
         copies.keep(root, ledger)

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from jobs import actors, listed, options, verdict_output
+from jobs import actors, listed, logs, options, verdict_output
 from jobs.default_group import defaulting_to
 from jobs.listed import say
 from jobs.moments import moment_us
@@ -75,6 +75,7 @@ def give(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads 
         about_us=_at_us(at) if at else None,
     )  # fmt: skip
     settings = read_settings(config, lake=lake, catalog=catalog)
+    logs.configure("warning")
     storage = Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
         before = ledger.desk.verdicts.standing(account)
@@ -146,6 +147,7 @@ def load(  # noqa: PLR0913, PLR0917
     from pipeline.io.lake import Lake  # noqa: PLC0415
 
     settings = read_settings(config, lake=lake, catalog=catalog)
+    logs.configure("warning")
     storage = Lake.open(settings.lake, create=False)
     lines = read_file(csv, actors.actor(by))
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
@@ -187,7 +189,7 @@ def listen(  # noqa: PLR0913, PLR0917
     Exit codes: 0 done; 2 a wrong setting; 3 Kafka lost verdicts that were not read yet; 4 broker or catalog failed for
     too long; 5 a file of the lake is missing or broken.
     """
-    from jobs import logs, verdict_listen  # noqa: PLC0415  # Kafka takes long to import
+    from jobs import verdict_listen  # noqa: PLC0415  # Kafka takes long to import
     from pipeline.io.desk.verdict_topic import Wish  # noqa: PLC0415
 
     settings = read_settings(
