@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import uuid
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -149,11 +148,9 @@ def _until_us(said: str, now_us: int) -> int:
 
 
 def _rule_names(settings: Settings) -> list[str]:
-    from pipeline.features import NAMES  # noqa: PLC0415  # takes a while to import, and few exceptions need it
-    from pipeline.rules.reading import read_rules  # noqa: PLC0415
+    from pipeline.watch import load_rules  # noqa: PLC0415  # takes a while to import, and few exceptions need it
 
-    files = [Path(name.strip()).expanduser() for name in settings.rules.split(",") if name.strip()]
-    return [one.name for one in read_rules(files or None, NAMES)]
+    return [one.name for one in load_rules(settings)]
 
 
 def _check_seen(settings: Settings, ledger: Catalog, account: str) -> None:
