@@ -8,18 +8,20 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import typer
 
-from jobs import alerts_output, options
-from jobs.harmless import harmless
+from jobs import actors, alerts_output, options
+from jobs.desk_copies import keep_if_there
+from jobs.listed import say
+from jobs.moments import since_us
 from pipeline.alerts import ID_CHARS, Alert, Severity
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
+from pipeline.io.desk.standing import standing_of
 
 LIMIT_DEFAULT: Final = 40
 """Alerts that a table shows unless told otherwise."""
@@ -27,13 +29,10 @@ LIMIT_DEFAULT: Final = 40
 SAID_AT_MOST: Final = 5
 """Ids that the error about a prefix of several alerts names."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_AGO: Final = re.compile(r"(\d{1,6})([mhd])")
-_AGO_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _ID: Final = re.compile(rf"[0-9a-f]{{1,{ID_CHARS}}}")
 
 app = typer.Typer(
-    help="List the alerts, and show one with its reasons.",
+    help="List the alerts, show one with its reasons, and claim it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -61,6 +60,10 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
             metavar="WHEN", help="Raised since then, in event time: 2026-03-01, 2026-03-01T12:00Z, 90m, 24h, 7d."
         ),
     ] = "",
+    suppressed: Annotated[
+        bool | None,
+        typer.Option("--suppressed/--not-suppressed", help="That an exception covers, or only others."),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
@@ -81,7 +84,8 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
         severity=severity or "",
         state="" if state == "all" else state,
         entity_id=account,
-        since_us=_since_us(since, SystemClock().now_us()) if since else None,
+        since_us=since_us(since, SystemClock().now_us()) if since else None,
+        suppressed=suppressed,
     )
     if limit is None:
         limit = LIMIT_DEFAULT if form == "table" else 0
@@ -89,14 +93,15 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
         found = ledger.alerts(
             replace(wanted, limit=limit + 1 if limit else None)
         )  # one more tells whether there are more
+        standing = standing_of(ledger, found)
     shown = found[:limit] if limit else found
     if form == "json":
-        _print(alerts_output.as_json(shown))
+        say(alerts_output.as_json(shown, standing))
     elif form == "csv":
-        _print(alerts_output.as_csv(shown))
+        say(alerts_output.as_csv(shown, standing))
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        _print(alerts_output.as_table(shown, width, state=state, more=len(found) > len(shown)))
+        say(alerts_output.as_table(shown, width, state=state, more=len(found) > len(shown), standing=standing))
 
 
 @app.command()
@@ -113,16 +118,70 @@ def show(
 
     Exit codes: 0 done; 2 there is no such alert, or several begin so, or there is no catalog; 4 it does not answer.
     """
+    with _catalog(read_settings(config, lake=lake, catalog=catalog)) as ledger:
+        alert = _named(ledger, alert_id)
+        standing = standing_of(ledger, [alert])[alert.alert_id]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else alerts_output.TEXT_CELLS
+    as_json = alerts_output.as_json_object(alert, standing)
+    say(as_json if form == "json" else alerts_output.as_text(alert, width, standing))
+
+
+@app.command()
+def claim(
+    alert_id: Annotated[str, typer.Argument(metavar="ALERT_ID", help="The alert's id, or enough of its beginning.")],
+    by: actors.By = "",
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    config: options.ConfigFile = None,
+) -> None:
+    """Take an alert on, so that nobody else does.
+
+    Exit codes: 0 done, also if it was yours already; 2 somebody else has it, or there is no such alert; 4 the catalog
+    does not answer.
+    """
+    who, settings = actors.actor(by), read_settings(config, lake=lake, catalog=catalog)
+    with _catalog(settings) as ledger:
+        alert = _named(ledger, alert_id)
+        holder = ledger.desk.claims.claim(alert.alert_id, who, SystemClock().now_us())
+        keep_if_there(settings, ledger)
+    if holder != who:
+        raise ConfigError(f"{holder} has claimed alert {alert.alert_id[:8]}; `stillwatch alerts release` frees it")
+    say(f"alert {alert.alert_id[:8]} is {holder}'s\n")
+
+
+@app.command()
+def release(
+    alert_id: Annotated[str, typer.Argument(metavar="ALERT_ID", help="The alert's id, or enough of its beginning.")],
+    by: actors.By = "",
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    config: options.ConfigFile = None,
+) -> None:
+    """Let go of an alert, whoever has claimed it.
+
+    Exit codes: 0 done, also if nobody had it; 2 there is no such alert; 4 the catalog does not answer.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    with _catalog(settings) as ledger:
+        alert = _named(ledger, alert_id)
+        freed = ledger.desk.claims.release(alert.alert_id, actors.actor(by), SystemClock().now_us())
+        keep_if_there(settings, ledger)
+    said = "free now" if freed else "free, as it was"
+    say(f"alert {alert.alert_id[:8]} is {said}\n")
+
+
+def _named(ledger: Catalog, alert_id: str) -> Alert:
+    """The one alert that is meant.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
     prefix = alert_id.strip().lower()
     if not _ID.fullmatch(prefix):
         raise ConfigError(
             f"an alert's id has up to {ID_CHARS} of the characters 0-9 and a-f; `stillwatch alerts list` shows the ids"
         )
-    with _catalog(read_settings(config, lake=lake, catalog=catalog)) as ledger:
-        found = ledger.alerts(AlertFilter(id_prefix=prefix, limit=SAID_AT_MOST + 1))
-    alert = _only(prefix, found)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else alerts_output.TEXT_CELLS
-    _print(alerts_output.as_json_object(alert) if form == "json" else alerts_output.as_text(alert, width))
+    return _only(prefix, ledger.alerts(AlertFilter(id_prefix=prefix, limit=SAID_AT_MOST + 1)))
 
 
 def _only(prefix: str, found: list[Alert]) -> Alert:
@@ -141,31 +200,7 @@ def _only(prefix: str, found: list[Alert]) -> Alert:
     return found[0]
 
 
-def _since_us(said: str, now_us: int) -> int:
-    """A moment as it may be given, microseconds since the epoch; without a zone it is UTC.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    ago = _AGO.fullmatch(said)
-    if ago:
-        return now_us - timedelta(**{_AGO_UNITS[ago[2]]: int(ago[1])}) // timedelta(microseconds=1)
-    try:
-        moment = datetime.fromisoformat(said)
-    except ValueError:
-        expected = "a day (2026-03-01), a time (2026-03-01T12:00Z) or how long ago (24h)"
-        raise ConfigError(f"--since {harmless(said[:40])}: expected {expected}") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
 @contextlib.contextmanager
 def _catalog(settings: Settings) -> Iterator[Catalog]:
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
         yield ledger
-
-
-def _print(text: str) -> None:
-    """Print; a terminal must not obey what is written by strangers."""
-    typer.echo(harmless(text, keep="\n") if sys.stdout.isatty() else text, nl=False)

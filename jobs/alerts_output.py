@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
+from jobs import listed
 from jobs.harmless import harmless
 from pipeline.alert_json import as_object, rfc3339
 from pipeline.alerts import Alert
+from pipeline.decisions import AllowEntry
+from pipeline.io.desk.standing import Standing
 from pipeline.reasons import number_in_words, time_in_words
 
 TEXT_CELLS: Final = 80
 """Width of words where no terminal has one."""
 
-TABLE_CELLS_MIN: Final = 80
-
-ID_SHOWN: Final = 8
-"""Characters of an id in a table: two of ten thousand alerts share them once in a hundred times."""
-
-ACCOUNT_CHARS_MAX: Final = 100
-"""Longer account ids are cut for display; JSON and CSV have them whole."""
-
-_ESCAPED_CELLS_MAX: Final = 10 * ACCOUNT_CHARS_MAX  # all of them written out as \\U000e0001
-_GAP: Final = "  "
 
 CSV_COLUMNS: Final = (
     "alert_id", "raised_at", "severity", "state", "rule", "rule_version", "entity_type", "entity_id", "risk",
     "exchanges", "output_tokens", "first_seen", "window_start", "topic", "partition", "offset", "reasons",
+    "delivery", "suppressed_by", "claimed_by", "verdict",
 )  # fmt: skip
 
-
-def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
-    """An account's id for display: nothing in it is obeyed, and of a very long one the length is said."""
-    text = harmless(account[: ACCOUNT_CHARS_MAX + 1])
-    if len(account) <= ACCOUNT_CHARS_MAX:
-        return _cut(text, cells)
-    length = f"…({len(account):,} chars)"
-    room = cells - cell_len(length)
-    return f"{set_cell_size(text, min(room, ACCOUNT_CHARS_MAX)).rstrip()}{length}" if room > 0 else _cut(text, cells)
+Standings = Mapping[str, Standing]
+NOWHERE: Final[Standings] = {}
+_UNKNOWN: Final = Standing()
 
 
-def as_table(alerts: Sequence[Alert], width: int | None, *, state: str, more: bool) -> str:
+def as_table(
+    alerts: Sequence[Alert], width: int | None, *, state: str, more: bool, standing: Standings = NOWHERE
+) -> str:
     """A line for each alert, none wider than the terminal, and a line that counts them.
 
     Args:
@@ -54,68 +42,70 @@ def as_table(alerts: Sequence[Alert], width: int | None, *, state: str, more: bo
         width: of the terminal, in cells; None if nothing bounds it.  Below 80 lines are as for 80.
         state: that was asked for: `live`, `shadow` or `all`.
         more: there are more than these.
+        standing: how they stand, by their ids.
     """
     if not alerts:
         hint = "" if state == "all" else "; --state all looks at live and shadow rules"
         return f"no {'' if state == 'all' else f'{state} '}alerts{hint}\n"
-    head = ("id", "raised (UTC)", "severity", "state", "risk", "rule", "account")
-    rows = [_row(alert) for alert in alerts]
+    head = ("id", "raised (UTC)", "severity", "state", "risk", "rule", "desk", "account")
+    rows = [_row(alert, standing.get(alert.alert_id, _UNKNOWN)) for alert in alerts]
     widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
     if state != "all":
         widths[_STATE] = 0  # all the same: left out
+    if not any(row[_DESK] for row in rows):
+        widths[_DESK] = 0
     if width is not None:
-        _fit(widths, max(width, TABLE_CELLS_MIN))
-    accounts = [shown_account(alert.entity_id, widths[_ACCOUNT]) for alert in alerts]
-    lines = [_line(head, widths), *(_line((*row[:-1], who), widths) for row, who in zip(rows, accounts, strict=True))]
+        listed.fit(widths, width, _GIVE_WAY)
+    accounts = [listed.shown_account(alert.entity_id, widths[_ACCOUNT]) for alert in alerts]
+    shown = [(*row[:-1], who) for row, who in zip(rows, accounts, strict=True)]
+    lines = [listed.line(cells, widths) for cells in (head, *shown)]
     count = f"{len(alerts):,} alert{'' if len(alerts) == 1 else 's'}"
     lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _row(alert: Alert) -> tuple[str, ...]:
+def _row(alert: Alert, standing: Standing) -> tuple[str, ...]:
     return (
-        alert.alert_id[:ID_SHOWN],
+        alert.alert_id[: listed.ID_SHOWN],
         time_in_words(alert.raised_at_us)[:_MINUTES],
         alert.severity,
         alert.state,
         "–" if alert.risk is None else f"{alert.risk:.2f}",
         harmless(alert.rule),
-        shown_account(alert.entity_id),
+        _at_desk(standing),
+        listed.shown_account(alert.entity_id),
     )
 
 
 _MINUTES: Final = len("2026-03-01 12:00")
-_SEVERITY, _STATE, _RISK, _RULE, _ACCOUNT = 2, 3, 4, 5, 6
+_SEVERITY, _STATE, _RULE, _DESK, _ACCOUNT = 2, 3, 5, 6, 7
 
 _GIVE_WAY: Final = (
-    (_ACCOUNT, 28), (_RULE, 21), (_ACCOUNT, 20), (_RULE, 14), (_ACCOUNT, 16), (_SEVERITY, 8), (_RULE, 10),
+    (_ACCOUNT, 28), (_DESK, 24), (_RULE, 21), (_ACCOUNT, 20), (_DESK, 16), (_RULE, 14), (_ACCOUNT, 16), (_SEVERITY, 8),
+    (_RULE, 10), (_DESK, 10), (_ACCOUNT, 8),
 )  # fmt: skip
 """Which column is made narrower, to what, one after the other until all fit."""
 
 
-def _fit(widths: list[int], width: int) -> None:
-    room = width - len(_GAP) * (sum(map(bool, widths)) - 1)
-    for column, least in _GIVE_WAY:
-        excess = sum(widths) - room
-        if excess > 0:
-            widths[column] = max(min(widths[column], least), widths[column] - excess)
+def _at_desk(standing: Standing) -> str:
+    """What people have to do with an alert, in a few words: the weightiest first."""
+    said = []
+    if standing.verdict is not None:
+        said.append(f"{standing.verdict.decision} by {standing.verdict.given_by}")
+    if standing.covered_by is not None:
+        said.append("suppressed")
+    if standing.holder:
+        said.append(f"claimed by {standing.holder}")
+    return harmless(", ".join(said))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    cut = [(_cut(text, width), width) for text, width in zip(cells, widths, strict=True) if width]
-    return _GAP.join(text + " " * (width - cell_len(text)) for text, width in cut)
-
-
-def _cut(text: str, cells: int) -> str:
-    return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
-
-
-def as_text(alert: Alert, width: int) -> str:
+def as_text(alert: Alert, width: int, standing: Standing = _UNKNOWN) -> str:
     """One alert in words.
 
     Args:
         alert: the alert.
         width: cells of a line; longer words are left whole.
+        standing: how it stands.
     """
     facts = (
         ("rule", f"{harmless(alert.rule)}, version {alert.rule_version}, {alert.state}"),
@@ -126,9 +116,12 @@ def as_text(alert: Alert, width: int) -> str:
         ("risk", number_in_words(alert.risk)),
         ("where", f"{harmless(alert.topic)}, partition {alert.partition}, raised by offset {alert.offset}"),
     )
-    account = f"  account   {shown_account(alert.entity_id)}"  # on one line, to be copied
+    desk = list(_desk_facts(standing))
+    account = f"  account   {listed.shown_account(alert.entity_id)}"  # on one line, to be copied
     lines = [f"alert {alert.alert_id}", account, *_pairs(facts, width), "", "why, and what to do"]
     lines += [line for reason in alert.reasons for line in _wrapped("- ", harmless(" ".join(reason.split())), width)]
+    if desk:
+        lines += ["", "at the desk", *_pairs(desk, width)]
     if alert.features:
         lines += ["", "numbers"]
         lines += _pairs([(harmless(name), number_in_words(value)) for name, value in alert.features.items()], width)
@@ -137,6 +130,33 @@ def as_text(alert: Alert, width: int) -> str:
         lines += ["", "made by"]
         lines += _pairs([(harmless(name), harmless(value)) for name, value in alert.versions.items()], width)
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _desk_facts(standing: Standing) -> Iterator[tuple[str, str]]:
+    """What people have decided, in words."""
+    if standing.covered_by is not None:
+        yield "suppressed", f"by {_in_words(standing.covered_by)}: it is delivered to nobody"
+    if standing.lapsed is not None:
+        entry = standing.lapsed
+        how = f"ended by {entry.ended_by}" if entry.ended_by else "expired"
+        yield "not covered", f"{_in_words(entry)} covered this until then, and had {how} when the alert came"
+    if standing.delivery:
+        yield "delivery", standing.delivery
+    if standing.holder:
+        yield "claimed", f"by {harmless(standing.holder)}"
+    verdict = standing.verdict
+    if verdict is not None:
+        when = time_in_words(verdict.given_at_us)
+        yield "verdict", harmless(f"{verdict.decision}, by {verdict.given_by}, {when}: {' '.join(verdict.why.split())}")
+
+
+def _in_words(entry: AllowEntry) -> str:
+    """An exception in words."""
+    of = "" if entry.scope == "account" else f" on {entry.scope} {listed.shown_account(entry.subject)}"
+    rule = f" for rule {entry.rule}" if entry.rule and entry.scope != "rule" else ""
+    until = time_in_words(entry.ended_at_us or entry.expires_at_us)
+    reason = " ".join(entry.reason.split())
+    return harmless(f"exception {entry.exception_id[:8]} of {entry.owner}{of}{rule} until {until} ({reason})")
 
 
 def _pairs(pairs: Sequence[tuple[str, str]], width: int) -> list[str]:
@@ -156,7 +176,7 @@ def _wrapped(head: str, text: str, width: int) -> list[str]:
 
 def _query(alert: Alert) -> str:
     """What lists the requests behind an alert; of an id that cannot be shown as it is, by their place in the topic."""
-    plain = harmless(alert.entity_id) == alert.entity_id and len(alert.entity_id) <= ACCOUNT_CHARS_MAX
+    plain = harmless(alert.entity_id) == alert.entity_id and len(alert.entity_id) <= listed.ACCOUNT_CHARS_MAX
     # Two spaces would be lost where lines are wrapped.
     whose = plain and alert.entity_id.split(" ") == alert.entity_id.split()
     account = f"account_id = {_quoted(alert.entity_id)}" if whose else f"account_id = ({_by_place(alert)})"
@@ -183,26 +203,27 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def as_json_object(alert: Alert) -> str:
+def _as_object(alert: Alert, standing: Standing = _UNKNOWN) -> dict[str, Any]:
+    """All of an alert, by the names of the lake's table `alerts`, and how it stands; times in RFC 3339."""
+    return as_object(alert) | {
+        "delivery": standing.delivery or None,
+        "suppressed_by": standing.covered_by.exception_id if standing.covered_by else None,
+        "claimed_by": standing.holder or None,
+        "verdict": standing.verdict.decision if standing.verdict else None,
+    }
+
+
+def as_json_object(alert: Alert, standing: Standing = _UNKNOWN) -> str:
     """One alert as a JSON object; everything but ASCII is written out."""
-    return json.dumps(as_object(alert), indent=2) + "\n"
+    return json.dumps(_as_object(alert, standing), indent=2) + "\n"
 
 
-def as_json(alerts: Sequence[Alert]) -> str:
+def as_json(alerts: Sequence[Alert], standing: Standings = NOWHERE) -> str:
     """Alerts as a JSON array, an object a line; everything but ASCII is written out."""
-    return "[" + ",".join(f"\n{json.dumps(as_object(alert))}" for alert in alerts) + ("\n]\n" if alerts else "]\n")
+    return listed.as_json(_as_object(alert, standing.get(alert.alert_id, _UNKNOWN)) for alert in alerts)
 
 
-def as_csv(alerts: Sequence[Alert]) -> str:
-    """Alerts as CSV (RFC 4180 with line feeds); nothing is null, and each reason a line of its cell."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    writer.writerows(_csv_rows(alerts))
-    return out.getvalue()
-
-
-def _csv_rows(alerts: Sequence[Alert]) -> Iterator[list[Any]]:
-    for alert in alerts:
-        row = as_object(alert)
-        yield [*(row[name] for name in CSV_COLUMNS[:-1]), "\n".join(alert.reasons)]
+def as_csv(alerts: Sequence[Alert], standing: Standings = NOWHERE) -> str:
+    """Alerts as CSV (RFC 4180 with line feeds); what is null is empty, and each reason a line of its cell."""
+    rows = [_as_object(alert, standing.get(alert.alert_id, _UNKNOWN)) for alert in alerts]
+    return listed.as_csv(CSV_COLUMNS, [{**row, "reasons": "\n".join(row["reasons"])} for row in rows])

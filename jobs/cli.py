@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from jobs.harmless import harmless
 from pipeline.errors import StillwatchError
 
 # NumPy brings OpenBLAS, whose threads spin in wait of linear algebra; nothing here does any.
@@ -18,9 +19,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 COMMANDS: Final = {
     "run": "Read the access log from Kafka, land it as Parquet exactly once, score every account, and raise alerts.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
-    "alerts": "List the alerts, and show one with its reasons.",
+    "alerts": "List the alerts, show one with its reasons, and claim it.",
     "rules": "List the alert rules, show one, check rule files, and test each rule on its sequences of events.",
     "deliver": "Send alerts to files, topics, webhooks, Slack and PagerDuty: each at least once, in order.",
+    "verdict": "Judge accounts: give, list, change and withdraw verdicts, from the command line, a file or a topic.",
+    "exception": "Say whose alerts are known and allowed: add, list and end exceptions, each with an owner and an end.",
+    "audit": "Who did what and when: list the record, and check that nobody has changed it.",
     "backfill": "Land past records, each once, by the stages of the live job; safe beside `stillwatch run`.",
     "backtest": "Replay past traffic through a configuration, and report what it would have alerted.",
     "simulate": "Make labelled traffic of customers and harvesters, and send it to a topic or write it to a file.",
@@ -94,7 +98,9 @@ def main() -> None:
     try:
         app()
     except StillwatchError as error:
-        print(f"stillwatch: {error}", file=sys.stderr)  # noqa: T201  # the one line that is promised
+        # an error may quote what strangers wrote: a terminal must not obey it
+        said = harmless(str(error), keep="\n")
+        print(f"stillwatch: {said}", file=sys.stderr)  # noqa: T201  # the one line that is promised
         code = error.exit_code
     else:
         return

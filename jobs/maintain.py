@@ -130,6 +130,9 @@ def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
     return {
         "applied": applied,
         "commits": len(plan.commits),
+        "verdicts": plan.desk.count("verdicts"),
+        "exceptions": plan.desk.count("exceptions"),
+        "audit_records": plan.desk.count("audit"),
         "files": plan.files,
         "offsets": {str(partition): offset for partition, offset in plan.offsets.items()},
         "complete": plan.to_place,
@@ -166,6 +169,9 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
                 out.print(f"  {name}", highlight=False, soft_wrap=True)
     where = url_without_password(settings.catalog_url)
     summary = f"{len(plan.commits)} commits with {plan.files} files"
+    if plan.desk.rows:
+        decided = f"{plan.desk.count('verdicts')} verdicts, {plan.desk.count('exceptions')} exceptions"
+        summary += f", {decided} and {plan.desk.count('audit')} records of who did what"
     if applied:
         out.print(f"wrote {summary} to {where}", style="bold green", highlight=False, soft_wrap=True)
     else:

@@ -76,7 +76,7 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
 
 
 def _only_on_disk(done: Erased) -> bool:
-    return not (any(done.left_in_lake.values()) or done.left_in_snapshots or done.left_alerts)
+    return not (any(done.left_in_lake.values()) or done.left_in_snapshots or done.left_alerts or done.left_decisions)
 
 
 def _show_found(found: Found) -> None:

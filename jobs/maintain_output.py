@@ -11,6 +11,7 @@ from typing import Final
 
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk import copies
 from pipeline.io.lake import Lake
 from pipeline.io.rewriting.ledger import RewriteLedger
 
@@ -39,6 +40,7 @@ def opened(settings: Settings) -> Iterator[Opened]:
     lake = Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
         yield Opened(lake, catalog, RewriteLedger(catalog, f"{socket.gethostname()}:{os.getpid()}"))
+        copies.keep(lake.root, catalog, every_table=True)
 
 
 def size(count: float) -> str:

@@ -7,24 +7,33 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, cast
+from typing import Annotated, Any, BinaryIO, Final, cast
 
 import typer
+from sqlalchemy.exc import ProgrammingError
 
-from jobs import options, sql_output
+from jobs import actors, options, sql_output
 from jobs.harmless import harmless
 from jobs.sql_output import Format, Harmless
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, StillwatchError
 from pipeline.io.catalog import Catalog
+from pipeline.io.clock import SystemClock
+from pipeline.io.desk.audit_log import Act
 from pipeline.io.lake import Lake
+from pipeline.io.read_only import cannot_write
 from pipeline.io.views.export import export as export_views
-from pipeline.io.views.session import Session
+from pipeline.io.views.session import Seen, Session
 
 ROWS_MAX_DEFAULT: Final = 40
+QUERIED: Final = "content.queried"
+EXPORTED: Final = "content.exported"
+UNRECORDED: Final = (
+    "the catalog cannot be written here, so `stillwatch audit` will not tell of this look at stored text"
+)
 _BY_SUFFIX: Final[dict[str, Format]] = {
     ".csv": "csv",
     ".json": "json",
@@ -87,15 +96,16 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     no_files: Annotated[
         bool, typer.Option("--no-files", help="Let queries read no files but the lake's (no read_csv and the like).")
     ] = False,
+    by: actors.By = "",
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the views to a DuckDB file for other clients, and end.")
     ] = None,
 ) -> None:
     """Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.
 
-    Views: access, content, events (both side by side), rejects, account_windows, alerts, and of the catalog
-    lake_files, lake_commits, lake_offsets, lake_holes.  Filter on event_time or on dt (and hour): only the files of
-    that time are opened.
+    Views: access, content, events (both side by side), rejects, account_windows, alerts, and of the catalog verdicts,
+    exceptions, audit, lake_files, lake_commits, lake_offsets, lake_holes.  Filter on event_time or on dt (and hour):
+    only the files of that time are opened.  A query of content or events is recorded: see `stillwatch audit`.
 
     Exit codes: 0 done; 2 a wrong query or setting; 4 the catalog does not answer; 5 a file of the lake is missing or
     broken.
@@ -104,7 +114,7 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     if export is not None:
         if query is not None or out is not None:
             raise ConfigError("--export takes neither a query nor --out")
-        _export(settings, export)
+        _export(settings, export, actors.actor(by))
         return
     if max_rows is None:
         max_rows = ROWS_MAX_DEFAULT if out is None else 0
@@ -112,7 +122,7 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     interactive = query is None and sys.stdin.isatty()
     if interactive and out is not None:
         raise ConfigError("--out needs a query")
-    with _in_plain_words(), Session.open(settings) as session:
+    with _in_plain_words(), Session.open(settings, _recorder(settings, by)) as session:
         if interactive:
             from jobs.sql_prompt import prompt  # noqa: PLC0415  # takes a moment to load, and few commands need it
 
@@ -156,9 +166,31 @@ def _run(session: Session, statement: str, shape: Shape, out: BinaryIO, *, is_te
             sql_output.write(result, shape.form, cast(BinaryIO, Harmless(out)) if is_terminal else out)
 
 
-def _export(settings: Settings, target: Path) -> None:
+def _recorder(settings: Settings, by: str) -> Seen:
+    """What records that somebody looks at stored text."""
+
+    def record(catalog: Catalog, details: Mapping[str, Any]) -> None:
+        _record(settings, catalog, Act(QUERIED, actors.actor(by), details=details))
+
+    return record
+
+
+def _record(settings: Settings, catalog: Catalog, act: Act) -> None:
+    """Record a look at stored text; where that cannot be, because the reader may not write the catalog, say so."""
+    if not cannot_write(settings.catalog_url):
+        try:
+            catalog.desk.audit.record(act, SystemClock().now_us())
+        except ProgrammingError:  # PostgreSQL: the role may read alone
+            pass
+        else:
+            return
+    typer.echo(UNRECORDED, err=True)
+
+
+def _export(settings: Settings, target: Path, by: str) -> None:
     lake = Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
+        _record(settings, catalog, Act(EXPORTED, by))
         files = export_views(lake, catalog, target)
     typer.echo(f"{target}: views over {files:,} files, as the lake is now; open it read-only", err=True)
 

@@ -97,6 +97,8 @@ class Accounts:
         """The plans of the feed; first of all, none."""
         self._plan_number = {name: position for position, name in enumerate(self.plan_names)}
         self._plan = np.array([self._plan_number[plan] for plan in [*plans, None]], np.int64)
+        orgs = {org: org for row in rows if (org := row.get("org_id")) is not None}  # each name is held once
+        self._org: list[str | None] = [*(orgs.get(row.get("org_id") or "") for row in rows), None]
         self._country: list[str | None] = [*(row.get("country") for row in rows), None]
 
     def __len__(self) -> int:
@@ -107,6 +109,10 @@ class Accounts:
         at = self._places(ids)
         columns = {name: column[at] for name, column in self._values.items()}
         return Facts(**columns, country=[self._country[position] for position in at.tolist()])
+
+    def org_of(self, account_id: str) -> str | None:
+        """An account's organisation; None where it is not known."""
+        return self._org[self._at.get(account_id, -1)]
 
     def plan_numbers(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """The plan of each account, by its place in `plan_names`; 0 where it is not known."""

@@ -136,7 +136,7 @@ def alerts_of(table: pa.Table) -> list[Alert]:
     return [Alert(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
-_NUL_SHOWN: Final = "\u2400"
+NUL_SHOWN: Final = "\u2400"
 """PostgreSQL's texts hold no NUL; who sends one in an account's name must not stop the job.  The lake keeps it."""
 
 _AS_JSON: Final = ("reasons", "features", "versions")
@@ -154,7 +154,7 @@ def alert_row(alert: Alert) -> dict[str, Any]:
 
 def without_nul(entity_id: str) -> str:
     """An id as the catalog keeps it."""
-    return entity_id.replace("\0", _NUL_SHOWN)
+    return entity_id.replace("\0", NUL_SHOWN)
 
 
 def alert_of_row(row: Any) -> Alert:

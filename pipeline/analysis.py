@@ -24,6 +24,7 @@ from pipeline.drifts import Drift
 from pipeline.errors import SchemaError
 from pipeline.features import FEATURES_HASH
 from pipeline.features.rows import FeatureRows
+from pipeline.orgs import OrgOf, no_org
 from pipeline.snapshots import Label, Part, Parts, pack, unpack
 from pipeline.windows import Scores, windows_of
 
@@ -95,6 +96,7 @@ class Watch:
         alerting: makes a partition's rules.
         models: version of the models, which snapshots are checked against.
         learned: SHA-256 of the files that the models learned: what is said of those is remembered, not found.
+        org_of: an account's organisation by the accounts feed.
     """
 
     states: Callable[[Partition], States]
@@ -102,6 +104,7 @@ class Watch:
     alerting: Callable[[Partition], Alerting]
     models: str
     learned: frozenset[str] = frozenset()
+    org_of: OrgOf = no_org
 
 
 @dataclass(frozen=True, slots=True)

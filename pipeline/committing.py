@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.batch import Decoded, Partition
 from pipeline.commits import Commit, FileEntry, LogMark, SnapshotEntry
 from pipeline.land import Section, alert_sections, sections, window_sections
+from pipeline.orgs import OrgOf, no_org, orgs_of
 from pipeline.ports import Ledger, Storage
 from pipeline.restoring import sweep_snapshots
 from pipeline.watching import Findings
@@ -45,8 +46,8 @@ class Writing:
 class Committer:
     """Takes commits through their steps."""
 
-    def __init__(self, storage: Storage, ledger: Ledger, step: Callable[[str], None]) -> None:
-        self._storage, self._ledger, self._step = storage, ledger, step
+    def __init__(self, storage: Storage, ledger: Ledger, step: Callable[[str], None], org_of: OrgOf = no_org) -> None:
+        self._storage, self._ledger, self._step, self._org_of = storage, ledger, step, org_of
 
     def advance(self, writing: Writing, epoch: int) -> None:
         """Do the steps that are left.
@@ -64,9 +65,10 @@ class Committer:
             self._stage(writing)
         files = writing.files or []
         if not writing.is_committed:
+            orgs = orgs_of(findings.alerts, writing.parts, self._org_of)
             self._ledger.commit(
-                commit, epoch, files, writing.mark,
-                alerts=findings.alerts, snapshot=writing.snapshot, verdict_seq=findings.verdict_seq,
+                commit, epoch, files, writing.mark, alerts=findings.alerts, orgs=orgs, snapshot=writing.snapshot,
+                verdict_seq=findings.verdict_seq,
             )  # fmt: skip
             writing.is_committed = True
             self._step("committed")

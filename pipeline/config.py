@@ -21,8 +21,8 @@ CATALOG_FILE: Final = "catalog.db"
 
 _KAFKA: Final = "kafka__"
 _OTHERS: Final = re.compile(
-    # --config's own, and those of this project's tests
-    r"config|test_\w+"
+    # those of --config and --by, and those of this project's tests
+    r"config|by|test_\w+"
     # Kubernetes names every service to every container, so a service `stillwatch` or `stillwatch-sql` is not a typo:
     # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     r"|(\w+_)?(service_host|service_port(_\w+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)"
@@ -101,6 +101,9 @@ class Settings(ps.BaseSettings):
 
     replay_events_max: int = pydantic.Field(2_000_000, ge=0)
     """Events that are replayed from the lake at most, on top of the last snapshot, when a partition is opened."""
+
+    exception_days_max: int = pydantic.Field(90, ge=1, le=3650)
+    """Days that an exception holds at most; whoever still needs it then makes another."""
 
     retry_s: float = pydantic.Field(300.0, ge=0)
     """How long brokers, lake or catalog may fail before the job stops; silent brokers have 10 s at least."""

@@ -210,10 +210,14 @@ class Ledger(Protocol):
         mark: LogMark,
         *,
         alerts: Sequence[Alert],
+        orgs: Mapping[str, str],
         snapshot: SnapshotEntry | None,
         verdict_seq: int | None,
     ) -> None:
-        """Move the offset, with the log's mark there, and keep files, alerts, snapshot and verdict mark, or nothing."""
+        """Move the offset, with the log's mark there, and keep files, alerts, snapshot and verdict mark, or nothing.
+
+        `orgs`: the alerts' accounts' organisations, as far as they are known.
+        """
 
     def verdicts_after(self, seq: int) -> Sequence[Verdict]:
         """The verdicts after a place, in their order: the next ones, if there are very many."""

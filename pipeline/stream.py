@@ -40,6 +40,7 @@ from pipeline.committing import Committer, Writing
 from pipeline.decode import Decoder
 from pipeline.errors import FencedError, RetryableError
 from pipeline.opening import Opened, Opener, Opening
+from pipeline.orgs import no_org
 from pipeline.ports import Assigned, Clock, Gone, Ledger, OutOfRange, Source, Storage
 from pipeline.restoring import Restorer
 from pipeline.waiting import SilenceWatch
@@ -161,7 +162,7 @@ class Stream:
         """
         self._source, self._storage, self._ledger, self._clock = source, storage, ledger, clock
         self._limits, self._worker, self._step = limits, worker, step
-        self._committer = Committer(storage, ledger, step)
+        self._committer = Committer(storage, ledger, step, watch.org_of if watch else no_org)
         self._opener = Opener(
             source, storage, ledger, clock, accepted_holes=accepted_holes,
             start_latest=limits.start_latest, retry_s=limits.retry_s,

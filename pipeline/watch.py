@@ -15,6 +15,7 @@ from pipeline.analysis import Watch
 from pipeline.config import Settings
 from pipeline.features import FAMILIES, FEATURES, NAMES
 from pipeline.features.engine import AccountStates
+from pipeline.orgs import no_org
 from pipeline.rules import Rule, read_rules
 from pipeline.scoring.explain import Explainer
 from pipeline.scoring.models import Models
@@ -79,4 +80,5 @@ def watch_with(rules: Sequence[Rule], models: Models, feed: Accounts | None) -> 
         alerting=lambda partition: Alerting(rules, FEATURES, partition, explainer),
         models=models.version,
         learned=models.learned,
+        org_of=feed.org_of if feed else no_org,
     )

@@ -14,6 +14,7 @@ from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS_KEPT, SnapshotEntry
 from pipeline.io import catalog_tables as tables
 from pipeline.io.desk import exception_book
+from pipeline.io.desk.tables import suppressions
 
 NEW: Final = "new"
 """State of an alert in the outbox that nobody has sent yet."""
@@ -46,6 +47,7 @@ class AlertFilter:
         since_us: raised at this event time or later, microseconds since the epoch.
         limit: at most so many, the latest.
         id_prefix: whose id begins so; hex digits.
+        suppressed: whether an exception covers it.
     """
 
     rule: str = ""
@@ -55,6 +57,7 @@ class AlertFilter:
     since_us: int | None = None
     limit: int | None = None
     id_prefix: str = ""
+    suppressed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,10 @@ def add_alerts(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> 
 def _add_new(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> None:
     rows = [_alert_row(alert, placing.commit_id) for alert in alerts]
     tx.execute(tables.insert(tx.engine, tables.alerts).on_conflict_do_nothing(), rows)
-    suppressed = exception_book.cover(tx, alerts, placing.orgs, placing.now_us)
+    if placing.state == UNCLEAR:  # today's exceptions have no say in what was before
+        suppressed = exception_book.covered(tx, [alert.alert_id for alert in alerts])
+    else:
+        suppressed = exception_book.cover(tx, alerts, placing.orgs, placing.now_us)
     live = [
         {
             "alert_id": alert.alert_id,
@@ -123,6 +129,9 @@ def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:
         query = query.where(columns.raised_at_us >= wanted.since_us)
     if wanted.id_prefix:  # as a range, which the primary key answers
         query = query.where(columns.alert_id >= wanted.id_prefix, columns.alert_id < f"{wanted.id_prefix}g")
+    if wanted.suppressed is not None:
+        is_suppressed = columns.alert_id.in_(sa.select(suppressions.c.alert_id))
+        query = query.where(is_suppressed if wanted.suppressed else ~is_suppressed)
     query = query.order_by(columns.raised_at_us.desc(), columns.alert_id).limit(wanted.limit)
     return [alert_of_row(row) for row in tx.execute(query).mappings()]
 

@@ -19,6 +19,7 @@ What they cannot say is decided here:
   hour below a table's retention mark holds nothing: the mark is in the lake, too.  Of a partition whose files are all
   gone so, a snapshot tells the offset.
 * Where some files of a rewrite stand in their tables, it was swapped, and the others get their names there, too.
+* What people decided, and who did what, comes back from its copy (`desk/copies.py`).
 * Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
   snapshot is placed, so each of them is of commits that were made.
 """
@@ -29,6 +30,8 @@ import bisect
 import contextlib
 import itertools
 import json
+import os
+import socket
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +49,8 @@ from pipeline.batch import Partition
 from pipeline.commits import REBUILT, SNAPSHOTS_KEPT, Commit, FileEntry, SnapshotEntry
 from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk import copies
+from pipeline.io.desk.audit_log import Act
 from pipeline.io.digests import sha256_of
 from pipeline.io.footers import Made, Source, read_footer, said_by
 from pipeline.io.lake import STAGING, Lake, final_path, offset_in
@@ -116,6 +121,7 @@ class Plan:
         marks: hours below which tables hold nothing.
         to_link: rewritten files that had not got their names in their tables yet, by these names.
         replacements: that were begun, and of which the catalog will hold nothing: the same command goes on.
+        desk: what people decided, and who did what.
     """
 
     commits: list[tuple[Commit, list[FileEntry]]] = field(default_factory=list)
@@ -131,6 +137,7 @@ class Plan:
     marks: dict[str, str] = field(default_factory=dict)
     to_link: dict[str, str] = field(default_factory=dict)
     replacements: list[str] = field(default_factory=list)
+    desk: copies.Copied = field(default_factory=copies.Copied)
 
     @property
     def files(self) -> int:
@@ -175,6 +182,7 @@ def plan_of(lake: Lake) -> Plan:
         _add_silent(lake, plan)
     plan.snapshots = _snapshots(lake, plan.offsets)
     plan.noted = read_notes(lake.root)
+    plan.desk = copies.read(lake.root)
     for past in plan.noted.ranges:  # a partition that the live job has not landed anything of begins behind them
         log_of = Partition(past.topic, past.partition)
         if log_of not in partitions:
@@ -199,14 +207,23 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
                 lake.place(commit, files)
         link(lake, [(path, final) for final, path in plan.to_link.items()])
         lake.quarantine(plan.to_quarantine)
+        copies.restore(catalog, plan.desk, plan.offsets)
         catalog.sources.fill(plan.noted.feeds, plan.noted.files, plan.noted.ranges)
         catalog.replace_all(
             plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots,
             rewritten=plan.rewritten, marks=plan.marks,
         )  # fmt: skip
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        catalog.desk.audit.record(Act("catalog.rebuilt", worker, details=_restored(plan)), now_us)
+        copies.keep(lake.root, catalog, every_table=True)
     finally:
         catalog.close()
     log.info("catalog rebuilt", commits=len(plan.commits), files=plan.files)
+
+
+def _restored(plan: Plan) -> dict[str, int]:
+    """What of the desk came back, for the record: a later act may be missing."""
+    return {name: plan.desk.count(name) for name in (*copies.NUMBERED, "exceptions")}
 
 
 def _read_all(lake: Lake, paths: Iterable[Path]) -> tuple[list[_Found], list[FoundRewritten], list[str]]:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import uuid
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ import sqlalchemy as sa
 
 from pipeline.batch import Partition
 from pipeline.decisions import AllowEntry, JudgedRow, Verdict
+from pipeline.errors import FencedError
 from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import NEW, SUPPRESSED
+from pipeline.io.catalog_tables import META
+from pipeline.io.desk import copies
 from pipeline.io.desk.audit_log import Act, AuditFilter
+from pipeline.io.desk.topic_book import Read
 from pipeline.io.rewriting.ledger import RewriteLedger
 from tests.contract.test_catalog import P0, alert_of, commit_of, insist
 
@@ -252,3 +257,54 @@ def test_what_an_older_catalog_recorded_is_taken_over(url: str, catalog: Catalog
         found = migrated.desk.audit.records()
         assert [(one.actor, one.details["rows"], one.at_us) for one in found] == [("host:2", 2, 2), ("host:1", 1, 1)]
         assert migrated.desk.audit.broken_at() is None
+
+
+def test_a_topic_of_verdicts_moves_with_them_or_not_at_all(catalog: Catalog) -> None:
+    book, where = catalog.desk.topics, Partition("verdicts", 3)
+    (given,) = book.give(where, None, Read(5, "t"), [verdict_of(1)], [(Act("verdict.refused", "kafka"), NOW_US)])
+    assert catalog.desk.verdicts.find() == [given]
+    for before in (None, Read(4, "t"), Read(5, "u")):
+        with pytest.raises(FencedError, match="verdicts-3"):
+            book.give(where, before, Read(9, "t"), [verdict_of(2)])
+    assert book.read("verdicts") == {3: Read(5, "t")}
+    assert book.give(where, Read(5, "t"), Read(9, "t"), [verdict_of(1)]) == [given]
+    assert book.read("verdicts") == {3: Read(9, "t")}
+    assert [record.action for record in catalog.desk.audit.records()] == ["verdict.given", "verdict.refused"]
+
+
+def test_what_stands_is_told_of_many_accounts_at_once(catalog: Catalog) -> None:
+    book = catalog.desk.verdicts
+    given = book.give_all([verdict_of(number, account_id=f"acct_{number}") for number in range(1, 1_100)])
+    book.give(verdict_of(2_000, account_id="acct_2", decision="withdrawn"))
+    last = book.give(verdict_of(2_001, account_id="acct_3", decision="unsure"))
+    assert book.known([one.verdict_id for one in given] + ["f" * 32]) == {one.verdict_id: one for one in given}
+    standing = book.standing_of([f"acct_{number}" for number in range(2_000)])
+    expected = {one.account_id: one for one in given if one.account_id != "acct_2"} | {"acct_3": last}
+    assert standing == expected
+
+
+def test_the_copy_in_the_lake_gives_all_of_it_back(url: str, catalog: Catalog, tmp_path: Path) -> None:
+    desk, account = catalog.desk, alert_of(1).entity_id
+    desk.exceptions.add(entry_of(subject=account))
+    commit_alerts(catalog, (1,), orgs={account: "org_1"}, verdict_seq=1)
+    desk.claims.claim(alert_of(1).alert_id, "ana", NOW_US)
+    desk.topics.give(Partition("v", 0), None, Read(5, "t"), [verdict_of(1), verdict_of(2, account_id=ODD, row=None)])
+    copies.copy(tmp_path, catalog)
+    copies.copy(tmp_path, catalog)  # changes nothing
+    before = desk.verdicts.find(), desk.exceptions.find(), desk.audit.records(), desk.verdicts.marks(P0)
+    with catalog.transaction(write=True) as tx:
+        for table in reversed(META.sorted_tables):
+            tx.execute(sa.schema.DropTable(table))
+    catalog.close()
+    with contextlib.closing(Catalog.open(url, create=True)) as new:
+        for _ in range(2):
+            copies.restore(new, copies.read(tmp_path), {P0: 1_000})
+        found = new.desk
+        assert before == (
+            found.verdicts.find(), found.exceptions.find(), found.audit.records(), found.verdicts.marks(P0),
+        )  # fmt: skip
+        assert found.exceptions.suppressed() == {entry_of().exception_id: 1}
+        assert found.claims.holders([alert_of(1).alert_id]) == {alert_of(1).alert_id: "ana"}
+        assert found.topics.read("v") == {0: Read(5, "t")}
+        found.verdicts.give(verdict_of(3))
+        assert found.audit.broken_at() is None

@@ -46,7 +46,7 @@ def stillwatch(*arguments: str) -> tuple[int, str]:
 
 
 def rows_in(lake: Path) -> str:
-    code, said = stillwatch("sql", "--lake", str(lake), "--format", "csv", "SELECT count(*) AS n FROM events")
+    code, said = stillwatch("sql", "--lake", str(lake), "--format", "csv", "SELECT count(*) AS n FROM access")
     assert code == 0, said
     return said
 
@@ -54,6 +54,9 @@ def rows_in(lake: Path) -> str:
 def test_a_lake_on_a_read_only_mount_is_queried_and_verified(disk: Path, lake: Path) -> None:
     mounts.remount(disk, "ro")
     assert rows_in(lake) == "n\n2\n"
+    code, said = stillwatch("sql", "--lake", str(lake), "--format", "csv", "SELECT prompt FROM content")
+    assert code == 0, said
+    assert "will not tell of this look at stored text" in said
     code, said = stillwatch("maintain", "verify", "--lake", str(lake))
     assert code == 0, said
     assert "all is well" in said

@@ -14,7 +14,7 @@ import structlog
 
 from pipeline import restoring
 from pipeline.batch import Partition
-from pipeline.decisions import Verdict
+from pipeline.decisions import AllowEntry, Verdict
 from pipeline.errors import RetryableError
 from pipeline.io.inspection import inspect
 from pipeline.watching import WatchLimits
@@ -411,3 +411,26 @@ def test_snapshots_that_the_catalog_forgot_are_removed_by_the_next_owner(site: S
 
 def offset_of(row: str) -> int:
     return int(row.rpartition("'offset': ")[2].rstrip("}"))
+
+
+def test_an_exception_on_an_organisation_holds_for_accounts_whose_events_or_feed_name_it(site: ScoredSite) -> None:
+    named, by_feed = "org_of_events", "org_of_feed"
+    at_us = site.clock.now_us()
+    for number, org in enumerate((named, by_feed)):
+        entry = AllowEntry(
+            f"{number:032x}", "organisation", org, "", "sales", "why", at_us, "ana", at_us + 3600 * 10**6
+        )
+        site.catalog.desk.exceptions.add(entry)
+    for _ in range(200):
+        payload = orjson.loads(event(site.log.end))
+        if payload["account_id"] == "account-4":
+            payload["org_id"] = named
+        site.log.append(orjson.dumps(payload), 1_777_633_200_000)
+    watch = dataclasses.replace(stand_ins(), org_of={"account-2": by_feed}.get)
+    stream, _ = site.worker(watch=watch, file_age_s=0.0)
+    rounds(stream, lambda: stream.caught_up() and site.catalog.offsets().get(P0) == site.log.end)
+    states = site.catalog.outbox()
+    alerts = [alert for alert in site.catalog.alerts() if alert.state == "live"]
+    covered = {alert.entity_id for alert in alerts if states[alert.alert_id] == "suppressed"}
+    others = {alert.entity_id for alert in alerts if states[alert.alert_id] == "new"}
+    assert (covered, others) == ({"account-2", "account-4"}, {"account-5"})

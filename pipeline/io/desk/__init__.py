@@ -7,6 +7,7 @@ from pipeline.io.desk.claim_book import ClaimBook
 from pipeline.io.desk.delivery_book import DeliveryBook
 from pipeline.io.desk.delivery_records import DeliveryRecords
 from pipeline.io.desk.exception_book import ExceptionBook
+from pipeline.io.desk.topic_book import TopicBook
 from pipeline.io.desk.transactions import Transaction
 from pipeline.io.desk.verdict_book import VerdictBook
 
@@ -18,6 +19,7 @@ class Desk:
 
     Attributes:
         verdicts: judgements of accounts.
+        topics: how far topics of verdicts are read.
         exceptions: what is allowed, and what it suppresses.
         claims: who has taken which alert on.
         deliveries: what was sent where, for those who send.
@@ -27,6 +29,7 @@ class Desk:
 
     def __init__(self, transaction: Transaction) -> None:
         self.verdicts = VerdictBook(transaction)
+        self.topics = TopicBook(transaction)
         self.exceptions = ExceptionBook(transaction)
         self.claims = ClaimBook(transaction)
         self.deliveries = DeliveryBook(transaction)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
+from pipeline.io.desk.numbers import in_portions
 from pipeline.io.desk.tables import claims
 from pipeline.io.desk.transactions import Transaction
 
@@ -40,6 +41,10 @@ class ClaimBook:
 
     def holders(self, alert_ids: Sequence[str]) -> dict[str, str]:
         """Who has which of these alerts."""
-        query = sa.select(claims.c.alert_id, claims.c.claimed_by).where(claims.c.alert_id.in_(alert_ids))
+        query = sa.select(claims.c.alert_id, claims.c.claimed_by)
         with self._transaction() as tx:
-            return {row.alert_id: row.claimed_by for row in tx.execute(query)}
+            return {
+                row.alert_id: row.claimed_by
+                for some in in_portions(alert_ids)
+                for row in tx.execute(query.where(claims.c.alert_id.in_(some)))
+            }

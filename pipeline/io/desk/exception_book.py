@@ -12,7 +12,7 @@ from pipeline.alerts import Alert, without_nul
 from pipeline.decisions import AllowEntry
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
-from pipeline.io.desk.numbers import sha256_of_id
+from pipeline.io.desk.numbers import in_portions, sha256_of_id
 from pipeline.io.desk.tables import alert_orgs, exceptions, suppressions
 from pipeline.io.desk.transactions import Transaction
 
@@ -56,6 +56,14 @@ class ExceptionBook:
         with self._transaction() as tx:
             return [_entry_of(row) for row in tx.execute(query).mappings()]
 
+    def beginning(self, prefix: str, limit: int) -> list[AllowEntry]:
+        """Exceptions whose ids begin so; hex digits."""
+        columns = exceptions.c
+        query = sa.select(exceptions).where(columns.exception_id >= prefix, columns.exception_id < f"{prefix}g")
+        with self._transaction() as tx:
+            rows = tx.execute(query.order_by(columns.exception_id).limit(limit)).mappings()
+            return [_entry_of(row) for row in rows]
+
     def suppressed(self) -> dict[str, int]:
         """How many alerts each exception has suppressed, by its id."""
         columns = suppressions.c
@@ -66,9 +74,13 @@ class ExceptionBook:
     def suppressed_by(self, alert_ids: Sequence[str]) -> dict[str, str]:
         """Which of these alerts were suppressed, and by which exception."""
         columns = suppressions.c
-        query = sa.select(columns.alert_id, columns.exception_id).where(columns.alert_id.in_(alert_ids))
+        query = sa.select(columns.alert_id, columns.exception_id)
         with self._transaction() as tx:
-            return {row.alert_id: row.exception_id for row in tx.execute(query)}
+            return {
+                row.alert_id: row.exception_id
+                for some in in_portions(alert_ids)
+                for row in tx.execute(query.where(columns.alert_id.in_(some)))
+            }
 
 
 def cover(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str], now_us: int) -> set[str]:
@@ -129,20 +141,36 @@ def _covered(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str]
     return {alert_id: entry.exception_id for alert_id, entry in found.items() if entry is not None}
 
 
+def covered(tx: sa.Connection, alert_ids: Sequence[str]) -> set[str]:
+    """Which of these alerts were suppressed."""
+    query = sa.select(suppressions.c.alert_id)
+    return {
+        row.alert_id
+        for some in in_portions(alert_ids)
+        for row in tx.execute(query.where(suppressions.c.alert_id.in_(some)))
+    }
+
+
 def _covering(
     alert: Alert, org_id: str | None, by_subject: Mapping[tuple[str, str], Sequence[AllowEntry]]
 ) -> AllowEntry | None:
     """The oldest exception that covers an alert: of its account, else of its organisation, else of its rule."""
-    subjects = [
-        ("account", without_nul(alert.entity_id)),
-        ("organisation", without_nul(org_id or "")),
-        ("rule", alert.rule),
-    ]
-    for subject in subjects:
+    for subject in _subjects(alert, org_id):
         for entry in by_subject.get(subject, ()):
             if entry.rule in {"", alert.rule}:
                 return entry
     return None
+
+
+def _subjects(alert: Alert, org_id: str | None) -> list[tuple[str, str]]:
+    """What an exception that covers an alert may speak of."""
+    subjects = [("account", without_nul(alert.entity_id)), ("organisation", without_nul(org_id or ""))]
+    return [*subjects, ("rule", alert.rule)]
+
+
+def may_cover(entry: AllowEntry, alert: Alert, org_id: str) -> bool:
+    """Whether an exception speaks of an alert, be it active or not."""
+    return (entry.scope, entry.subject) in _subjects(alert, org_id) and entry.rule in {"", alert.rule}
 
 
 def forget(tx: sa.Connection, account_id: str) -> int:

@@ -40,6 +40,16 @@ verdict_marks = sa.Table(
 )
 """Up to which verdict a partition's models have learned once all records below an offset were seen."""
 
+verdict_offsets = sa.Table(
+    "verdict_offsets",
+    META,
+    sa.Column("topic", sa.String, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("next_offset", sa.BigInteger, nullable=False),
+    sa.Column("topic_id", sa.String, nullable=False),
+)
+"""How far topics that verdicts come by are read; the access log's own offsets are another table."""
+
 exceptions = sa.Table(
     "exceptions",
     META,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from pipeline.batch import Partition
 from pipeline.decisions import JudgedRow, Verdict
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
-from pipeline.io.desk.numbers import next_number, sha256_of_id
+from pipeline.io.desk.numbers import in_portions, next_number, sha256_of_id
 from pipeline.io.desk.tables import verdict_marks, verdicts
 from pipeline.io.desk.transactions import Transaction
 
@@ -35,17 +36,21 @@ class VerdictBook:
             It as it stands, with its place.
         """
         with self._transaction(write=True) as tx:
-            seq = next_number(tx, "verdicts")  # before the look, so that two of one id cannot pass each other
-            known = tx.execute(sa.select(verdicts).where(verdicts.c.verdict_id == verdict.verdict_id))
-            row = known.mappings().one_or_none()
-            if row is not None:
-                return _verdict_of(row)
-            given = replace(verdict, seq=seq)
-            tx.execute(sa.insert(verdicts).values(**_row_of(given)))
-            details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
-            act = Act("verdict.given", verdict.given_by, "account", verdict.account_id, details)
-            append(tx, act, verdict.given_at_us)
-            return given
+            return put(tx, verdict)
+
+    def give_all(self, verdicts_given: Sequence[Verdict]) -> list[Verdict]:
+        """Put verdicts on record as `give` does, all of them or none."""
+        with self._transaction(write=True) as tx:
+            return [put(tx, verdict) for verdict in verdicts_given]
+
+    def known(self, verdict_ids: Sequence[str]) -> dict[str, Verdict]:
+        """Which of these are on record, by their ids."""
+        found: dict[str, Verdict] = {}
+        with self._transaction() as tx:
+            for some in in_portions(verdict_ids):
+                query = sa.select(verdicts).where(verdicts.c.verdict_id.in_(some))
+                found |= {row["verdict_id"]: _verdict_of(row) for row in tx.execute(query).mappings()}
+        return found
 
     def after(self, seq: int, limit: int) -> list[Verdict]:
         """Verdicts in their order, after a place; seqs may have gaps and never come late."""
@@ -62,6 +67,17 @@ class VerdictBook:
         found = self.find(account_id=account_id, limit=1)
         return found[0] if found and found[0].decision != "withdrawn" else None
 
+    def standing_of(self, account_ids: Sequence[str]) -> dict[str, Verdict]:
+        """What holds of each of these accounts now, by the id as the catalog has it; see `standing`."""
+        hashes = sorted({sha256_of_id(account_id) for account_id in account_ids})
+        found: dict[str, Verdict] = {}
+        with self._transaction() as tx:
+            for some in in_portions(hashes):
+                last = sa.select(sa.func.max(verdicts.c.seq)).where(verdicts.c.account_sha256.in_(some))
+                query = sa.select(verdicts).where(verdicts.c.seq.in_(last.group_by(verdicts.c.account_sha256)))
+                found |= {row["account_id"]: _verdict_of(row) for row in tx.execute(query).mappings()}
+        return {account_id: last for account_id, last in found.items() if last.decision != "withdrawn"}
+
     def find(self, *, account_id: str = "", limit: int | None = None) -> list[Verdict]:
         """Verdicts, the latest first."""
         query = sa.select(verdicts).order_by(verdicts.c.seq.desc()).limit(limit)
@@ -76,6 +92,28 @@ class VerdictBook:
         query = sa.select(columns.offset, columns.verdict_seq).where(*catalog_tables.of(verdict_marks, partition))
         with self._transaction() as tx:
             return [(row.offset, row.verdict_seq) for row in tx.execute(query.order_by(columns.offset))]
+
+
+def put(tx: sa.Connection, verdict: Verdict) -> Verdict:
+    """Put a verdict on record in a transaction; see `VerdictBook.give`."""
+    seq = next_number(tx, "verdicts")  # before the look, so that two of one id cannot pass each other
+    known = tx.execute(sa.select(verdicts).where(verdicts.c.verdict_id == verdict.verdict_id))
+    row = known.mappings().one_or_none()
+    if row is not None:
+        return _verdict_of(row)
+    given = replace(verdict, seq=seq)
+    tx.execute(sa.insert(verdicts).values(**_row_of(given)))
+    details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
+    append(tx, Act("verdict.given", verdict.given_by, "account", verdict.account_id, details), verdict.given_at_us)
+    return given
+
+
+def standing_in(latest_first: Iterable[Verdict]) -> list[Verdict]:
+    """Of each account the last verdict, unless it was withdrawn."""
+    last: dict[str, Verdict] = {}
+    for verdict in latest_first:
+        last.setdefault(verdict.account_id, verdict)
+    return [verdict for verdict in last.values() if verdict.decision != "withdrawn"]
 
 
 def mark(tx: sa.Connection, partition: Partition, offset: int, verdict_seq: int) -> None:

@@ -20,6 +20,7 @@ from pipeline.commits import FileEntry, SnapshotEntry
 from pipeline.errors import FencedError, RetryableError, SchemaError
 from pipeline.forgetting import without_account
 from pipeline.io.catalog import AlertFilter, Catalog
+from pipeline.io.desk import copies
 from pipeline.io.lake import REWRITES, Lake
 from pipeline.io.rewriting.annex import ANNEXES
 from pipeline.io.rewriting.ledger import RewriteLedger
@@ -76,6 +77,7 @@ class Erased:
         left_on_disk: rows in any file below the lake's tables, `_rewrites` or `_replacing`, by table.
         left_in_snapshots: snapshots on disk that know it.
         left_alerts: in the catalog.
+        left_decisions: lines in the lake's copy of what people decided.
         aside: whether there are files in `_quarantine`, which nobody looks into.
     """
 
@@ -90,13 +92,14 @@ class Erased:
     left_on_disk: dict[str, int] = field(default_factory=dict)
     left_in_snapshots: int = 0
     left_alerts: int = 0
+    left_decisions: int = 0
     aside: bool = False
 
     @property
     def is_proven(self) -> bool:
         """Whether nothing is left that was looked for."""
-        left = (*self.left_in_lake.values(), *self.left_on_disk.values(), self.left_in_snapshots, self.left_alerts)
-        return not any(left)
+        left = (self.left_in_snapshots, self.left_alerts, self.left_decisions)
+        return not any((*self.left_in_lake.values(), *self.left_on_disk.values(), *left))
 
 
 class Eraser:
@@ -147,12 +150,19 @@ class Eraser:
         erased = self._ledger.erase_account(self._named.account_id)
         done.alerts += erased.alerts
         done.decisions += erased.decisions
+        self._forget_in_copy()
         self._step("alerts erased")
         tidy(self._lake, self._ledger, self._clock.now_us(), grace_s, self._step)
         self._prove(done)
         done.audit_id = self._ledger.note(ERASE, self._record(done, grace_s), self._clock.now_us())
         self._step("noted")
         return done
+
+    def _forget_in_copy(self) -> None:
+        try:
+            copies.copy(self._lake.root, self._catalog, anew=True)
+        except OSError as error:
+            raise RetryableError(f"lake {self._lake.root}: {error.strerror or error}") from error
 
     def _rewrite_files(self, done: Erased) -> None:
         for _ in range(_ATTEMPTS):
@@ -264,6 +274,7 @@ class Eraser:
             done.left_on_disk[table] = sum(self._named.rows_in(table, self._lake.root, paths).values())
         done.left_in_snapshots = sum(map(self._knows, self._lake.snapshot_files()))
         done.left_alerts = self._alerts()
+        done.left_decisions = copies.lines_about(self._lake.root, self._named.account_id)
         done.aside = any((self._lake.root / "_quarantine").rglob("*.*"))
 
     def _knows(self, snapshot: Path) -> bool:

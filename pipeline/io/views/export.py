@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from pipeline.commits import FileEntry, Manifest
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
-from pipeline.io.views import tables
+from pipeline.io.views import desk, tables
 from pipeline.io.views.tables import BROKEN
 from pipeline.lake_tables import TABLE_SCHEMAS
 
@@ -47,6 +47,7 @@ def export(lake: Lake, catalog: Catalog, target: Path) -> int:
     try:
         with duckdb.connect(str(temporary)) as connection:
             _create(connection, lake.root, files, manifest)
+            _add(connection, {name: desk.rows_of(name, catalog) for name in tables.DESK_VIEWS})
         temporary.replace(target)
     except (duckdb.Error, OSError) as error:
         raise ConfigError(f"--export {target}: {error}") from error
@@ -87,7 +88,11 @@ def _create(connection: duckdb.DuckDBPyConnection, root: Path, files: Sequence[F
         sql = _union_sql(table, root, [file.path for file in files if file.table_name == table])
         connection.execute(f"CREATE VIEW {table} AS {sql}")
     connection.execute(f"CREATE VIEW {tables.EVENTS} AS {tables.events_sql(_KEYS)}")
-    for name, found in {"lake_files": tables.files_rows(files), **tables.catalog_rows(manifest)}.items():
+    _add(connection, {"lake_files": tables.files_rows(files), **tables.catalog_rows(manifest)})
+
+
+def _add(connection: duckdb.DuckDBPyConnection, rows: Mapping[str, pa.Table]) -> None:
+    for name, found in rows.items():
         connection.register("_rows", found)
         connection.execute(f"CREATE TABLE {name} ({tables.columns_sql(found.schema)})")
         connection.execute(f"INSERT INTO {name} FROM _rows")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import duckdb
 import pyarrow as pa
@@ -17,7 +18,7 @@ from pipeline.config import Settings
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import REWRITES, Lake
-from pipeline.io.views import tables
+from pipeline.io.views import desk, tables
 from pipeline.io.views.interrupts import interruptible
 from pipeline.io.views.pruning import OPTIMIZERS, Plan, Pruner, read_plan
 
@@ -43,6 +44,13 @@ ONLY_READS: Final = (
     "stillwatch sql only reads: SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE, PIVOT, and EXPLAIN of these. "
     "--out FILE writes the answer to a file"
 )
+
+Seen = Callable[[Catalog, Mapping[str, Any]], None]
+
+
+def unseen(_catalog: Catalog, _details: Mapping[str, Any]) -> None:
+    """Nobody is told."""
+
 
 CONFINED: Final = "queries are confined to the lake's tables here (query_files = false, or --no-files)"
 
@@ -80,14 +88,16 @@ class Session:
     now() is the same for plan and run.
     """
 
-    def __init__(self, lake: Lake, catalog: Catalog, *, confined: bool = False) -> None:
+    def __init__(self, lake: Lake, catalog: Catalog, *, confined: bool = False, seen: Seen = unseen) -> None:
         """Make the views.
 
         Args:
             lake: where the files are.
             catalog: which files there are; closed with the session.
             confined: queries may read no other files than those of the lake's tables.
+            seen: told, before a query looks at stored text, which views it does, and the query's hash.
         """
+        self._seen = seen
         self._lake, self._catalog = lake, catalog
         self._spill = tempfile.TemporaryDirectory(prefix="stillwatch-sql-")
         self._pruner = Pruner()
@@ -104,15 +114,16 @@ class Session:
         self._duckdb.execute("SET lock_configuration = true")
 
     @classmethod
-    def open(cls, settings: Settings) -> Session:
-        """Open the lake that the settings name.
+    def open(cls, settings: Settings, seen: Seen = unseen) -> Session:
+        """Open the lake that the settings name; see `__init__`.
 
         Raises:
             ConfigError: there is none.
             RetryableError: the catalog does not answer.
         """
         lake = Lake.open(settings.lake, create=False)
-        return cls(lake, Catalog.open(settings.catalog_url, create=False), confined=not settings.query_files)
+        catalog = Catalog.open(settings.catalog_url, create=False)
+        return cls(lake, catalog, confined=not settings.query_files, seen=seen)
 
     def _confine(self) -> None:
         """Close every file but the tables' own, and DuckDB's for what memory does not hold; for good, once locked."""
@@ -162,7 +173,9 @@ class Session:
         parsed = self._parse(statement)
         with self._transaction():
             with _in_words(self._lake):
-                self._bind(self._plan(parsed), prune=prune)
+                plan = self._plan(parsed)
+                self._tell(plan, parsed)
+                self._bind(plan, prune=prune)
                 self._duckdb.execute(f"SET arrow_lossless_conversion = {lossless}")
                 relation = self._duckdb.sql(parsed.text)
                 if relation is None:
@@ -238,6 +251,13 @@ class Session:
             raise ConfigError(f"refused, it would write ({plan.writing}): {ONLY_READS}")
         return plan
 
+    def _tell(self, plan: Plan, statement: _Statement) -> None:
+        """Tell that stored text is looked at, before it is; without the query's words, which may name accounts."""
+        looked_at = sorted(tables.TEXT_VIEWS & set(plan.scans))
+        if looked_at:
+            digest = hashlib.sha256(statement.text.encode()).hexdigest()
+            self._seen(self._catalog, {"views": looked_at, "query_sha256": digest})
+
     def _bind(self, plan: Plan, *, prune: bool) -> None:
         """Put what the plan reads in the place of the stand-ins."""
         if not plan.scans:
@@ -250,6 +270,9 @@ class Session:
             files = self._catalog.live_files()
         if "lake_files" in plan.scans:
             self._fill("lake_files", tables.files_rows(files))
+        for name in tables.DESK_VIEWS:
+            if name in plan.scans:
+                self._fill(name, desk.rows_of(name, self._catalog))
         for table, paths in self._picked(plan if prune else plan.unpruned(), files).items():
             if paths:
                 self._replace(table, tables.files_sql(table, [str(self._lake.root / path) for path in paths]))

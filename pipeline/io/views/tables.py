@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.commits import FileEntry, Manifest
 from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, TIME
+from pipeline.io.views import desk
 from pipeline.lake_tables import TABLE_SCHEMAS, TABLES
 
 DT: Final = pa.field("dt", pa.date32())
@@ -169,6 +170,8 @@ class View:
     def _meaning(self, column: str) -> str:
         if self.name == "lake_offsets" and column == "next_offset":
             return "Where reading goes on: all offsets below are in the lake."
+        if self.name in desk.WORDS:
+            return desk.WORDS[self.name][column]
         return (
             _WORDS_OF_SCORES[column]
             if self.name in ("account_windows", "alerts") and column in _WORDS_OF_SCORES
@@ -191,6 +194,7 @@ VIEWS: Final[dict[str, View]] = {
         View(
             EVENTS, "access and content side by side: one request and all it said", pa.schema([*EVENT_SCHEMA, DT, HOUR])
         ),
+        *(View(name, desk.ABOUT[name], schema) for name, schema in desk.SCHEMAS.items()),
         View("lake_files", "one Parquet file that readers see", FILES_SCHEMA),
         View("lake_commits", "one step forward of one partition", _COMMITS_SCHEMA),
         View("lake_offsets", "how far each partition is landed", _OFFSETS_SCHEMA),
@@ -204,6 +208,10 @@ VIEWS: Final[dict[str, View]] = {
 
 FILE_VIEWS: Final = tuple(TABLE_SCHEMAS)
 """Those that are made of Parquet files; `events` is made of them in turn."""
+
+DESK_VIEWS: Final = tuple(desk.SCHEMAS)
+TEXT_VIEWS: Final = frozenset({"content", EVENTS})
+"""Whoever asks them may see what people wrote."""
 
 CATALOG_VIEWS: Final = tuple(name for name in VIEWS if name.startswith("lake_"))
 

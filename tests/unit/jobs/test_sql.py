@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -21,8 +22,15 @@ from typer.testing import CliRunner, Result
 from jobs.harmless import harmless
 from jobs.sql import sql
 from jobs.sql_output import CELL_CHARS_MAX, distinct
+from pipeline.config import CATALOG_FILE
+from pipeline.decisions import AllowEntry
 from pipeline.errors import ConfigError, RetryableError
+from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.clock import SystemClock
+from pipeline.io.desk.audit_log import AuditFilter
+from pipeline.io.desk.judging import judge
 from pipeline.io.views.tables import VIEWS, brief
+from pipeline.judging import Judgement
 from tests.lake_maker import make_lake
 from tests.stages import stand_ins
 from tests.unit.jobs.terminal import PROGRAM, ROOT, TIMEOUT_S, at_terminal
@@ -65,7 +73,12 @@ def events() -> list[dict[str, object] | bytes]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sql") / "lake"
-    with make_lake(folder, events(), rows_per_commit=20, watch=stand_ins()):
+    with make_lake(folder, events(), rows_per_commit=20, watch=stand_ins()) as maker:
+        now_us = SystemClock().now_us()
+        alerted = maker.catalog.alerts()[0].entity_id
+        judge(maker.lake, maker.catalog, Judgement(alerted, "harvesting", "one frame", "ana"), now_us)
+        entry = AllowEntry("e" * 32, "rule", "risk_high", "", "sales", "pilot", now_us, "ana", now_us + 10**12)
+        maker.catalog.desk.exceptions.add(entry)
         return folder
 
 
@@ -408,3 +421,40 @@ def test_the_page_has_every_view_and_column() -> None:
     """On failure the message holds the right text."""
     assert len(queries()) >= 15
     assert PAGE.read_text(encoding="utf-8").endswith("## Views and columns\n\n" + views_page()), views_page()
+
+
+# ---- the record of looks at stored text
+
+
+def looks(root: Path) -> list[tuple[str, str, object]]:
+    with contextlib.closing(Catalog.open(sqlite_url(root / CATALOG_FILE), create=False)) as catalog:
+        records = catalog.desk.audit.records(AuditFilter(action="content"))
+    return [(one.action, one.actor, one.details.get("views")) for one in reversed(records)]
+
+
+def test_a_look_at_stored_text_is_recorded_and_no_other_query_is(run: Run, root: Path, tmp_path: Path) -> None:
+    before = len(looks(root))
+    run("SELECT count(*) FROM access")
+    run("SELECT account_id FROM account_windows LIMIT 1")
+    assert looks(root)[before:] == []
+    run("SELECT prompt FROM content LIMIT 1", "--by", "ana")
+    run("WITH x AS (SELECT response FROM events) SELECT count(*) FROM x JOIN content ON true", "--by", "ben")
+    run("--export", str(tmp_path / "views.duckdb"), "--by", "eve")
+    assert looks(root)[before:] == [
+        ("content.queried", "ana", ["content"]),
+        ("content.queried", "ben", ["content", "events"]),
+        ("content.exported", "eve", None),
+    ]
+
+
+def test_a_look_that_cannot_be_recorded_is_said_to_be_none(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = looks(root)
+    monkeypatch.setattr("jobs.sql.cannot_write", lambda _url: True)
+    result = run("SELECT prompt FROM content LIMIT 1")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "the catalog cannot be written here, so `stillwatch audit` will not tell of this look at stored text\n"
+    )
+    assert looks(root) == before

@@ -1,0 +1,157 @@
+"""`stillwatch audit`: who did what and when."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+
+from jobs import listed, options
+from jobs.default_group import defaulting_to
+from jobs.harmless import harmless
+from jobs.listed import say
+from jobs.moments import since_us
+from pipeline.config import read_settings
+from pipeline.decisions import AuditRecord
+from pipeline.errors import LakeDamagedError
+from pipeline.io.catalog import Catalog
+from pipeline.io.clock import SystemClock
+from pipeline.io.desk.audit_log import AuditFilter
+from pipeline.reasons import time_in_words
+
+LIMIT_DEFAULT: Final = 40
+CSV_COLUMNS: Final = (
+    "seq", "at", "action", "actor", "worker", "subject_type", "subject", "subject_sha256", "details", "audit_id",
+    "chain",
+)  # fmt: skip
+_HEAD: Final = ("seq", "at (UTC)", "action", "actor", "details", "subject")
+_GIVE_WAY: Final = ((4, 36), (5, 28), (4, 24), (3, 14), (2, 18), (5, 16), (4, 12), (3, 10))
+_SECONDS: Final = len("2026-03-01 12:00:00")
+
+app = typer.Typer(
+    cls=defaulting_to("list", when_empty=True),
+    help="Who did what and when: list the record, and check that nobody has changed it.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command(name="list")
+def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
+    action: Annotated[
+        str, typer.Option(metavar="ACTION", help="Only this one, as verdict.given, or all of a kind, as verdict.")
+    ] = "",
+    actor: Annotated[str, typer.Option(metavar="NAME", help="Only by this person or command.")] = "",
+    subject: Annotated[
+        str, typer.Option(metavar="ID", help="Only about this account, alert, rule, exception or sink.")
+    ] = "",
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="Since then: 2026-03-01, 2026-03-01T12:00Z, 90m, 24h, 7d.")
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
+    ] = None,
+    form: Annotated[listed.Form, typer.Option("--format", metavar="table|csv|json", help="What is printed.")] = "table",
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    config: options.ConfigFile = None,
+) -> None:
+    """List what was done, the latest first: verdicts, exceptions, claims, deliveries, looks at stored text, erasures.
+
+    `stillwatch audit` alone does the same.  An account that was erased is not named any more; whoever knows its id
+    still finds what was done about it with --subject.
+
+    Exit codes: 0 done, also if there is nothing; 2 a wrong setting, or there is no catalog; 4 it does not answer.
+    """
+    limit = (LIMIT_DEFAULT if form == "table" else 0) if limit is None else limit
+    began_us = since_us(since, SystemClock().now_us()) if since else None
+    wanted = AuditFilter(action, actor, subject, began_us, limit + 1 if limit else None)
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+        found = ledger.desk.audit.records(wanted)
+    shown = found[:limit] if limit else found
+    if form == "json":
+        say(listed.as_json(map(_as_object, shown)))
+    elif form == "csv":
+        say(listed.as_csv(CSV_COLUMNS, map(_as_object, shown)))
+    else:
+        say(_as_table(shown, more=len(found) > len(shown)))
+
+
+@app.command()
+def verify(
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    config: options.ConfigFile = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check that no record is missing or changed: each is chained to the one before it by a hash.
+
+    The last record's hash speaks for all of them: whoever keeps it elsewhere can tell later that none was changed, or
+    cut off at the end.
+
+    Exit codes: 0 the chain is whole; 2 a wrong setting, or there is no catalog; 4 it does not answer; 6 it is broken.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+        broken = ledger.desk.audit.broken_at()
+        last = ledger.desk.audit.records(AuditFilter(limit=1))
+    count, chain = (last[0].seq, last[0].chain) if last else (0, "")
+    if as_json:
+        say(json.dumps({"ok": broken is None, "records": count, "broken_at": broken, "chain": chain}) + "\n")
+    elif broken is None:
+        say(f"{count:,} records, none missing or changed\n" + (f"hash of the last one: {chain}\n" if chain else ""))
+    if broken is not None:
+        raise LakeDamagedError(
+            f"the audit log is broken at record {broken}: it, or what stood in its place, was changed or removed "
+            "behind the program's back. All before it is as it was written; an older copy of the catalog tells the rest"
+        )
+
+
+def _as_table(records: list[AuditRecord], *, more: bool) -> str:
+    if not records:
+        return "nothing is recorded\n"
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = listed.table(_HEAD, [_row(record) for record in records], width, _GIVE_WAY)
+    count = f"{len(records):,} record{'' if len(records) == 1 else 's'}"
+    lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _row(record: AuditRecord) -> tuple[str, ...]:
+    details = ", ".join(_detail(name, value) for name, value in record.details.items() if value not in ("", None))
+    named = listed.shown_account(record.subject) or ("(erased)" if record.subject_sha256 else "")
+    return (
+        str(record.seq),
+        time_in_words(record.at_us)[:_SECONDS],
+        harmless(record.action),
+        harmless(record.actor),
+        harmless(details),
+        f"{record.subject_type} {named}".strip(),
+    )
+
+
+def _detail(name: str, value: Any) -> str:
+    is_time = name.endswith("_us") and isinstance(value, int)
+    return f"{name.removesuffix('_us')} {time_in_words(value)}" if is_time else f"{name} {value}"
+
+
+def _as_object(record: AuditRecord) -> dict[str, Any]:
+    return {
+        "seq": record.seq,
+        "at": listed.rfc3339(record.at_us),
+        "action": record.action,
+        "actor": record.actor,
+        "worker": record.worker,
+        "subject_type": record.subject_type or None,
+        "subject": record.subject or None,
+        "subject_sha256": record.subject_sha256 or None,
+        "details": dict(record.details),
+        "audit_id": record.audit_id,
+        "chain": record.chain,
+    }

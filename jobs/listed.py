@@ -1,0 +1,111 @@
+"""Lists as people and programs read them: a table that fits, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import typer
+from rich.cells import cell_len, set_cell_size
+
+from jobs.harmless import harmless
+from pipeline.alert_json import rfc3339
+
+__all__ = [
+    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "as_csv", "as_json", "cut", "fit", "line", "rfc3339", "say",
+    "shown_account", "table",
+]  # fmt: skip
+
+Form = Literal["table", "csv", "json"]
+
+TABLE_CELLS_MIN: Final = 80
+ID_SHOWN: Final = 8
+"""Characters of an id in a table: two of ten thousand share them once in a hundred times."""
+
+ACCOUNT_CHARS_MAX: Final = 100
+"""Longer account ids are cut for display; JSON and CSV have them whole."""
+
+_ESCAPED_CELLS_MAX: Final = 10 * ACCOUNT_CHARS_MAX  # all of them written out as \\U000e0001
+_GAP: Final = "  "
+
+
+def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
+    """An account's id for display: nothing in it is obeyed, and of a very long one the length is said."""
+    text = harmless(account[: ACCOUNT_CHARS_MAX + 1])
+    if len(account) <= ACCOUNT_CHARS_MAX:
+        return cut(text, cells)
+    length = f"…({len(account):,} chars)"
+    room = cells - cell_len(length)
+    return f"{set_cell_size(text, min(room, ACCOUNT_CHARS_MAX)).rstrip()}{length}" if room > 0 else cut(text, cells)
+
+
+def fit(widths: list[int], width: int, give_way: Iterable[tuple[int, int]]) -> None:
+    """Make columns narrower until all fit; a column of width 0 is left out.
+
+    Args:
+        widths: changed in place.
+        width: of the terminal, in cells.  Below 80 lines are as for 80.
+        give_way: which column is made narrower, to what at the least, one after the other.
+    """
+    room = max(width, TABLE_CELLS_MIN) - len(_GAP) * (sum(map(bool, widths)) - 1)
+    for column, least in give_way:
+        excess = sum(widths) - room
+        if excess > 0:
+            widths[column] = max(min(widths[column], least), widths[column] - excess)
+
+
+def line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of a table."""
+    parts = [(cut(text, width), width) for text, width in zip(cells, widths, strict=True) if width]
+    return _GAP.join(text + " " * (width - cell_len(text)) for text, width in parts).rstrip()
+
+
+def cut(text: str, cells: int) -> str:
+    """A text that takes no more cells."""
+    return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, give_way: Iterable[tuple[int, int]]
+) -> list[str]:
+    """The lines of a table; columns in which nothing stands are left out.
+
+    Args:
+        head: names of the columns.
+        rows: harmless.
+        width: of the terminal; None if nothing bounds it.
+        give_way: see `fit`.
+    """
+    columns = list(zip(*rows, strict=True)) or [()] * len(head)
+    widths = [
+        max(map(cell_len, (name, *column))) if any(column) else 0 for name, column in zip(head, columns, strict=True)
+    ]
+    if width is not None:
+        fit(widths, width, give_way)
+    return [line(cells, widths) for cells in (head, *rows)]
+
+
+def as_json(objects: Iterable[Mapping[str, Any]]) -> str:
+    """A JSON array, an object a line; everything but ASCII is written out."""
+    lines = [f"\n{json.dumps(one)}" for one in objects]
+    return "[" + ",".join(lines) + ("\n]\n" if lines else "]\n")
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV (RFC 4180 with line feeds); what is None is empty, what has parts is JSON."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(
+        [json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in columns] for row in rows
+    )
+    return out.getvalue()
+
+
+def say(text: str) -> None:
+    """Print; a terminal must not obey what is written by strangers."""
+    typer.echo(harmless(text, keep="\n") if sys.stdout.isatty() else text, nl=False)

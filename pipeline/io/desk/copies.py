@@ -1,0 +1,219 @@
+"""A copy of the desk in the lake, from which a lost catalog gets back what people decided and who did what.
+
+Verdicts and the audit log are in files of 500 numbers each, which are made of the catalog's rows as they are, so that
+whoever makes one makes the same; the other tables are a file each.  An act is in the catalog first, and is copied right
+after it by the command that did it; what one command leaves behind, because it was killed in between or could not write
+here, the next one copies, as every run of `maintain` does.  Files are replaced whole, under a lock of the catalog.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+import structlog
+
+from pipeline.alerts import without_nul
+from pipeline.batch import Partition
+from pipeline.errors import LakeDamagedError, RetryableError
+from pipeline.io import catalog_tables
+from pipeline.io.catalog import Catalog
+from pipeline.io.desk import tables
+from pipeline.io.desk.numbers import next_number
+from pipeline.io.durable import replace_for_good
+
+DESK: Final = "_desk"
+NUMBERS: Final = 500
+"""Numbers of one file."""
+
+NUMBERED: Final = {"verdicts": tables.verdicts, "audit": tables.audit_log}
+WHOLE: Final = {
+    "exceptions": tables.exceptions,
+    "claims": tables.claims,
+    "topics": tables.verdict_offsets,
+    "marks": tables.verdict_marks,
+    "suppressions": tables.suppressions,
+    "organisations": tables.alert_orgs,
+}
+_OFTEN: Final = ("exceptions", "claims", "topics", "marks")
+"""Those that are small; the others grow with alerts, and `maintain` copies them."""
+
+LEFT_OUT: Final = 1_000
+"""Numbers that no verdict gets after a rebuild: the copy may lack some that were given, and models may have learned up
+to them."""
+
+_SUBJECT: Final = "subject"
+_LOCK: Final = "desk_copy"
+
+log = structlog.get_logger("desk")
+
+
+def keep(root: Path, catalog: Catalog, *, every_table: bool = False) -> None:
+    """Bring the copy up to the catalog; one that cannot be written is logged, and left to whoever comes next.
+
+    Args:
+        root: of the lake.
+        catalog: what is copied.
+        every_table: the large ones, too.
+    """
+    try:
+        copy(root, catalog, every_table=every_table)
+    except (OSError, RetryableError) as error:
+        log.warning(
+            "what was decided is on record, but not copied into the lake; the next `stillwatch maintain` does it",
+            reason=str(error),
+        )
+
+
+def copy(root: Path, catalog: Catalog, *, every_table: bool = True, anew: bool = False) -> None:
+    """Bring the copy up to the catalog.
+
+    Args:
+        root: of the lake.
+        catalog: what is copied.
+        every_table: the large tables, too.
+        anew: also what was copied already, for rows were removed.
+
+    Raises:
+        OSError: the lake cannot be written.
+        RetryableError: the catalog does not answer.
+    """
+    folder = root / DESK
+    with catalog.transaction(write=True) as tx:
+        next_number(tx, _LOCK)  # one at a time
+        for name, table in NUMBERED.items():
+            _copy_numbered(tx, folder, name, table, anew=anew)
+        for name, table in WHOLE.items():
+            if every_table or anew or name in _OFTEN:
+                rows = [dict(row) for row in tx.execute(sa.select(table).order_by(*table.primary_key)).mappings()]
+                _write(folder / f"{name}.ndjson", rows, root)
+
+
+def _copy_numbered(tx: sa.Connection, folder: Path, name: str, table: sa.Table, *, anew: bool) -> None:
+    counter = f"{_LOCK}:{name}"
+    found = tx.execute(sa.select(tables.counters.c.value).where(tables.counters.c.name == counter))
+    copied = found.scalar_one_or_none() or 0
+    last = tx.execute(sa.select(sa.func.max(table.c.seq))).scalar_one() or 0
+    is_there = _path(folder, name, copied).exists()
+    start = copied + 1 if is_there and not anew else 0
+    for first in range(_first(start), max(last, copied) + 1, NUMBERS) if start <= last or anew else ():
+        rows, path = _numbered(tx, table, first), _path(folder, name, first)
+        if rows or path.exists():
+            _write(path, rows, folder.parent)
+    new = catalog_tables.insert(tx.engine, tables.counters).values(name=counter, value=last)
+    tx.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": new.excluded.value}))
+
+
+def _path(folder: Path, name: str, number: int) -> Path:
+    return folder / f"{name}-{_first(number):012d}.ndjson"
+
+
+def _first(number: int) -> int:
+    return number // NUMBERS * NUMBERS
+
+
+def _numbered(tx: sa.Connection, table: sa.Table, first: int) -> list[Mapping[str, Any]]:
+    query = sa.select(table)
+    if table is tables.audit_log:
+        named = tables.audit_subjects
+        query = sa.select(table, named.c.subject).join_from(
+            table, named, table.c.subject_sha256 == named.c.subject_sha256, isouter=True
+        )
+    query = query.where(table.c.seq >= first, table.c.seq < first + NUMBERS).order_by(table.c.seq)
+    return [dict(row) for row in tx.execute(query).mappings()]
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]], root: Path) -> None:
+    """Put rows in a file, unless they are in it."""
+    content = "".join(f"{json.dumps(dict(row), sort_keys=True)}\n" for row in rows).encode()
+    if path.exists() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_for_good(path, content, root)
+
+
+@dataclass(slots=True)
+class Copied:
+    """What the copy holds.
+
+    Attributes:
+        rows: by table, as `NUMBERED` and `WHOLE` name them.
+    """
+
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def count(self, name: str) -> int:
+        """How many rows of a table there are."""
+        return len(self.rows.get(name, ()))
+
+
+def read(root: Path) -> Copied:
+    """Read the copy; a lake without one has an empty one.
+
+    Raises:
+        LakeDamagedError: a file of it cannot be read.
+    """
+    copied = Copied()
+    for name in (*NUMBERED, *WHOLE):
+        pattern = f"{name}-*.ndjson" if name in NUMBERED else f"{name}.ndjson"
+        for path in sorted((root / DESK).glob(pattern)):
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+                copied.rows.setdefault(name, []).extend(_row(name, line) for line in lines)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise LakeDamagedError(
+                    f"{path} cannot be read ({error}): it says what people decided, or who did what. Bring it back "
+                    "from a backup, or move it away and do without"
+                ) from error
+    return copied
+
+
+def _row(name: str, line: str) -> dict[str, Any]:
+    """A line as a row: of no other columns than the table's."""
+    said = json.loads(line)
+    table = NUMBERED.get(name, WHOLE.get(name))
+    names = [column.name for column in table.columns] if table is not None else []
+    return {name: said[name] for name in names} | ({_SUBJECT: said[_SUBJECT]} if name == "audit" else {})
+
+
+def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) -> None:
+    """Put what the copy holds into an empty catalog; doing it again changes nothing.
+
+    Args:
+        catalog: made anew.
+        copied: what `read` found.
+        offsets: how far each partition is landed: models have learned nothing beyond.
+    """
+    with catalog.transaction(write=True) as tx:
+        for name, table in {**NUMBERED, **WHOLE}.items():
+            rows = copied.rows.get(name, [])
+            if name == "marks":
+                rows = [
+                    row for row in rows if row["offset"] <= offsets.get(Partition(row["topic"], row["partition"]), -1)
+                ]
+            _insert(tx, table, [{column.name: row[column.name] for column in table.columns} for row in rows])
+        subjects = {row["subject_sha256"]: row[_SUBJECT] for row in copied.rows.get("audit", []) if row[_SUBJECT]}
+        named = [{"subject_sha256": digest, "subject": subject} for digest, subject in subjects.items()]
+        _insert(tx, tables.audit_subjects, named)
+        learned = max((row["verdict_seq"] for row in copied.rows.get("marks", [])), default=0)
+        given = max((row["seq"] for row in copied.rows.get("verdicts", [])), default=0)
+        recorded = max((row["seq"] for row in copied.rows.get("audit", [])), default=0)
+        counts = {"verdicts": max(learned, given) + LEFT_OUT, "audit_log": recorded}
+        _insert(tx, tables.counters, [{"name": name, "value": value} for name, value in counts.items()])
+
+
+def _insert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        tx.execute(catalog_tables.insert(tx.engine, table).on_conflict_do_nothing(), list(rows))
+
+
+def lines_about(root: Path, account_id: str) -> int:
+    """How many lines of the copy name an account."""
+    name = without_nul(account_id)
+    rows = (row for of_table in read(root).rows.values() for row in of_table)
+    others = {"organisation", "rule"}  # what exceptions on these speak of may bear the same name
+    return sum(name in {row.get("account_id"), row.get(_SUBJECT)} and row.get("scope") not in others for row in rows)

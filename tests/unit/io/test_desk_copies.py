@@ -1,0 +1,177 @@
+"""The copy of the desk in the lake: a lost catalog gets back what people decided, and an erased account is not in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipeline.batch import Partition
+from pipeline.config import CATALOG_FILE
+from pipeline.decisions import AllowEntry, Verdict
+from pipeline.errors import LakeDamagedError
+from pipeline.io.catalog import Catalog
+from pipeline.io.catalog_alerts import SUPPRESSED, UNCLEAR
+from pipeline.io.desk import copies
+from pipeline.io.desk.audit_log import AuditFilter
+from pipeline.io.desk.topic_book import Read
+from pipeline.io.rebuild import plan_of, rebuild
+from pipeline.io.rewriting.erasure import Eraser
+from pipeline.io.rewriting.ledger import RewriteLedger
+from tests.lake_maker import LakeMaker
+from tests.rewrites import StandingClock
+from tests.stages import stand_ins
+from tests.unit.io.test_judging import NOW_US, event, give
+
+ODD = "o'b\"\x00\x1b/<i>" + "é" * 2_000
+P0 = Partition("llm-access", 0)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Iterator[LakeMaker]:
+    """A lake where one alert is suppressed, by an exception that has expired since."""
+    maker = LakeMaker(tmp_path / "lake", watch=stand_ins())
+    entry = AllowEntry("e" * 32, "account", "acct_1", "", "sales", "pilot", 1, "ana", NOW_US - 1)
+    maker.catalog.desk.exceptions.add(entry)
+    for account in ("acct_1", ODD, *(f"more_{number}" for number in range(12))):
+        maker.append([event(account, minute) for minute in range(3)])
+    yield maker
+    maker.close()
+
+
+def verdict(number: int, account: str = "acct_1") -> Verdict:
+    return Verdict(f"{number:032x}", account, "benign", "w", "ana", NOW_US)
+
+
+def rebuilt(maker: LakeMaker) -> Catalog:
+    """Lose the catalog, and make it anew from the files."""
+    maker.close()
+    for name in ("", "-wal", "-shm"):
+        (maker.root / f"{CATALOG_FILE}{name}").unlink(missing_ok=True)
+    rebuild(maker.lake, maker.catalog_url, plan_of(maker.lake), NOW_US)
+    return Catalog.open(maker.catalog_url, create=False)
+
+
+def test_a_rebuilt_catalog_knows_what_was_decided_and_who_did_what(maker: LakeMaker) -> None:
+    desk = maker.catalog.desk
+    give(maker)
+    give(maker, account_id=ODD, decision="benign")
+    give(maker, decision="withdrawn")
+    desk.exceptions.add(AllowEntry("f" * 32, "rule", "r", "", "o", "w", NOW_US, "ben", NOW_US + 10**12))
+    desk.exceptions.end("f" * 32, "ben", NOW_US + 1)
+    (mine,) = [one for one in maker.catalog.alerts() if one.entity_id == "acct_1"]
+    desk.claims.claim(mine.alert_id, "ana", NOW_US)
+    desk.topics.give(Partition("verdicts", 0), None, Read(7, "t"), [verdict(9)])
+    states = maker.catalog.outbox()
+    assert set(states.values()) == {"new", SUPPRESSED}
+    copies.copy(maker.root, maker.catalog)
+    before = (
+        desk.verdicts.find(), desk.exceptions.find(), desk.exceptions.suppressed(), desk.topics.read("verdicts"),
+        desk.claims.holders([mine.alert_id]), desk.verdicts.standing_of(["acct_1", ODD]),
+    )  # fmt: skip
+    records = desk.audit.records()
+    with contextlib.closing(rebuilt(maker)) as catalog:
+        found = catalog.desk
+        assert before == (
+            found.verdicts.find(), found.exceptions.find(), found.exceptions.suppressed(),
+            found.topics.read("verdicts"), found.claims.holders([mine.alert_id]),
+            found.verdicts.standing_of(["acct_1", ODD]),
+        )  # fmt: skip
+        latest, *others = found.audit.records()
+        assert others == records
+        assert (latest.action, latest.details["verdicts"], latest.details["audit"]) == (
+            "catalog.rebuilt",
+            4,
+            len(records),
+        )
+        assert found.audit.broken_at() is None
+        assert catalog.outbox() == {
+            alert_id: state if state == SUPPRESSED else UNCLEAR for alert_id, state in states.items()
+        }
+        assert found.verdicts.give(verdict(1)).seq > before[0][0].seq + 500
+        assert found.audit.records(AuditFilter(limit=1))[0].seq == latest.seq + 1
+
+
+def test_what_a_killed_command_left_behind_the_next_one_copies(maker: LakeMaker) -> None:
+    maker.catalog.desk.verdicts.give(verdict(1))  # and killed, before the copy
+    give(maker)
+    assert len(copies.read(maker.root).rows["verdicts"]) == 2
+    maker.catalog.desk.verdicts.give(verdict(2))
+    with contextlib.closing(rebuilt(maker)) as catalog:
+        assert len(catalog.desk.verdicts.find()) == 2, "that much is lost with the catalog"
+
+
+def test_a_rebuild_that_dies_can_be_done_again(maker: LakeMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(maker)
+    expected = maker.catalog.desk.verdicts.find()
+    with monkeypatch.context() as patched:
+        patched.setattr(Catalog, "replace_all", _die)
+        with pytest.raises(KeyboardInterrupt):
+            rebuilt(maker)
+    rebuild(maker.lake, maker.catalog_url, plan_of(maker.lake), NOW_US)
+    with contextlib.closing(Catalog.open(maker.catalog_url, create=False)) as catalog:
+        assert catalog.desk.verdicts.find() == expected
+        assert catalog.desk.audit.broken_at() is None
+        assert [one.action for one in catalog.desk.audit.records()].count("catalog.rebuilt") == 1
+
+
+def _die(*_arguments: object, **_more: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_files_hold_five_hundred_numbers_each_and_only_new_ones_are_written(maker: LakeMaker) -> None:
+    folder = maker.root / copies.DESK
+    maker.catalog.desk.verdicts.give_all([verdict(number) for number in range(1, 1_201)])
+    copies.copy(maker.root, maker.catalog)
+    names = sorted(path.name for path in folder.glob("verdicts-*"))
+    assert names == [f"verdicts-{first:012d}.ndjson" for first in (0, 500, 1000)]
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    maker.catalog.desk.verdicts.give(verdict(2_000))
+    copies.copy(maker.root, maker.catalog)
+    again = {path.name for path in folder.iterdir() if written.get(path) != path.stat().st_mtime_ns}
+    assert again == {"verdicts-000000001000.ndjson", "audit-000000001000.ndjson"}
+    assert len(copies.read(maker.root).rows["verdicts"]) == 1_201
+    (folder / "verdicts-000000001000.ndjson").unlink()
+    copies.copy(maker.root, maker.catalog)
+    assert len(copies.read(maker.root).rows["verdicts"]) == 1_201
+
+
+@pytest.mark.parametrize("account", ("acct_1", ODD))
+def test_an_erased_account_is_in_no_file_of_the_copy(maker: LakeMaker, account: str) -> None:
+    maker.catalog.desk.verdicts.give_all([verdict(number) for number in range(1, 700)])
+    give(maker, account_id=account)
+    entry = AllowEntry("d" * 32, "account", account, "", "o", "w", 1, "ben", NOW_US + 10**12)
+    maker.catalog.desk.exceptions.add(entry)
+    maker.catalog.desk.exceptions.add(replace(entry, exception_id="c" * 32, scope="organisation"))
+    copies.copy(maker.root, maker.catalog)
+    assert copies.lines_about(maker.root, account) > 2
+    done = Eraser(maker.lake, maker.catalog, RewriteLedger(maker.catalog, "test:1"), StandingClock(), account).erase()
+    assert (done.is_proven, done.left_decisions) == (True, 0)
+    assert copies.lines_about(maker.root, account) == 0
+    with contextlib.closing(rebuilt(maker)) as catalog:
+        assert catalog.desk.verdicts.of(account) == []
+        assert account not in {one.subject for one in catalog.desk.audit.records() if one.subject_type == "account"}
+        assert catalog.desk.audit.broken_at() is None
+
+
+def test_a_copy_that_cannot_be_read_stops_the_rebuild_and_is_named(maker: LakeMaker) -> None:
+    give(maker)
+    path = maker.root / copies.DESK / "verdicts-000000000000.ndjson"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(LakeDamagedError, match=r"verdicts-0{12}\.ndjson cannot be read"):
+        plan_of(maker.lake)
+
+
+def test_an_act_holds_where_its_copy_cannot_be_written(maker: LakeMaker) -> None:
+    (maker.root / copies.DESK).write_text("in the way")
+    with capture_logs() as logs:
+        given = give(maker)
+    assert [one["log_level"] for one in logs] == ["warning"]
+    assert maker.catalog.desk.verdicts.standing("acct_1") == given
+    (maker.root / copies.DESK).unlink()
+    copies.keep(maker.root, maker.catalog)
+    assert len(copies.read(maker.root).rows["verdicts"]) == 1
