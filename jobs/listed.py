@@ -16,8 +16,8 @@ from jobs.harmless import harmless
 from pipeline.alert_json import rfc3339
 
 __all__ = [
-    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "as_csv", "as_json", "cut", "fit", "line", "rfc3339", "say",
-    "shown_account", "table",
+    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "as_csv", "as_json", "cut", "fit", "line", "rfc3339",
+    "say", "shown_account", "table",
 ]  # fmt: skip
 
 Form = Literal["table", "csv", "json"]
