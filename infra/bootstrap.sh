@@ -8,6 +8,9 @@
 # Needs Python 3.11 or newer (PYTHON=... names one) and a package index.  Uses uv where it is installed, else venv and pip.
 # Whatever is installed has its hash in a lock file.  What is up to date is left alone: the stamp in the environment
 # holds a checksum over pyproject.toml and the lock file it was made from.
+#
+# One thing is of the machine and not of the environment: the browser that `dev` tests pages in.  Where there is none,
+# root on a machine with apt-get gets Debian's Chromium; everybody else is told, and those tests say what they lack.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -85,6 +88,31 @@ install() {
     fi
 }
 
+has_browser() {
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        command -v "$name" >/dev/null 2>&1 && return
+    done
+    return 1
+}
+
+# Never fails: a machine without a browser is good for everything but a few tests.  Tried once for each environment.
+ensure_browser() {
+    ! has_browser && [ ! -f "$venv/.stamp-browser" ] || return 0
+    : >"$venv/.stamp-browser"
+    if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then
+        say "no Chromium on PATH, and only root with apt-get could install it here: tests of pages will not run"
+        return 0
+    fi
+    say "installing chromium by apt-get: the tests of pages run in a real browser"
+    log="$venv/browser.log"
+    if { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; } \
+        >"$log" 2>&1 && has_browser; then
+        rm -f "$log"
+    else
+        say "could not install chromium ($log says why): tests of pages will not run"
+    fi
+}
+
 kind=${1:-}
 case $kind in
     runtime | dev) venv=.venv ;;
@@ -103,6 +131,7 @@ fi
 if is_usable; then
     # The dev lock holds every pin of the runtime lock, so a dev environment serves both.
     if is_stamped "$kind" || { [ "$kind" = runtime ] && is_stamped dev; }; then
+        [ "$kind" != dev ] || ensure_browser
         exit 0
     fi
     say "bringing $venv up to date with $installer"
@@ -118,4 +147,5 @@ install --require-hashes -r "$lock"
 say "installing stillwatch itself, from this folder"
 install --no-deps --no-build-isolation --editable .
 checksum_of "$kind" >"$venv/.stamp-$kind"
+[ "$kind" != dev ] || ensure_browser
 say "done: $venv/bin/stillwatch is ready"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -20,6 +21,7 @@ COMMANDS: Final = {
     "run": "Read the access log from Kafka, land it as Parquet exactly once, score every account, and raise alerts.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
     "alerts": "List the alerts, show one with its reasons, and claim it.",
+    "account": "Show all that is known of one account: what it did, what Stillwatch makes of it, what people decided.",
     "rules": "List the alert rules, show one, check rule files, and test each rule on its sequences of events.",
     "deliver": "Send alerts to files, topics, webhooks, Slack and PagerDuty: each at least once, in order.",
     "verdict": "Judge accounts: give, list, change and withdraw verdicts, from the command line, a file or a topic.",
@@ -85,7 +87,11 @@ _register()
 
 def _imported(name: str) -> Any:
     """The command itself; `maintain` has commands of its own."""
-    module = importlib.import_module(f"jobs.{name}")
+    gc.disable()  # imports make much and drop little: to look through it again and again is a sixth of their time
+    try:
+        module = importlib.import_module(f"jobs.{name}")
+    finally:
+        gc.enable()
     own: typer.Typer | None = getattr(module, "app", None)
     if own is None:
         own = typer.Typer(add_completion=False, rich_markup_mode=None)

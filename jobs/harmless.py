@@ -1,4 +1,4 @@
-"""`pipeline.harmless`, for commands."""
+"""`pipeline.harmless`, by the name that commands know it by."""
 
 from pipeline.harmless import harmless
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from jobs import actors, options, sql_output
 from jobs.harmless import harmless
+from jobs.out_files import replacing
 from jobs.sql_output import Format, Harmless
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, StillwatchError
@@ -147,7 +147,7 @@ def _answer(session: Session, text: str, shape: Shape, out: Path | None) -> None
         raise ConfigError("there is no query: give one as an argument or on standard input")
     if len(statements) > 1 and (shape.form != "table"):
         raise ConfigError(f"--format {shape.form} takes one query, not {len(statements)}")
-    with _replacing(out) if out else _stdout() as target:
+    with replacing(out, "--out") if out else _stdout() as target:
         is_terminal = out is None and sys.stdout.isatty()
         for number, statement in enumerate(statements):
             if number:
@@ -214,17 +214,3 @@ def _stdout() -> Iterator[BinaryIO]:
     except BrokenPipeError:
         # Python flushes again when it ends: let that go nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that stands at its path once it is complete, and not before."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"--out {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Text that a terminal shows and does not obey: prompts and account ids are written by strangers."""
+"""Text that a terminal or a page shows and does not obey: prompts and account ids are written by strangers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ import pytest_timeout
 import structlog
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
+from playwright.sync_api import Browser
 
+from tests import browser as browsers
 from tests.servers import (
     ADMIN_TIMEOUT_MS,
     HOW_TO_GET_KAFKA,
@@ -160,6 +162,20 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; for a module and no longer, see `tests.browser`."""
+    with browsers.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[browsers.Watched]:
+    """An empty page of a browser, with scripts on; what it does wrong is in its lists."""
+    with browsers.watched_page(browser) as page:
+        yield page
 
 
 @contextlib.contextmanager

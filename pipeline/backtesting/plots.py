@@ -1,14 +1,8 @@
-"""The plots of a backtest's page: static SVG, drawn by matplotlib, that needs no script and no network.
-
-Colours are those of M. Okabe and K. Ito, "Color Universal Design" (2008), which people with any colour vision can tell
-apart.  Texts stay texts: they can be searched, copied and read aloud, and matplotlib escapes them.
-"""
+"""The plots of a backtest's page: static SVG, drawn by matplotlib, that needs no script and no network."""
 
 from __future__ import annotations
 
-import io
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,48 +10,17 @@ from typing import Any, Final
 import matplotlib as mpl
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from pipeline.backtesting.metrics import Steps
+from pipeline.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, WIDE_IN, drawn, panels
 
 Json = dict[str, Any]
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#B3261E",
-    "#8A8F98",
-)
 _CYCLE: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#E69F00", "#000000", GREY)
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a family may be called $x$
-    "font.family": ["DejaVu Sans"],  # measured with what matplotlib brings; the page says what it is shown in
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": "#333333",
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
-}
 _SMALL: Final = (3.5, 2.9)
 _HALF_IN: Final = 5.4
-_WIDE_IN: Final = 11.2
-"""In inches, 96 pixels each: three, two and one side by side on the page, so that all letters have one size there."""
+"""With `WIDE_IN`: three, two and one side by side on the page, so that all letters have one size there."""
 
 _NAME_CHARS_MAX: Final = 28
 _GROUPS_MAX: Final = 40
@@ -67,28 +30,11 @@ LOW_SHARE: Final = 0.05
 """Up to where the close view of the ROC curve goes: beyond it nobody would run such a rule."""
 
 
-def _drawn(figure: Figure, name: str) -> str:
-    """The figure as an SVG element for a page: the same bytes for the same figures, no name shared with other plots."""
-    out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: (\d+(?:\.\d+)?)px [^;\"]*", r"font: \1px sans-serif", svg)
-    return re.sub(r'<g id="[^"]*"', "<g", svg)
-
-
-def _figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=size)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-
-
 def _short(name: str) -> str:
     return name if len(name) <= _NAME_CHARS_MAX else name[: _NAME_CHARS_MAX - 1] + "…"
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]]) -> str:
     """The ROC curve.
 
@@ -97,7 +43,7 @@ def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]
         share_max: up to which share of benign accounts it is shown.
         marks: names and points (share of benign, share of attack accounts) to mark.
     """
-    figure, (axes,) = _figure(_SMALL)
+    figure, (axes,) = panels(_SMALL)
     wrong = np.append(0, swept.wrong) / swept.negatives
     found = np.append(0, swept.found) / swept.positives
     axes.plot(wrong, found, color=BLUE, linewidth=1.8)
@@ -114,13 +60,13 @@ def roc(swept: Steps, share_max: float, marks: Sequence[tuple[str, float, float]
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if marks:
         axes.legend(loc="best")
-    return _drawn(figure, f"roc-{share_max}")
+    return drawn(figure, f"roc-{share_max}")
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def precision_recall(swept: Steps) -> str:
     """Precision over recall."""
-    figure, (axes,) = _figure(_SMALL)
+    figure, (axes,) = panels(_SMALL)
     recall, precision = swept.found / swept.positives, swept.found / (swept.found + swept.wrong)
     axes.plot(recall, precision, color=BLUE, linewidth=1.8, drawstyle="steps-pre")
     share = swept.positives / (swept.positives + swept.negatives)
@@ -129,10 +75,10 @@ def precision_recall(swept: Steps) -> str:
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="attack accounts flagged (recall)", ylabel="of those flagged, attacks")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _drawn(figure, "precision-recall")
+    return drawn(figure, "precision-recall")
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> str:
     """Accounts by risk, a panel a group; the counts' axis is logarithmic, so that a single account is seen.
 
@@ -143,8 +89,8 @@ def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> 
     shown = list(counts.items())[:_GROUPS_MAX]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, panels = _figure((_WIDE_IN, 0.7 + 1.35 * rows), rows, columns, sharex=True)
-    for axes, (name, bins) in zip(panels, shown, strict=False):
+    figure, all_axes = panels((WIDE_IN, 0.7 + 1.35 * rows), rows, columns, sharex=True)
+    for axes, (name, bins) in zip(all_axes, shown, strict=False):
         edges = np.linspace(0, 1, len(bins) + 1)
         color = ORANGE if name.startswith("attack") else BLUE
         axes.bar(edges[:-1], bins, width=1 / len(bins), align="edge", color=color, edgecolor="white", linewidth=0.4)
@@ -155,15 +101,15 @@ def histograms(counts: Mapping[str, Sequence[int]], threshold: float | None) -> 
         axes.set_title(f"{_short(name)} ({sum(bins):,})")
         if threshold is not None:
             axes.axvline(threshold, color="#333333", linewidth=0.9, linestyle="--")
-    for axes in panels[len(shown) :]:
+    for axes in all_axes[len(shown) :]:
         axes.set_visible(False)
-    for axes in panels[max(0, len(shown) - columns) : len(shown)]:
+    for axes in all_axes[max(0, len(shown) - columns) : len(shown)]:
         axes.set_xlabel("highest risk")
         axes.tick_params(labelbottom=True)
-    return _drawn(figure, "histograms")
+    return drawn(figure, "histograms")
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
     """Shares of accounts by group as horizontal bars, with 95 % intervals.
 
@@ -172,7 +118,7 @@ def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
         name: of the plot.
     """
     groups = list(series[0][1])[:_GROUPS_MAX]
-    figure, (axes,) = _figure((_HALF_IN, 1.3 + 0.2 * len(groups) * len(series)))
+    figure, (axes,) = panels((_HALF_IN, 1.3 + 0.2 * len(groups) * len(series)))
     height = 0.8 / len(series)
     for index, ((label, of_groups), color) in enumerate(zip(series, itertools.cycle(_CYCLE), strict=False)):
         at = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * height
@@ -187,10 +133,10 @@ def shares(series: Sequence[tuple[str, Mapping[str, Json]]], name: str) -> str:
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(series))
-    return _drawn(figure, name)
+    return drawn(figure, name)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def over_time(events: pl.DataFrame, alerts: pl.DataFrame, span: tuple[int, int]) -> str:
     """Events and alerts, hour by hour or, in a long log, day by day.
 
@@ -203,7 +149,7 @@ def over_time(events: pl.DataFrame, alerts: pl.DataFrame, span: tuple[int, int])
     unit = 1 if last - first < 24 * 8 else 24
     edges = np.arange(first, last + 1 + unit, unit)
     at = [datetime.fromtimestamp(int(edge) * 3600, UTC).replace(tzinfo=None) for edge in edges]
-    figure, (above, below) = _figure((_WIDE_IN, 3.6), 2, 1, sharex=True, height_ratios=(1, 2))
+    figure, (above, below) = panels((WIDE_IN, 3.6), 2, 1, sharex=True, height_ratios=(1, 2))
     counted, _ = np.histogram(events["hour"], bins=edges, weights=events["events"])
     above.stairs(counted, at, fill=True, color="#c9ced6")  # type: ignore[arg-type]  # times are edges, too
     above.set_ylabel("exchanges")
@@ -222,17 +168,17 @@ def over_time(events: pl.DataFrame, alerts: pl.DataFrame, span: tuple[int, int])
     below.set_xlabel("event time, UTC")
     if len(order):
         below.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _drawn(figure, "over-time")
+    return drawn(figure, "over-time")
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
     """How many exchanges accounts had made before their first alert: the share that was alerted by then.
 
     Args:
         groups: for each group the counts of its alerted accounts; at least one count in all.
     """
-    figure, (axes,) = _figure((_HALF_IN, 3.6))
+    figure, (axes,) = panels((_HALF_IN, 3.6))
     shown = [(name, np.sort(np.maximum(values, 1))) for name, values in groups.items() if len(values)]
     largest = max(values[-1] for _, values in shown)
     for (name, values), color in zip(shown, itertools.cycle(("#000000", *_CYCLE[:6])), strict=False):
@@ -245,17 +191,17 @@ def exchanges(groups: Mapping[str, Sequence[int]]) -> str:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set(ylim=(0, 1.01), xlabel="exchanges before the first alert", ylabel="of the alerted attack accounts")
     axes.legend(loc="lower right")
-    return _drawn(figure, "exchanges")
+    return drawn(figure, "exchanges")
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def importance(features: Sequence[Json], count: int = 20) -> str:
     """The features that scores leaned on most: their mean absolute contribution."""
     shown = [figure for figure in features if figure["contribution"] > 0][:count]
-    figure, (axes,) = _figure((_WIDE_IN, 1.1 + 0.21 * len(shown)))
+    figure, (axes,) = panels((WIDE_IN, 1.1 + 0.21 * len(shown)))
     axes.barh(range(len(shown)), [found["contribution"] for found in shown], color=BLUE, height=0.7)
     axes.set_yticks(range(len(shown)), [_short(found["feature"]) for found in shown])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("mean contribution to the log-odds of the risk, sign aside")
-    return _drawn(figure, "importance")
+    return drawn(figure, "importance")

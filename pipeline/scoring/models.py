@@ -10,7 +10,6 @@ source a row is like), and `evidence` (the highest scores of honest accounts).
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,15 +31,11 @@ from pipeline.scoring.extra_trees import Experts, StagedTrees
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
 from pipeline.scoring.kinds import STAGES
 from pipeline.scoring.logistic_regression import LinearWeights
+from pipeline.scoring.model_files import FORMAT, PARQUET, SHIPPED, checked_bytes, checked_manifest, libraries, matrix
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
 
-FORMAT: Final = 4
-SHIPPED: Final = Path(__file__).parent / "shipped"
-
-_STAGED: Final = ("trees_young", "gate_young", "trees_grown", "gate_grown")
-_PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", *_STAGED, "evidence")
 _LABEL: Final = "kind"
 _NAME: Final = "name"
 _TAIL: Final = "tail"
@@ -112,12 +107,12 @@ class Models:
         for name, table in self._tables().items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         (folder / "calibration.json").write_text(json.dumps(self._calibration(), indent=1, sort_keys=True) + "\n")
-        files = [*(f"{name}.parquet" for name in _PARQUET), "calibration.json"]
+        files = [*(f"{name}.parquet" for name in PARQUET), "calibration.json"]
         manifest = {
             "format": FORMAT,
             "version": self.version,
             "features_hash": self.features_hash,
-            "libraries": _libraries(),
+            "libraries": libraries(),
             "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
             "sources": dict(self.sources),
         }
@@ -138,19 +133,19 @@ class Models:
             ConfigError: they are missing, damaged, of another format, or made for other features or another River.
         """
         folder = SHIPPED if folder is None else folder
-        manifest = _checked_manifest(folder, features_hash)
-        contents = {name: _checked_bytes(folder, name, digest) for name, digest in manifest["files"].items()}
-        tables = {name: pq.read_table(pa.BufferReader(contents[f"{name}.parquet"])) for name in _PARQUET}
+        manifest = checked_manifest(folder, features_hash)
+        contents = {name: checked_bytes(folder, name, digest) for name, digest in manifest["files"].items()}
+        tables = {name: pq.read_table(pa.BufferReader(contents[f"{name}.parquet"])) for name in PARQUET}
         if tuple(tables["quantiles"].column_names) != names:
             raise ConfigError(f"the models in {folder} have other features than this Stillwatch: train them anew")
         calibration = json.loads(contents["calibration.json"])
         columns = ("used", "stretch", "linear", "direction")
         features = {name: tables["features"][name].to_numpy().copy() for name in columns}
         rows = tables["rows"]
-        starting = LabelledValues(_matrix(rows.drop_columns([_LABEL]), np.float32), rows[_LABEL].to_numpy().copy())
+        starting = LabelledValues(matrix(rows.drop_columns([_LABEL]), np.float32), rows[_LABEL].to_numpy().copy())
         forest = ForestStart(
             ForestSettings(**calibration["forest"]),
-            Scaling(_matrix(tables["quantiles"], np.float64)),
+            Scaling(matrix(tables["quantiles"], np.float64)),
             features["stretch"],
             starting,
             MondrianTrees.from_table(tables["forest"]),
@@ -160,7 +155,7 @@ class Models:
         exceeded = {float(share): risk for share, risk in stored["exceeded"].items()}
         combination = Combination(weights, stored["intercept"], stored["prior"], exceeded)
         linear = LinearWeights(features["linear"], calibration["linear_intercept"])
-        population = _matrix(tables["population"], np.float32)
+        population = matrix(tables["population"], np.float32)
         return cls(
             names=names, features_hash=features_hash, used=features["used"], forest=forest,
             trees=StagedTrees(_experts(tables, "young"), _experts(tables, "grown")),
@@ -226,46 +221,9 @@ def _table_of(evidence: Evidence) -> pa.Table:
 
 
 def _evidence(table: pa.Table) -> Evidence:
-    scores = _matrix(table.drop_columns([_TAIL]), np.float64).reshape(STAGES, -1, len(CHANNELS)).transpose(0, 2, 1)
+    scores = matrix(table.drop_columns([_TAIL]), np.float64).reshape(STAGES, -1, len(CHANNELS)).transpose(0, 2, 1)
     return Evidence(np.ascontiguousarray(scores), table[_TAIL].to_numpy()[: scores.shape[2]].copy())
-
-
-def _checked_manifest(folder: Path, features_hash: str) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no models in {folder}: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ConfigError(f"the models in {folder} are of format {found}, not {FORMAT}: train them anew")
-    if manifest.get("features_hash") != features_hash:
-        raise ConfigError(f"the models in {folder} were trained on other definitions of the features: train them anew")
-    river, here = manifest.get("libraries", {}).get("river", "none"), _libraries()["river"]
-    if river.split(".")[:2] != here.split(".")[:2]:
-        raise ConfigError(f"the models in {folder} are of River {river}, and this is River {here}: train them anew")
-    if set(manifest.get("files", {})) != {*(f"{name}.parquet" for name in _PARQUET), "calibration.json"}:
-        raise ConfigError(f"{path} does not list the files of the models: train them anew")
-    return manifest
-
-
-def _checked_bytes(folder: Path, name: str, digest: str) -> bytes:
-    try:
-        content = (folder / name).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read the models: {error}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ConfigError(f"{folder / name} is not the file that was trained: its hash differs from the manifest's")
-    return content
-
-
-def _libraries() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("river", "numpy")}
 
 
 def _table(names: tuple[str, ...], values: npt.NDArray[Any]) -> pa.Table:
     return pa.table({name: np.ascontiguousarray(values[:, column]) for column, name in enumerate(names)})
-
-
-def _matrix(table: pa.Table, dtype: Any) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(np.column_stack([column.to_numpy() for column in table.columns]), dtype=dtype)

@@ -28,6 +28,7 @@ from pipeline.io.lake import Lake
 from pipeline.io.views.session import Session
 from pipeline.land import Section
 from pipeline.windows import PARTS, WINDOWS_SCHEMA
+from tests.bench import account
 from tests.bench.measure import say
 from tests.bench.report import table, write_section
 
@@ -101,6 +102,7 @@ def measure(folder: Path, events: int) -> None:
         say(f"  compacted in {compaction[0]:.0f} s")
         after = ask(lake, url)
     _report(made, before, after, compaction)
+    account.measure(lake.root, url)
 
 
 def make(lake: Lake, catalog: Catalog, events: int) -> int:

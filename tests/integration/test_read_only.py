@@ -65,6 +65,18 @@ def test_a_lake_on_a_read_only_mount_is_queried_and_verified(disk: Path, lake: P
     assert target.exists()
 
 
+def test_of_an_account_on_a_read_only_mount_all_is_shown_but_texts(disk: Path, lake: Path) -> None:
+    """Whoever looks at texts goes on record, and here there can be none."""
+    mounts.remount(disk, "ro")
+    code, said = stillwatch("account", "a", "--lake", str(lake))
+    assert code == 0, said
+    assert "2 requests" in said
+    assert "the record cannot be written" in " ".join(said.split())
+    assert "prompt" not in said
+    mounts.remount(disk, "rw")
+    assert "prompt   hi" in stillwatch("account", "a", "--lake", str(lake))[1]
+
+
 def test_a_copy_of_a_lake_whose_worker_was_killed_is_readable_with_all_that_was_copied(disk: Path, lake: Path) -> None:
     with contextlib.closing(LakeMaker(lake)) as maker:
         maker.append([ROW])

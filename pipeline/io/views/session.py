@@ -99,6 +99,7 @@ class Session:
         """
         self._seen = seen
         self._lake, self._catalog = lake, catalog
+        self._held: list[FileEntry] | None = None
         self._spill = tempfile.TemporaryDirectory(prefix="stillwatch-sql-")
         self._pruner = Pruner()
         self._duckdb = duckdb.connect(config=_CONFIG)
@@ -195,11 +196,24 @@ class Session:
         with self._transaction():
             with _in_words():
                 plan = self._plan(parsed)
-            return [path for paths in self._picked(plan, self._catalog.live_files()).values() for path in paths]
+            return [path for paths in self._picked(plan, self.live_files()).values() for path in paths]
 
     def live_files(self) -> list[FileEntry]:
         """Every file of the lake."""
-        return self._catalog.live_files()
+        return self._catalog.live_files() if self._held is None else self._held
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Let all queries over files, until the end, see the lake as it is now; for seconds, or files may be gone.
+
+        Raises:
+            RetryableError: the catalog does not answer.
+        """
+        self._held = self._catalog.live_files()
+        try:
+            yield
+        finally:
+            self._held = None
 
     # ---- before a query
 
@@ -267,7 +281,7 @@ class Session:
             files = manifest.files()
             self._fill_from(manifest, plan)
         else:
-            files = self._catalog.live_files()
+            files = self.live_files()
         if "lake_files" in plan.scans:
             self._fill("lake_files", tables.files_rows(files))
         for name in tables.DESK_VIEWS:

@@ -238,8 +238,9 @@ def quoted(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as SQL has it."""
-    return "'" + text.replace("'", "''") + "'"
+    """A text as SQL has it; DuckDB's parser takes NUL for the end of a query, so it is spelled out."""
+    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
+    return parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
 
 
 def columns_sql(schema: pa.Schema) -> str:

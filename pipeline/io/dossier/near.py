@@ -1,0 +1,35 @@
+"""Ids like one that is not there: of accounts that sent something in the last hours of the lake."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipeline.io.dossier.rows import HOUR_US, moment_sql, rows_of
+from pipeline.io.views.session import Session
+from pipeline.io.views.tables import literal
+
+_CHARS_MAX: Final = 200
+"""Of longer ids nobody has mistyped a letter."""
+
+_LIKE: Final = 0.85
+_HOURS: Final = 24
+
+
+def near_ids(session: Session, account_id: str) -> list[str]:
+    """The likest first: those that begin with it, that it begins with, or that are a few letters away."""
+    times = [file.time_max_us for file in session.live_files() if file.table_name == "access" and file.time_max_us]
+    if not times or not account_id or len(account_id) > _CHARS_MAX:
+        return []
+    since = max(times) - _HOURS * HOUR_US
+    wanted = literal(account_id)
+    rows = rows_of(
+        session,
+        f"""
+        SELECT account_id FROM (
+            SELECT DISTINCT account_id FROM access
+            WHERE event_time >= {moment_sql(since)} AND len(account_id) <= {_CHARS_MAX}
+        )
+        WHERE jaro_winkler_similarity(lower(account_id), lower({wanted})) >= {_LIKE}
+        ORDER BY jaro_winkler_similarity(lower(account_id), lower({wanted})) DESC, account_id LIMIT 10""",  # noqa: S608  # the id is quoted
+    )
+    return [row["account_id"] for row in rows]

@@ -1,0 +1,103 @@
+"""Which other accounts have what an account has: looked for in the hours before its last request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pipeline.commits import FileEntry
+from pipeline.dossier import Activity, LookedThrough, Shared
+from pipeline.dossier.dossier import SharedKind, UsedKind
+from pipeline.io.dossier.rows import HOUR_US, moment_sql, network_sql, rows_of
+from pipeline.io.views.session import Session
+from pipeline.io.views.tables import literal
+
+KINDS: Final[Mapping[SharedKind, str]] = {
+    "key": "api_key_id", "network": network_sql("client_ip"), "asn": "asn::VARCHAR", "tls": "tls_ja4"
+}  # fmt: skip
+"""Of the log: what is looked for, and its column."""
+
+LOOK_BACK_US: Final = 24 * HOUR_US
+REQUESTS_MAX: Final = 3_000_000
+"""Requests of all accounts that are looked through, unless another look-back was asked for: about a second's work."""
+
+EXAMPLES: Final = 5
+_VALUES_MAX: Final = 20
+
+
+def choose(files: Sequence[FileEntry], last_us: int, look_back_us: int, requests_max: int | None) -> LookedThrough:
+    """Which hours are looked through: back from the account's last request.
+
+    Args:
+        files: of the lake.
+        last_us: when that was.
+        look_back_us: how far back, at most.
+        requests_max: how many requests at most; the last hour is looked through whatever it holds; None: all.
+    """
+    last = last_us // HOUR_US
+    wanted = range(last, last - max(1, -(-look_back_us // HOUR_US)), -1)
+    rows = Counter[int]()
+    for file in files:
+        if file.table_name == "access" and file.time_min_us is not None:
+            rows[file.time_min_us // HOUR_US] += file.rows
+    total, first = rows[last], last
+    for hour in wanted[1:]:
+        if requests_max is not None and total + rows[hour] > requests_max:
+            break
+        total, first = total + rows[hour], hour
+    return LookedThrough(first * HOUR_US, (last + 1) * HOUR_US, total, shortened=first != wanted[-1])
+
+
+def read_neighbours(
+    session: Session, account_id: str, activity: Activity, looked: LookedThrough
+) -> tuple[list[Shared], list[SharedKind]]:
+    """Who shares what.
+
+    Args:
+        session: on the lake.
+        account_id: whose neighbours.
+        activity: what it was seen with.
+        looked: the hours.
+
+    Returns:
+        What others have, too; and the kinds of things that it has and nobody else was seen with.
+    """
+    mine = {kind: [one.value for one in activity.used[_used_kind(kind)]][:_VALUES_MAX] for kind in KINDS}
+    asked = {kind: values for kind, values in mine.items() if values}
+    if not asked:
+        return [], []
+    rows = rows_of(session, _query(account_id, asked, looked))
+    shared = [Shared(row["kind"], row["value"], row["others"], tuple(row["examples"]), 0) for row in rows]
+    with_others = {one.kind for one in shared}
+    return shared, [kind for kind in asked if kind not in with_others]
+
+
+def _used_kind(kind: SharedKind) -> UsedKind:
+    return kind  # type: ignore[return-value]  # those of the log are called the same
+
+
+def _query(account_id: str, asked: Mapping[SharedKind, Sequence[str]], looked: LookedThrough) -> str:
+    columns = ", ".join(f"{KINDS[kind]} AS v{place}" for place, kind in enumerate(asked))
+    within = [f"v{place} IN ({', '.join(map(literal, values))})" for place, values in enumerate(asked.values())]
+    parts = [
+        f"SELECT {literal(kind)} AS kind, v{place} AS value, account_id, count(*) AS requests "  # noqa: S608  # as below
+        f"FROM near WHERE {within[place]} GROUP BY ALL"
+        for place, kind in enumerate(asked)
+    ]  # fmt: skip
+    return f"""
+        WITH near AS MATERIALIZED (
+            FROM (SELECT account_id, {columns} FROM access
+                  WHERE event_time >= {moment_sql(looked.since_us)} AND event_time < {moment_sql(looked.until_us)}
+                    AND account_id <> {literal(account_id)})
+            WHERE {" OR ".join(within)}
+        )
+        SELECT kind, value, count(*) AS others,
+               list(account_id ORDER BY requests DESC, account_id)[1:{EXAMPLES}] AS examples
+        FROM ({" UNION ALL ".join(parts)})
+        GROUP BY ALL ORDER BY others, kind, value"""  # noqa: S608  # names of our own, values quoted
+
+
+def in_order(shared: Sequence[Shared]) -> tuple[Shared, ...]:
+    """The rarest first."""
+    return tuple(sorted(shared, key=lambda one: (one.others, one.kind, one.value)))
