@@ -125,7 +125,7 @@ def as_text(alert: Alert, width: int, standing: Standing = _UNKNOWN) -> str:
     if alert.features:
         lines += ["", "numbers"]
         lines += _pairs([(harmless(name), number_in_words(value)) for name, value in alert.features.items()], width)
-    lines += ["", "its requests, in `stillwatch sql`", *_wrapped("", _query(alert), width)]
+    lines += ["", "its requests, in `stillwatch sql`", *_wrapped("", requests_query(alert), width)]
     if alert.versions:
         lines += ["", "made by"]
         lines += _pairs([(harmless(name), harmless(value)) for name, value in alert.versions.items()], width)
@@ -174,7 +174,7 @@ def _wrapped(head: str, text: str, width: int) -> list[str]:
     )  # fmt: skip
 
 
-def _query(alert: Alert) -> str:
+def requests_query(alert: Alert) -> str:
     """What lists the requests behind an alert; of an id that cannot be shown as it is, by their place in the topic."""
     plain = harmless(alert.entity_id) == alert.entity_id and len(alert.entity_id) <= listed.ACCOUNT_CHARS_MAX
     # Two spaces would be lost where lines are wrapped.

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": "Read the access log from Kafka, land it as Parquet exactly once, score every account, and raise alerts.",
     "sql": "Ask the lake in SQL (DuckDB's), read-only, also while `stillwatch run` writes.",
     "alerts": "List the alerts, show one with its reasons, and claim it.",
+    "serve": "Serve the triage page: alerts, accounts, verdicts, exceptions and the audit log, in a browser.",
     "account": "Show all that is known of one account: what it did, what Stillwatch makes of it, what people decided.",
     "rules": "List the alert rules, show one, check rule files, and test each rule on its sequences of events.",
     "deliver": "Send alerts to files, topics, webhooks, Slack and PagerDuty: each at least once, in order.",

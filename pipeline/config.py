@@ -22,7 +22,7 @@ CATALOG_FILE: Final = "catalog.db"
 _KAFKA: Final = "kafka__"
 _OTHERS: Final = re.compile(
     # those of --config and --by, and those of this project's tests
-    r"config|by|test_\w+"
+    r"config|by|serve_token|test_\w+"
     # Kubernetes names every service to every container, so a service `stillwatch` or `stillwatch-sql` is not a typo:
     # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     r"|(\w+_)?(service_host|service_port(_\w+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)"

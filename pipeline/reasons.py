@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,6 +18,8 @@ _LAST: Final = 3
 
 _MOVED_MIN: Final = 0.1
 """Log-odds below which verdicts are not spoken of: a tenth changes a risk of 0.5 to 0.52."""
+
+_TO_DO: Final = "what to do: "
 
 _WHOLE_FROM: Final = 1_000.0
 """From here on digits after the point say nothing."""
@@ -54,7 +57,7 @@ def reasons_of(
     lines += [
         f"{taken} taken since {since}{_again(again, rule)}",
         f"look at {where}, from {since} to {until}",
-        f"what to do: {rule.runbook}",
+        f"{_TO_DO}{rule.runbook}",
     ]
     return dataclasses.replace(alert, reasons=tuple(lines))
 
@@ -97,6 +100,33 @@ def _again(again: tuple[int, int] | None, rule: Rule) -> str:
 def weighed_of(alert_reasons: Sequence[str]) -> Sequence[str]:
     """What weighed most in an alert's risk, of the reasons that `reasons_of` gave; of other rules: the condition."""
     return alert_reasons[1:-_LAST] or alert_reasons[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonParts:
+    """The reasons of an alert, taken apart again.
+
+    Attributes:
+        condition: the rule's title, its condition and its numbers.
+        weighed: what weighed most in the risk, the weightiest first.
+        taken: how much was taken, and since when.
+        where: which requests to look at.
+        to_do: the runbook, as it was when the alert was raised.
+    """
+
+    condition: str
+    weighed: tuple[str, ...]
+    taken: str
+    where: str
+    to_do: str
+
+
+def parts_of(alert_reasons: Sequence[str]) -> ReasonParts:
+    """Take the reasons apart that `reasons_of` gave; those of another form are all what weighed."""
+    if len(alert_reasons) <= _LAST or not alert_reasons[-1].startswith(_TO_DO):
+        return ReasonParts("", tuple(alert_reasons), "", "", "")
+    condition, *weighed, taken, where, to_do = alert_reasons
+    return ReasonParts(condition, tuple(weighed), taken, where, to_do.removeprefix(_TO_DO))
 
 
 def number_in_words(number: float | None) -> str:

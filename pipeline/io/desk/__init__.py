@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.io.desk.alert_queue import AlertQueue
 from pipeline.io.desk.audit_log import AuditLog
 from pipeline.io.desk.claim_book import ClaimBook
 from pipeline.io.desk.delivery_book import DeliveryBook
@@ -25,6 +26,7 @@ class Desk:
         deliveries: what was sent where, for those who send.
         delivery_records: the same, for those who look after it.
         audit: who did what and when.
+        queue: alerts with what people made of them.
     """
 
     def __init__(self, transaction: Transaction) -> None:
@@ -35,3 +37,4 @@ class Desk:
         self.deliveries = DeliveryBook(transaction)
         self.delivery_records = DeliveryRecords(transaction)
         self.audit = AuditLog(transaction)
+        self.queue = AlertQueue(transaction)

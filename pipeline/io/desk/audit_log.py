@@ -54,6 +54,7 @@ class AuditFilter:
         subject: id of what they are about.
         since_us: at this wall-clock time or later.
         limit: at most so many, the latest.
+        before_seq: with a smaller place than this.
     """
 
     action: str = ""
@@ -61,6 +62,7 @@ class AuditFilter:
     subject: str = ""
     since_us: int | None = None
     limit: int | None = None
+    before_seq: int | None = None
 
 
 ALL_RECORDS: Final = AuditFilter()
@@ -116,6 +118,8 @@ class AuditLog:
             query = query.where(columns.subject_sha256 == sha256_of_id(wanted.subject))
         if wanted.since_us is not None:
             query = query.where(columns.at_us >= wanted.since_us)
+        if wanted.before_seq is not None:
+            query = query.where(columns.seq < wanted.before_seq)
         query = query.order_by(columns.seq.desc()).limit(wanted.limit)
         with self._transaction() as tx:
             return [_record_of(row) for row in tx.execute(query).mappings()]

@@ -43,6 +43,25 @@ class VerdictBook:
         with self._transaction(write=True) as tx:
             return [put(tx, verdict) for verdict in verdicts_given]
 
+    def give_over(self, verdict: Verdict, over: int) -> Verdict:
+        """Put a verdict on record as `give` does, if the account's latest is still the one that its giver has seen.
+
+        Args:
+            verdict: to be given.
+            over: place of the account's latest verdict as its giver knows it; 0: there was none.
+
+        Returns:
+            It as it stands, with its place; or the one that came in between, and nothing was put on record.
+        """
+        with self._transaction(write=True) as tx:
+            next_number(tx, "verdicts")  # nobody else gives one until this transaction ends
+            mine = verdicts.c.account_sha256 == sha256_of_id(verdict.account_id)
+            query = sa.select(verdicts).where(mine).order_by(verdicts.c.seq.desc()).limit(1)
+            latest = tx.execute(query).mappings().one_or_none()
+            if latest is not None and latest["seq"] != over:
+                return _verdict_of(latest)
+            return put(tx, verdict)
+
     def known(self, verdict_ids: Sequence[str]) -> dict[str, Verdict]:
         """Which of these are on record, by their ids."""
         found: dict[str, Verdict] = {}

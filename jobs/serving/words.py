@@ -1,0 +1,143 @@
+"""How the triage page says things: ages, numbers, ids, and what was just done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from typing import Any, Final
+
+import jinja2
+
+from jobs.alerts_output import requests_query
+from jobs.harmless import harmless
+from jobs.listed import shown_account
+from pipeline.alerts import Alert
+from pipeline.dossier.page import css as dossier_css
+from pipeline.io.desk.numbers import sha256_of_id
+from pipeline.reasons import ReasonParts, number_in_words, parts_of, time_in_words
+
+DONE: Final[Mapping[str, str]] = {
+    "claimed": "You have taken this alert on.",
+    "held": "Somebody else was quicker: the alert is theirs until they release it.",
+    "released": "The alert is free again.",
+    "free": "Nobody had this alert, so there was nothing to release.",
+    "judged": "Your verdict is on record. The account's alerts so far have left the open queue.",
+    "withdrawn": "The verdict is withdrawn; it stays in the history. The account's alerts are open again.",
+    "excepted": "The exception is on record. Alerts that it covers are kept and counted, and delivered to nobody.",
+    "ended": "The exception has ended. Alerts from now on are delivered again.",
+    "not-ended": "There was no active exception to end: it had expired, or somebody else has ended it.",
+}
+"""What a page says first after a form was dealt with, by the name that stands in its address."""
+
+STYLE: Final = "triage.css"
+_FOLDER: Final = resources.files("jobs.serving")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS: Final = ((86_400 * 365, "year"), (86_400, "day"), (3_600, "h"), (60, "min"))
+
+
+def environment() -> jinja2.Environment:
+    """Templates: every value is escaped, and one that is missing is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("jobs.serving", "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters.update(
+        account=shown_account, age=age, day=day, details=details, done_by=done_by, iso=iso, moment=time_in_words,
+        number=number_in_words, parts=parts, plain=plain, query=requests_query, risk=risk, sha256=sha256_of_id,
+        whole=whole, why=why,
+    )  # fmt: skip
+    return made
+
+
+def style_sheet() -> tuple[str, bytes]:
+    """Path of the style sheet, which changes with what is in it, and its bytes."""
+    return _with_path(STYLE, _FOLDER.joinpath(STYLE).read_bytes())
+
+
+def dossier_sheet() -> tuple[str, bytes]:
+    """The same of the dossier's."""
+    return _with_path("dossier.css", dossier_css().encode())
+
+
+def _with_path(name: str, content: bytes) -> tuple[str, bytes]:
+    return f"/static/{hashlib.sha256(content).hexdigest()[:16]}/{name}", content
+
+
+def age(time_us: int, now_us: int) -> str:
+    """How long ago a moment is, or how far off, in one unit."""
+    seconds = abs(now_us - time_us) // 1_000_000
+    for size, unit in _UNITS:
+        if seconds >= size:
+            count = seconds // size
+            plural = "s" if count != 1 and unit in {"day", "year"} else ""
+            said = f"{count:,} {unit}{plural}"
+            return f"{said} ago" if time_us <= now_us else f"in {said}"
+    return "just now" if time_us <= now_us else "in a moment"
+
+
+def iso(time_us: int) -> str:
+    """A moment in RFC 3339."""
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def day(time_us: int) -> str:
+    """The day of a moment, UTC."""
+    return iso(time_us)[:10]
+
+
+def whole(number: int) -> str:
+    """A count."""
+    return f"{number:,}"
+
+
+def risk(value: float | None) -> str:
+    """A risk; a dash where it is unknown."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def plain(text: str) -> str:
+    """A stranger's text with what cannot be seen written out, so that nothing looks other than it is."""
+    return harmless(text, keep="\n\t")
+
+
+def parts(alert: Alert) -> ReasonParts:
+    """An alert's reasons, taken apart."""
+    return parts_of(alert.reasons)
+
+
+def why(alert: Alert) -> str:
+    """The one line that says why."""
+    found = parts_of(alert.reasons)
+    if found.weighed:
+        return plain(" ".join(found.weighed[0].split()))
+    return plain(found.condition)
+
+
+def details(said: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is worth knowing of an act, in pairs."""
+    return [_detail(name, value) for name, value in said.items() if value not in ("", None)]
+
+
+def _detail(name: str, value: Any) -> tuple[str, str]:
+    if name.endswith("_us") and isinstance(value, int):
+        return name.removesuffix("_us"), time_in_words(value)
+    return plain(name), plain(value if isinstance(value, str) else json.dumps(value))
+
+
+def done_by(action: str) -> str:
+    """An act in words; one that has none is said as it is."""
+    return _ACTS.get(action, action)
+
+
+_ACTS: Final[Mapping[str, str]] = {
+    "verdict.given": "gave a verdict",
+    "exception.added": "added an exception",
+    "exception.ended": "ended an exception",
+    "alert.claimed": "took an alert on",
+    "alert.released": "released an alert",
+    "content.seen": "looked at requests’ text",
+    "erase": "erased an account",
+}
