@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ import typer
 
 from jobs import options, rules_output
 from jobs.harmless import harmless
-from pipeline.config import read_settings
+from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, NAMES
+from pipeline.io.catalog import Catalog
+from pipeline.io.desk.worth import Worth, worth_of_rules
 from pipeline.rules import Rule, read_rule_files
 from pipeline.rules.advice import missing_examples, warnings_of
 from pipeline.rules.condition import meant
@@ -34,13 +37,26 @@ app = typer.Typer(
 
 
 @app.command(name="list")
-def list_rules(rules: options.Rules = None, config: options.ConfigFile = None, form: Format = "text") -> None:
+def list_rules(
+    rules: options.Rules = None,
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+    form: Format = "text",
+) -> None:
     """List the rules: name, version, state, severity, for how long each is silent, owner, sequences and title.
 
-    Exit codes: 0 done; 2 a setting or rule file is wrong.
+    Where there is a catalog, also what their alerts were worth by the verdicts that stand: precision is the share of
+    harvesters among the alerted accounts that were judged to be one or not.
+
+    Exit codes: 0 done; 2 a setting or rule file is wrong; 4 the catalog does not answer; 5 it is of another version.
     """
-    found = load_rules(read_settings(config, rules=rules))
-    _print(rules_output.list_as_json(found) if form == "json" else rules_output.as_table(found, _width()))
+    settings = read_settings(config, rules=rules, lake=lake, catalog=catalog)
+    found, worth = load_rules(settings), _worth(settings)
+    if form == "json":
+        _print(rules_output.list_as_json(found, worth))
+    else:
+        _print(rules_output.as_table(found, _width()) + rules_output.worth_as_text(found, worth))
 
 
 @app.command()
@@ -117,6 +133,15 @@ def try_rules(
         )
     if untested:
         raise ConfigError(f"rules: {rules_output.counted(len(untested), 'rule')} without the sequences that each needs")
+
+
+def _worth(settings: Settings) -> dict[str, Worth]:
+    """What the rules' alerts were worth; nothing where there is no catalog."""
+    ledger = Catalog.open_if_made(settings.catalog_url)
+    if ledger is None:
+        return {}
+    with contextlib.closing(ledger):
+        return worth_of_rules(ledger)
 
 
 def _named(rules: Sequence[Rule], names: Sequence[str]) -> list[Rule]:

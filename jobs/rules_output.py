@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 
+from jobs.harmless import harmless
+from pipeline.io.desk.worth import Worth
 from pipeline.reasons import number_in_words
 from pipeline.rules import Example, Rule
 from pipeline.trials import Look, Met, Trial
@@ -52,6 +54,29 @@ def as_table(rules: Sequence[Rule], width: int | None) -> str:
     live = sum(rule.state == "live" for rule in rules)
     lines.append(f"({counted(len(rules), 'rule')}, {live} live)")
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def worth_as_text(rules: Sequence[Rule], worth: Mapping[str, Worth]) -> str:
+    """What came of the rules' alerts, a line for each rule that raised any; nothing where none did."""
+    if not worth:
+        return ""
+    names = [*(rule.name for rule in rules if rule.name in worth), *sorted(set(worth) - {rule.name for rule in rules})]
+    margin = max(map(len, names))
+    lines = ["", "alerts so far, of all versions, and the verdicts that stand on their accounts"]
+    lines += [f"{harmless(name):{margin}}  {_worth(worth[name])}" for name in names]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _worth(worth: Worth) -> str:
+    covered = f", {worth.suppressed:,} suppressed" if worth.suppressed else ""
+    raised = f"{counted(worth.alerts, 'alert')} on {counted(worth.accounts, 'account')}{covered}"
+    judged = ", ".join(
+        f"{count:,} {decision}"
+        for decision, count in (("harvesting", worth.harvesting), ("benign", worth.benign), ("unsure", worth.unsure))
+        if count
+    )
+    share = "" if worth.precision is None else f"; precision {worth.precision:.0%}"
+    return f"{raised}; judged: {judged or 'none'}{share}"
 
 
 def _fit(widths: list[int], width: int) -> None:
@@ -201,9 +226,14 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def list_as_json(rules: Sequence[Rule]) -> str:
+def list_as_json(rules: Sequence[Rule], worth: Mapping[str, Worth]) -> str:
     """Rules as a JSON array, an object a line; everything but ASCII is written out."""
-    return "[" + ",".join(f"\n{json.dumps(_rule(rule))}" for rule in rules) + "\n]\n"
+    said = [_rule(rule) | {"worth": _worth_said(worth.get(rule.name))} for rule in rules]
+    return "[" + ",".join(f"\n{json.dumps(one)}" for one in said) + "\n]\n"
+
+
+def _worth_said(worth: Worth | None) -> dict[str, Any] | None:
+    return None if worth is None else {**asdict(worth), "precision": worth.precision}
 
 
 def rule_as_json(rule: Rule) -> str:

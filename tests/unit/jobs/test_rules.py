@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,10 @@ from jobs.cli import app
 from jobs.rules_output import as_table
 from pipeline.errors import ConfigError
 from pipeline.features import NAMES
+from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.rules import read_rules
+from tests.contract.test_catalog import P0, alert_of, commit_of
+from tests.contract.test_desk import verdict_of
 from tests.rule_files import rule_text
 
 FIRES = (
@@ -50,6 +55,19 @@ def refusal(result: Result) -> str:
     return str(result.exception)
 
 
+def test_the_list_says_what_alerts_were_worth_where_there_is_a_catalog(command: Run, tmp_path: Path) -> None:
+    with contextlib.closing(Catalog.open(sqlite_url(tmp_path / "catalog.db"), create=True)) as catalog:
+        claim = catalog.start_at(P0, 0)
+        alerts = [replace(alert_of(number), rule="one_shot") for number in range(2)]
+        catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], alerts=alerts)
+        catalog.desk.verdicts.give(verdict_of(1, account_id=alerts[0].entity_id))
+    url = f"sqlite:///{tmp_path / 'catalog.db'}"
+    result = command("list", "--catalog", url, text=RULE + FIRES)
+    assert result.output.endswith("one_shot  2 alerts on 2 accounts; judged: 1 harvesting; precision 100%\n")
+    (said,) = json.loads(command("list", "--catalog", url, "--format", "json", text=RULE + FIRES).output)
+    assert said["worth"]["precision"] == 1.0
+
+
 def test_the_list_has_a_line_for_each_rule(command: Run) -> None:
     second = rule_text(name="second", state="live", suppress_hours=0.5, condition="risk > 0.5")
     result = command("list", text=RULE + FIRES + second)
@@ -66,6 +84,7 @@ def test_programs_get_all_of_each_rule(command: Run) -> None:
     (rule,) = json.loads(command("list", "--format", "json", text=RULE + FIRES).output)
     assert (rule["name"], rule["condition"], rule["constants"]) == ("one_shot", CONDITION, {"high": 0.9})
     assert rule["sequences"] == [{"name": "Twenty questions", "expect": "fires", "place": "mine.toml, line 15"}]
+    assert rule.pop("worth") is None
     assert json.loads(command("show", "one_shot", "--format", "json", text=RULE + FIRES).output) == rule
 
 
