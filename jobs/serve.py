@@ -23,14 +23,13 @@ from jobs.serving import routes, words
 from jobs.serving.access import Key, Proxy, Sessions, networks_of
 from jobs.serving.guard import Gate
 from jobs.serving.serving import Serving
-from pipeline.config import Settings, read_settings
+from pipeline.config import read_settings
 from pipeline.errors import ConfigError
-from pipeline.features import NAMES
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.lake import Lake
 from pipeline.io.read_only import cannot_write
-from pipeline.rules import Rule, read_rules
+from pipeline.watch import load_rules
 
 TOKEN_VARIABLE: Final = "STILLWATCH_SERVE_TOKEN"  # noqa: S105  # the name of the variable
 CONNECTIONS_MAX: Final = 200
@@ -85,7 +84,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     logs.configure("info")
     proxy = _proxy(trust_proxy_user, proxy_from, token)
     _check_reach(host, has_guard=bool(token) or proxy is not None)
-    known_rules = _rules(settings)
+    known_rules = {rule.name: rule for rule in load_rules(settings)}
     Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger, _listening(host, port) as ear:
         bound = int(ear.getsockname()[1])
@@ -195,11 +194,6 @@ def _check_reach(host: str, *, has_guard: bool) -> None:
             "or a reverse proxy that says who is asking (--trust-proxy-user HEADER --proxy-from ADDRESS)"
         )
     log.warning("the page is not encrypted by itself: let a reverse proxy with TLS stand before it", host=host)
-
-
-def _rules(settings: Settings) -> dict[str, Rule]:
-    files = [Path(name.strip()).expanduser() for name in settings.rules.split(",") if name.strip()]
-    return {rule.name: rule for rule in read_rules(files or None, NAMES)}
 
 
 @contextlib.contextmanager

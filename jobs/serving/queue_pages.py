@@ -115,7 +115,7 @@ def show(serving: Serving, request: Request) -> Response:
         counted=queue.count(wanted, COUNTED_MAX + 1),
         counted_max=COUNTED_MAX,
         choices=_CHOICES,
-        rules=sorted({*queue.rules(), *serving.rules} | {view.said["rule"]} - {ANY}),
+        rules=sorted(serving.rule_names() | {view.said["rule"]} - {ANY}),
         account=queue.account_of(account) if account else None,
         any_at_all=bool(found) or bool(queue.count(QueueFilter(state="", decided="", suppressed=""), 1)),
     )

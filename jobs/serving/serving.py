@@ -26,6 +26,7 @@ READERS_MAX: Final = 2
 """Requests that read the lake's files at once: each of them uses all cores."""
 
 READER_WAIT_S: Final = 20.0
+RULES_KEPT_S: Final = 60.0
 
 KNOWN_MAX: Final = 1_000
 
@@ -82,6 +83,7 @@ class Serving:
     drawing: threading.Lock = field(default_factory=threading.Lock)
     known: KnownAccounts = field(default_factory=KnownAccounts)
     _environment: jinja2.Environment | None = None
+    _raised_by: tuple[float, frozenset[str]] | None = None
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """Make a page of a template."""
@@ -102,6 +104,13 @@ class Serving:
             **values,
         )
         return HTMLResponse(text.encode("utf-8", "replace"), status)  # a lone surrogate has no bytes
+
+    def rule_names(self) -> frozenset[str]:
+        """Names of the rules that run, and of those that have raised an alert, as of a minute ago or less."""
+        now_s = self.clock.elapsed_s()
+        if self._raised_by is None or now_s - self._raised_by[0] > RULES_KEPT_S:
+            self._raised_by = now_s, frozenset(self.catalog.desk.queue.rules())  # looks through all alerts
+        return self._raised_by[1] | self.rules.keys()
 
     def refuse(self, request: Request, refused: RefusedError) -> Response:
         """The page that says why not."""
