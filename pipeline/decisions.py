@@ -41,8 +41,8 @@ class JudgedRow:
     scored_at_us: int
     risk: float | None
     features: Mapping[str, float | None]
-    exchanges: int = 0
-    kind: str = "tick"
+    exchanges: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)

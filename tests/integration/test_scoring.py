@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +14,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline.batch import Partition
-from pipeline.decisions import JudgedRow, Verdict
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk.judging import judge
+from pipeline.io.lake import Lake
+from pipeline.judging import Judgement
 from pipeline.simulation import Simulation
 from tests.integration.scored import assert_same, backtest, landed, send
 from tests.integration.workers import Site, ends_of, site_of
 from tests.rule_files import rule_text
 from tests.servers import KafkaServer
 
+DAY_US = 86_400_000_000
 RULES = rule_text(
     name="one_shots", state="live", severity="high", condition="oneshot_share_7d >= 0.6 and exchanges >= 8",
     suppress_hours=4,
@@ -109,12 +111,9 @@ def give_verdicts(site: Site, windows: pa.Table, skipped: int = 0) -> None:
     last = {row["account_id"]: row for row in windows.to_pylist() if row["risk"] is not None}
     rows = sorted(last.values(), key=lambda row: row["risk"])
     with contextlib.closing(Catalog.open(site.catalog_url, create=False)) as catalog:
+        lake = Lake(site.lake)
         for decision, chosen in (("benign", rows[skipped:][:10]), ("harvesting", rows[::-1][skipped:][:10])):
             for row in chosen:
-                partition = Partition(row["topic"], row["partition"])
-                scored_at = int(row["scored_at"].timestamp() * 1e6)
-                judged = JudgedRow(
-                    partition, row["offset"], scored_at, row["risk"], row["features"], row["exchanges"], row["kind"]
-                )
-                verdict = Verdict(uuid.uuid4().hex, row["account_id"], decision, "seen", "ana", 0, row=judged)
-                catalog.desk.verdicts.give(verdict)
+                about_us = int(row["scored_at"].timestamp() * 1e6)
+                judgement = Judgement(row["account_id"], decision, "seen", "ana", about_us=about_us)
+                assert judge(lake, catalog, judgement, about_us + DAY_US).row is not None

@@ -161,14 +161,15 @@ def _rows_of(places: set[_Place]) -> dict[_Place, JudgedRow]:
     found: dict[_Place, JudgedRow] = {}
     for path, of_file in by_path.items():
         mine = pc.field("account_id").isin(pa.array({place.account_id for place in of_file}, pa.string()))
-        names = ["account_id", "scored_at", "offset", "kind", "topic", "partition", "risk", "features"]
+        names = ["account_id", "scored_at", "offset", "kind", "topic", "partition", "risk", "exchanges", "features"]
         rows = pq.read_table(path, columns=names, filters=mine, partitioning=None)
         rows = rows.set_column(1, "scored_at", rows["scored_at"].cast(TIME).cast(pa.int64()))
         for row in rows.to_pylist():
             where = Partition(row["topic"], row["partition"])
             place = _Place(path, row["scored_at"], row["account_id"], row["offset"], row["kind"], where)
             if place in places:
-                found[place] = JudgedRow(where, row["offset"], row["scored_at"], row["risk"], row["features"])
+                numbers = {name: row[name] for name in ("offset", "risk", "features", "exchanges", "kind")}
+                found[place] = JudgedRow(where, scored_at_us=row["scored_at"], **numbers)
     return found
 
 

@@ -62,6 +62,8 @@ def test_a_verdict_has_the_row_that_was_stored_when_it_speaks_of(
     assert given.row.partition == ("llm-access", 0)
     assert set(given.row.features) == set(NAMES)
     assert given.row.features[NAMES[0]] == expected + 1
+    assert given.row.exchanges == expected + 1
+    assert given.row.kind == "count"
     assert given.row.features[NAMES[2]] is None
     assert maker.catalog.desk.verdicts.standing("acct_1") == given
 
