@@ -31,7 +31,7 @@ def test_hundreds_of_kills_lose_nothing_and_double_nothing(
     url = sqlite_url(tmp_path / "catalog.db") if catalog == "sqlite" else request.getfixturevalue("postgres_url")
     at_steps = KILLS // 4 // len(STEPS)
     moments = plan(seed=KILLS, at_steps=at_steps, at_random=KILLS // 2 - at_steps * len(STEPS))
-    with site_of(tmp_path, kafka.bootstrap, topic(3), catalog=url) as site:
+    with site_of(tmp_path, kafka.bootstrap, topic(3), catalog=url, snapshot_events=20_000) as site:
         result = campaign(site, moments, seed=KILLS)
     assert result.kills == KILLS // 2
     assert result.landed == result.produced
