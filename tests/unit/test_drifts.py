@@ -39,6 +39,6 @@ def test_the_job_says_it() -> None:
     watched = Watched(Analysis(P0, WATCH), WatchLimits(), 0.0, ahead=0, based=True)
     watched.add(EVENTS, EVENTS.nbytes, 0.0)
     with structlog.testing.capture_logs() as lines:
-        watched.cut(len(EVENTS), 1.0, last=False)
+        watched.cut(len(EVENTS), 1.0, (), last=False)
     (line,) = [line for line in lines if "drifted" in line["event"]]
     assert (line["partition"], line["signal"], line["before"], line["after"]) == (str(P0), "risk", 0.01, 0.2)
