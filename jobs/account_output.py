@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -178,7 +179,7 @@ def _samples(dossier: Dossier, width: int) -> list[str]:
         lines += _sample(sample, width, any_text=texts.shown)
     query = words.query(dossier)
     plain = harmless(query) == query and len(query) <= 400  # noqa: PLR2004  # what can be copied
-    return [*lines, *(_flow(f'all of them: stillwatch sql "{query}"', width, 4) if query and plain else [])]
+    return [*lines, *(_flow(f"all of them: stillwatch sql {shlex.quote(query)}", width, 4) if query and plain else [])]
 
 
 def _sample(sample: Sample, width: int, *, any_text: bool) -> Iterator[str]:

@@ -6,6 +6,9 @@ from typing import Final
 
 _LOG1P: Final = "log2(1 + "
 _LOG: Final = "log2 of "
+_RATIO: Final = "log2"
+"""A ratio, or how far values spread as a factor; of a mean, the mean of values as `log2(1 + …)` has them."""
+
 _LOG_MOST: Final = 1000.0
 """Beyond it 2 to the power of it is no number."""
 
@@ -31,14 +34,22 @@ def value_in_words(value: float, unit: str, words: str = "") -> str:
         return _amount(2.0**value - 1.0, unit.removeprefix(_LOG1P).removesuffix(")"), words)
     if unit.startswith(_LOG) and abs(value) < _LOG_MOST:
         return _amount(2.0**value, unit.removeprefix(_LOG), words)
+    if unit == _RATIO and abs(value) < _LOG_MOST:
+        if words.startswith("mean "):
+            return _amount(2.0**value - 1.0, "", words)
+        return f"× {_digits(2.0**value)}"
     return f"{value:.3g}"
 
 
 def _amount(amount: float, of: str, words: str) -> str:
     if of in _SECONDS_OF:
         return _time(amount * _SECONDS_OF[of])
-    number = f"{amount:,.0f}" if _WHOLE_FROM <= amount < _MANY_FROM else f"{amount:.2g}"
+    number = _digits(amount)
     return number if of in words or of.partition(" ")[0] in words else f"{number} {of}"
+
+
+def _digits(amount: float) -> str:
+    return f"{amount:,.0f}" if _WHOLE_FROM <= amount < _MANY_FROM else f"{amount:.2g}"
 
 
 def _time(seconds: float) -> str:

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, FencedError
 from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import NEW, PAST, ROUTED
 from pipeline.io.desk.audit_log import AuditFilter
+from pipeline.io.desk.delivery_told import told
 from pipeline.io.rewriting.ledger import RewriteLedger
 from tests.contract.test_catalog import P0, alert_of, commit_of, insist
 from tests.contract.test_desk import NOW_US, entry_of
@@ -174,6 +175,12 @@ def test_what_is_dead_steps_aside_and_is_replayed_before_what_is_new(catalog: Ca
     new = commit(catalog, range(10, 11))
     book.route(NOW_US)
     assert keys(catalog, lease) == new
+    why = "dead (`stillwatch deliver status` says why)"
+    with catalog.transaction() as tx:
+        assert told(tx, [*ids, *new, "f" * 32]) == {
+            **dict.fromkeys(ids, f"other: waits; soc: {why}"),
+            new[0]: "other: waits; soc: waits",
+        }
     state = {one.sink: one for one in records.state({"soc": ALL, "other": ALL}, 2).sinks}
     assert (state["soc"].dead, state["soc"].waiting, state["other"].waiting) == (3, 1, 4)
     assert [(one.error, one.attempts) for one in records.state({}, 2).dead] == [("it answered 400", 1)] * 2
@@ -184,6 +191,8 @@ def test_what_is_dead_steps_aside_and_is_replayed_before_what_is_new(catalog: Ca
     assert [item.key for item in queue.items] == ids
     lease = book.mark(lease, lease.standing, Done(sent=list(queue.items)), NOW_US, LEASE_S)
     assert keys(catalog, lease) == new
+    with catalog.transaction() as tx:
+        assert told(tx, ids) == dict.fromkeys(ids, "other: waits; soc: done")
     assert {one.sink: one.dead for one in records.state({}, 2).sinks} == {"other": 0, "soc": 0}
     assert [record.actor for record in catalog.desk.audit.records(AuditFilter(action="delivery.replayed"))] == [
         "ana"

@@ -12,6 +12,7 @@ from pipeline.alerts import Alert, without_nul
 from pipeline.decisions import AllowEntry, Verdict
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk.delivery_told import told
 from pipeline.io.desk.exception_book import may_cover
 from pipeline.io.desk.numbers import in_portions
 from pipeline.io.desk.tables import alert_orgs
@@ -22,7 +23,8 @@ class Standing:
     """How an alert stands.
 
     Attributes:
-        delivery: its state in the outbox; empty: it is not there, as those of shadow rules are not.
+        delivery: how far it is at each sink, or its state in the outbox; empty: it is not there, as those of shadow
+            rules are not.
         org_id: organisation of its account, as far as it is known; empty: it is not.
         covered_by: the exception that suppressed it; None: none did.
         lapsed: the exception that would have covered it, had it not expired or been ended before the alert came.
@@ -48,6 +50,7 @@ def standing_of(catalog: Catalog, alerts: Sequence[Alert]) -> dict[str, Standing
     verdicts = desk.verdicts.standing_of([alert.entity_id for alert in alerts])
     with catalog.transaction() as tx:
         came = {row.alert_id: (row.state, row.created_at_us) for row in _rows(tx, catalog_tables.outbox, ids)}
+        at_sinks = told(tx, ids)
         orgs: dict[str, str] = {row.alert_id: row.org_id for row in _rows(tx, alert_orgs, ids)}
     found = {}
     for alert in alerts:
@@ -56,7 +59,7 @@ def standing_of(catalog: Catalog, alerts: Sequence[Alert]) -> dict[str, Standing
         org_id = orgs.get(alert.alert_id, "")
         lapsed = None if covering or at_us is None else _lapsed(alert, org_id, entries, at_us)
         found[alert.alert_id] = Standing(
-            state, org_id, covering, lapsed, holders.get(alert.alert_id, ""),
+            at_sinks.get(alert.alert_id, state), org_id, covering, lapsed, holders.get(alert.alert_id, ""),
             verdicts.get(without_nul(alert.entity_id)),
         )  # fmt: skip
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +38,7 @@ ODD_IDS = (
     "ünï\u202ecode",
     "-v",
     "%00&#x27;",
+    "acme$(touch PWNED)`touch PWNED`",
 )
 
 
@@ -98,6 +101,17 @@ def test_an_odd_id_is_found_and_written_out_everywhere(
     assert "2 requests" in out
     assert not [letter for letter in out if not (letter.isprintable() or letter == "\n")]
     assert looks(maker, account)
+    query = re.search(r"all of them: (stillwatch sql .*?)\n\n", out, re.DOTALL)
+    assert bool(query) == (account.isprintable() and len(account) < 300)
+    if query:  # what a shell makes of it is one query, and it runs nothing
+        (said,) = shlex.split(query[1])[2:]
+        given = subprocess.run(
+            ["bash", "-c", f'stillwatch() {{ printf %s "$2"; }}\n{query[1]}'], cwd=tmp_path, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert given.stdout == said
+        assert account.replace("'", "''") in " ".join(said.split())
+        assert list(tmp_path.iterdir()) == []
     page = tmp_path / "page.html"
     assert stillwatch(account, "--html", str(page), "--no-content")[0] == 0
     assert "<b>x</b>" not in page.read_text(encoding="utf-8")
