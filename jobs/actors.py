@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+from pipeline.errors import ConfigError
 
 By = Annotated[
     str,
@@ -19,10 +21,20 @@ By = Annotated[
 ]
 
 
+_CHARS_MAX: Final = 100
+
+
 def actor(said: str) -> str:
-    """Who was named, else the user that the operating system knows."""
-    if said.strip():
-        return said.strip()
+    """Who was named, else the user that the operating system knows.
+
+    Raises:
+        ConfigError: it is no name.
+    """
+    name = said.strip()
+    if not name.isprintable() or len(name) > _CHARS_MAX:
+        raise ConfigError(f"--by: a name of at most {_CHARS_MAX} characters that can be printed, in one line")
+    if name:
+        return name
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run as a user without a name

@@ -10,7 +10,7 @@ from jobs.harmless import harmless
 from pipeline.errors import ConfigError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SPAN: Final = re.compile(r"(\d{1,6})([mhd])")
+_SPAN: Final = re.compile(r"([0-9]{1,6})([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _SHOWN_CHARS: Final = 40
 

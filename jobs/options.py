@@ -44,7 +44,7 @@ AccountsFeed = Annotated[
 ]
 
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
