@@ -18,9 +18,9 @@ demo: ## the whole job on an embedded broker, in about a minute
 	@sh infra/bootstrap.sh runtime
 	@$(bin)/stillwatch demo $(ARGS)
 
-test: ## all tests but the soak
+test: ## all tests but the soak, in as many processes as there are cores (ARGS='-n 0': in one)
 	@sh infra/bootstrap.sh dev
-	@$(bin)/python -m pytest $(ARGS)
+	@$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: ## ruff and mypy, changing nothing
 	@sh infra/bootstrap.sh dev

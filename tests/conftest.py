@@ -12,6 +12,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 import pytest_timeout
@@ -38,6 +39,7 @@ TopicFactory = Callable[..., str]
 
 _SERVER_LINES = pytest.StashKey[list[str]]()
 _STDERR = pytest.StashKey[int]()
+_SERVERS = "stillwatch_servers"
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,20 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
 
 def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
     faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the tests tells the one that was started which servers it had."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_SERVERS] = session.config.stash[_SERVER_LINES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    del error
+    for line in getattr(node, "workeroutput", {}).get(_SERVERS, ()):
+        node.config.stash[_SERVER_LINES].append(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

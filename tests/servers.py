@@ -7,6 +7,8 @@ PostgreSQL: the SQLAlchemy URL in `STILLWATCH_TEST_POSTGRES`, else the server in
 """
 
 import abc
+import contextlib
+import fcntl
 import functools
 import os
 import re
@@ -15,7 +17,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -290,18 +292,27 @@ def fetch_apache_kafka() -> None:
         RetryableError: Maven failed; the message holds the end of what it said.
     """
     try:
-        subprocess.run(
-            [START_SCRIPT, "fetch"],
-            check=True,
-            timeout=FETCH_TIMEOUT_S,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        with _alone("stillwatch-test-fetch.lock"):  # tests run in several processes, and Maven writes into one folder
+            subprocess.run(
+                [START_SCRIPT, "fetch"],
+                check=True,
+                timeout=FETCH_TIMEOUT_S,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+            )
     except subprocess.CalledProcessError as error:
         raise RetryableError(f"Maven could not fetch Apache Kafka: {error.stderr.strip()[-500:]}") from error
     except subprocess.TimeoutExpired as error:
         raise RetryableError(f"Maven could not fetch Apache Kafka within {FETCH_TIMEOUT_S:g} s") from error
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Only one process of this machine at a time."""
+    with (Path(tempfile.gettempdir()) / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _pom_text() -> str:
