@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from jobs import actors, alerts_output, options
-from jobs.desk_copies import keep_if_there
+from jobs.desk_copies import keep_after
 from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.alerts import ID_CHARS, Alert, Severity
@@ -143,7 +143,7 @@ def claim(
     with _catalog(settings) as ledger:
         alert = _named(ledger, alert_id)
         holder = ledger.desk.claims.claim(alert.alert_id, who, SystemClock().now_us())
-        keep_if_there(settings, ledger)
+        keep_after(settings, ledger)
     if holder != who:
         raise ConfigError(f"{holder} has claimed alert {alert.alert_id[:8]}; `stillwatch alerts release` frees it")
     say(f"alert {alert.alert_id[:8]} is {holder}'s\n")
@@ -165,7 +165,7 @@ def release(
     with _catalog(settings) as ledger:
         alert = _named(ledger, alert_id)
         freed = ledger.desk.claims.release(alert.alert_id, actors.actor(by), SystemClock().now_us())
-        keep_if_there(settings, ledger)
+        keep_after(settings, ledger)
     said = "free now" if freed else "free, as it was"
     say(f"alert {alert.alert_id[:8]} is {said}\n")
 

@@ -14,5 +14,10 @@ def keep_if_there(settings: Settings, ledger: Catalog) -> None:
     """Bring the copy up to the catalog, if the lake's folder is on this machine; else the next `maintain` does."""
     root = Path(settings.lake).expanduser().absolute()
     if root.is_dir():
-        logs.configure("warning")
         copies.keep(root, ledger)
+
+
+def keep_after(settings: Settings, ledger: Catalog) -> None:
+    """The same for a command that is done after it, and whose output is for others to read: only warnings are said."""
+    logs.configure("warning")
+    keep_if_there(settings, ledger)

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from jobs import actors, exception_output, listed, options
-from jobs.desk_copies import keep_if_there
+from jobs.desk_copies import keep_after
 from jobs.listed import say
 from jobs.moments import moment_us, span_us
 from pipeline.allowing import check, check_rule, subject_of
@@ -72,7 +72,7 @@ def add(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
         if scope == "account" and not anyway:
             _check_seen(settings, ledger, subject)
         ledger.desk.exceptions.add(made)
-        keep_if_there(settings, ledger)
+        keep_after(settings, ledger)
     say(exception_output.added(made))
 
 
@@ -121,7 +121,7 @@ def expire(
         if not ledger.desk.exceptions.end(entry.exception_id, actors.actor(by), now_us):
             raise ConfigError(exception_output.over(entry, now_us))
         count = ledger.desk.exceptions.suppressed().get(entry.exception_id, 0)
-        keep_if_there(settings, ledger)
+        keep_after(settings, ledger)
     say(exception_output.ended(entry, count))
 
 

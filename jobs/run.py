@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs import logs, options
+from jobs.actors import actor
 from pipeline.analysis import Watch
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, RetryableError
@@ -218,6 +219,8 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
     try:
         begun.source.open()  # joins Kafka's group only with the first poll
         begun.ledger.join(settings.topic, settings.group, clock.now_us(), change=change_group)
+        if watch is not None:
+            _record_rules(begun.ledger, settings, clock)
     except BaseException:
         begun.close()
         raise
@@ -243,6 +246,14 @@ def _load_watch(settings: Settings) -> Watch:
     from pipeline.watch import load_watch  # noqa: PLC0415  # what scores takes most of a second to import
 
     return load_watch(settings)
+
+
+def _record_rules(ledger: Catalog, settings: Settings, clock: SystemClock) -> None:
+    """Put on record which rules run from now on."""
+    from pipeline.io.desk.rule_record import record_rules  # noqa: PLC0415  # as the rules themselves, see above
+    from pipeline.watch import load_rules  # noqa: PLC0415
+
+    record_rules(ledger, load_rules(settings), actor(os.environ.get("STILLWATCH_BY", "")), clock.now_us())
 
 
 def _unless_stopped(stop: Stop, begin: Callable[[], _Begun]) -> _Begun | None:
