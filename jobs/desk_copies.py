@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import structlog
+
 from jobs import logs
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
@@ -14,5 +16,6 @@ def keep_if_there(settings: Settings, ledger: Catalog) -> None:
     """Bring the copy up to the catalog, if the lake's folder is on this machine; else the next `maintain` does."""
     root = Path(settings.lake).expanduser().absolute()
     if root.is_dir():
-        logs.configure("warning")
+        if not structlog.is_configured():  # a service logs as it was told to
+            logs.configure("warning")
         copies.keep(root, ledger)

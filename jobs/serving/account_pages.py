@@ -101,7 +101,7 @@ def judge_it(serving: Serving, request: Request) -> Response:
     stands = serving.catalog.desk.verdicts.give_over(prepared, int(over))
     if stands.verdict_id != verdict_id:
         said = (
-            f"{stands.given_by} was quicker: the verdict below came while you were reading, and yours is not on "
+            f"{stands.given_by} was quicker: the verdict above came while you were reading, and yours is not on "
             "record. Read it; if you still think so, send yours again."
         )
         return again(serving, request, account, Filled(form, said), status=409)

@@ -9,6 +9,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobs.desk_copies import keep_if_there
 from jobs.serving import queue_pages
 from jobs.serving.guard import RefusedError, asked
 from jobs.serving.serving import Serving, to
@@ -42,6 +43,7 @@ def claim(serving: Serving, request: Request) -> Response:
     serving.check_writable()
     alert_id, person = _found(serving, request).alert.alert_id, asked(request).person
     holder = serving.catalog.desk.claims.claim(alert_id, person, serving.clock.now_us())
+    keep_if_there(serving.settings, serving.catalog)
     return _back(request, alert_id, "claimed" if holder == person else "held")
 
 
@@ -50,6 +52,7 @@ def release(serving: Serving, request: Request) -> Response:
     serving.check_writable()
     alert_id, person = _found(serving, request).alert.alert_id, asked(request).person
     was_held = serving.catalog.desk.claims.release(alert_id, person, serving.clock.now_us())
+    keep_if_there(serving.settings, serving.catalog)
     return _back(request, alert_id, "released" if was_held else "free")
 
 
