@@ -17,6 +17,7 @@ from jobs.serving.serving import Serving, to
 from pipeline.decisions import DECISIONS
 from pipeline.io.desk.alert_queue import QueuedAlert, QueueFilter
 from pipeline.io.desk.judging import Refused, prepare
+from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.io.lake import Lake
 from pipeline.judging import Judgement
 
@@ -43,7 +44,9 @@ class Account:
 
 def find(serving: Serving, request: Request) -> Response:
     """Lead on to the page of an account whose id was typed."""
-    account_id = asked(request).form.get("account", "").strip()
+    typed = asked(request).form.get("account", "")
+    is_one = typed.strip() and serving.catalog.desk.queue.account_of(sha256_of_id(typed)) is not None
+    account_id = typed if is_one else typed.strip()  # ids may end in spaces; what is pasted often does
     if not account_id:
         raise RefusedError(400, "No id", "Give the id of an account.")
     return to(dossiers.address_of(serving, account_id))
@@ -101,7 +104,7 @@ def judge_it(serving: Serving, request: Request) -> Response:
     stands = serving.catalog.desk.verdicts.give_over(prepared, int(over))
     if stands.verdict_id != verdict_id:
         said = (
-            f"{stands.given_by} was quicker: the verdict below came while you were reading, and yours is not on "
+            f"{stands.given_by} was quicker: the verdict above came while you were reading, and yours is not on "
             "record. Read it; if you still think so, send yours again."
         )
         return again(serving, request, account, Filled(form, said), status=409)

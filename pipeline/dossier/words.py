@@ -84,7 +84,7 @@ def percentile(measure: Measure) -> str:
     """Where a value stands in the population."""
     if measure.place is None:
         return "unknown" if measure.value is None else "–"
-    above = min(max(measure.place * 100, 1.0), 99.0)  # nobody knows that there is none beyond
+    above = measure.place * 100
     return f"above {above:.0f} %" if above >= 50 else f"below {100 - above:.0f} %"  # noqa: PLR2004  # a half
 
 

@@ -345,6 +345,22 @@ def test_an_account_is_found_by_its_id_and_one_that_was_never_seen_says_what_is_
 # ---- two analysts, and the record
 
 
+def test_claims_are_copied_to_the_lake_and_the_log_goes_on(lake: Path) -> None:
+    with serving(lake, STILLWATCH_SERVE_TOKEN=KEY) as running:
+        visitor = running.visitor("Cleo", KEY)
+        with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=False)) as catalog:
+            number = alert_id(catalog, LONG)
+        assert visitor.fill("/", f"/alerts/{number}/claim").status == 303
+        assert "Cleo" in (lake / "_desk" / "claims.ndjson").read_text()
+        assert visitor.fill("/", f"/alerts/{number}/release").status == 303
+        assert "Cleo" not in (lake / "_desk" / "claims.ndjson").read_text()
+        visitor.get("/exceptions")
+        running.end(signal.SIGTERM)
+        logged = [line for line in running.logged if '"request"' in line]
+    assert len([line for line in logged if '"GET"' in line]) > 1
+    assert "exception" in logged[-1]
+
+
 def test_a_verdict_that_somebody_gave_meanwhile_is_shown_and_not_written_over(
     served: Served, ana: Visitor, catalog: Catalog
 ) -> None:
