@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import uuid
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Annotated, Final, Literal
 import structlog
 import typer
 
-from jobs import deliver_output, logs, options
+from jobs import actors, deliver_output, logs, options
 from jobs.deliver_run import Deliverer, check_sinks, undelivered, wanted_of
 from jobs.run import Stop
 from pipeline.alerts import ID_CHARS, Alert
@@ -34,8 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 log = structlog.get_logger("deliver")
-
-By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who asks, for the record.  [default: the user's name]")]
 
 
 @app.callback(invoke_without_command=True)
@@ -133,7 +130,7 @@ def replay(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         bool, typer.Option("--unclear", help="Alerts of which a rebuilt catalog does not know whether they were sent.")
     ] = False,
     past: Annotated[bool, typer.Option("--past", help="Alerts that a backfill raised.")] = False,
-    by: By = "",
+    by: actors.By = "",
     config: options.ConfigFile = None,
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
@@ -155,9 +152,9 @@ def replay(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     with _catalog(settings) as ledger:
         records = ledger.desk.delivery_records
         if held_back:
-            count = records.release(held_back, _whole_id(ledger, alert) if alert else "", _by(by), now_us)
+            count = records.release(held_back, _whole_id(ledger, alert) if alert else "", actors.actor(by), now_us)
         else:
-            count = records.replay(sink, records.dead_id(alert) if alert else "", _by(by), now_us)
+            count = records.replay(sink, records.dead_id(alert) if alert else "", actors.actor(by), now_us)
     if not count:
         what = " or ".join(held_back) or "dead"
         raise ConfigError(f"nothing of that is {what}; `stillwatch deliver status` shows what there is")
@@ -167,7 +164,7 @@ def replay(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
 @app.command(name="test")
 def try_sink(
     sink: Annotated[str, typer.Argument(metavar="SINK", help="Name of its table in the settings.")],
-    by: By = "",
+    by: actors.By = "",
     config: options.ConfigFile = None,
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
@@ -185,7 +182,7 @@ def try_sink(
         (outcome,) = opened.send([AlertParcel(_test_alert(clock.now_us()), test=True)])
     with _catalog(settings) as ledger:
         details = {"outcome": type(outcome).__name__.lower()}
-        ledger.desk.audit.record(Act("delivery.tested", _by(by), "sink", sink, details), clock.now_us())
+        ledger.desk.audit.record(Act("delivery.tested", actors.actor(by), "sink", sink, details), clock.now_us())
     if isinstance(outcome, Refused):
         raise ConfigError(f"sink {sink} refused the test: {outcome.reason}")
     if isinstance(outcome, Later):
@@ -213,15 +210,6 @@ def _whole_id(ledger: Catalog, prefix: str) -> str:
 
 def _wanted(settings: Settings) -> dict[str, Wanted]:
     return {name: wanted_of(sink) for name, sink in settings.sinks.items()}
-
-
-def _by(given: str) -> str:
-    if given:
-        return given
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container may give its user no name
-        raise ConfigError("your user has no name here: say who asks with --by") from None
 
 
 @contextlib.contextmanager

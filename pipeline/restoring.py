@@ -168,10 +168,11 @@ class Restorer:
         analysis = restoring.analysis
         reached = restoring.left[0].first_offset if restoring.left else None
         while restoring.marks and (reached is None or restoring.marks[0][0] <= reached):
-            up_to = restoring.marks[0][1]
+            _, up_to = restoring.marks.popleft()
+            if up_to <= analysis.verdict_seq:  # the snapshot knows them
+                continue
             while verdicts := [v for v in self._ledger.verdicts_after(analysis.verdict_seq) if v.seq <= up_to]:
                 analysis.judge(verdicts)
-            restoring.marks.popleft()
 
     def _read(self, commits: list[Commit]) -> Landed:
         """Read events; again where files have been replaced by others while they were read."""

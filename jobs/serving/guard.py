@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.serving.access import Key, Proxy, Session, Sessions, name_of
 
-BODY_BYTES_MAX: Final = 64 * 1024
+BODY_BYTES_MAX: Final = 160 * 1024
 """No form is as long; an account's id of 10 kB is three times as long once it is encoded."""
 
 BODY_S_MAX: Final = 10.0
@@ -195,7 +195,7 @@ class Guard:
         except Exception as error:  # noqa: BLE001  # the last boundary: said once, without what the error quotes
             _log_failure(error)
             if not status:
-                await self._refuse(request, _BROKEN)(scope, receive, send_guarded)
+                await self._refuse(request, BROKEN)(scope, receive, send_guarded)
         finally:
             self._log(scope, status, time.monotonic() - began_s)
 
@@ -243,7 +243,7 @@ class Guard:
         say("request", method=scope["method"], page=route, status=status, took_ms=round(took_s * 1000))
 
 
-_BROKEN: Final = RefusedError(
+BROKEN: Final = RefusedError(
     500, "Something broke", "This is a fault of Stillwatch's. What it was stands in the log of stillwatch serve."
 )
 

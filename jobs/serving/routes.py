@@ -22,7 +22,7 @@ from jobs.serving import (
     queue_pages,
     words,
 )
-from jobs.serving.guard import Guard, RefusedError
+from jobs.serving.guard import BROKEN, Guard, RefusedError
 from jobs.serving.serving import Serving
 from pipeline.errors import ConfigError, RetryableError, SchemaError
 
@@ -60,6 +60,7 @@ def make(serving: Serving) -> ASGIApp:
         RetryableError: partial(_away, serving),
         SchemaError: partial(_damaged, serving),
         ConfigError: partial(_wrong, serving),
+        Exception: lambda request, _error: serving.refuse(request, BROKEN),
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), serving.gate, serving.refuse)
 

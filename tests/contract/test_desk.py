@@ -269,7 +269,7 @@ def test_a_topic_of_verdicts_moves_with_them_or_not_at_all(catalog: Catalog) -> 
     assert book.read("verdicts") == {3: Read(5, "t")}
     assert book.give(where, Read(5, "t"), Read(9, "t"), [verdict_of(1)]) == [given]
     assert book.read("verdicts") == {3: Read(9, "t")}
-    assert [record.action for record in catalog.desk.audit.records()] == ["verdict.given", "verdict.refused"]
+    assert [record.action for record in catalog.desk.audit.records()] == ["verdict.refused", "verdict.given"]
 
 
 def test_what_stands_is_told_of_many_accounts_at_once(catalog: Catalog) -> None:

@@ -133,10 +133,13 @@ def any_active(tx: sa.Connection, now_us: int) -> bool:
 def _covered(tx: sa.Connection, alerts: Sequence[Alert], orgs: Mapping[str, str], now_us: int) -> dict[str, str]:
     columns = exceptions.c
     active = sa.select(exceptions).where(columns.ended_at_us.is_(None), columns.expires_at_us > now_us)
+    subjects = {subject for alert in alerts for _, subject in _subjects(alert, orgs.get(alert.entity_id))}
     by_subject: dict[tuple[str, str], list[AllowEntry]] = {}
-    for row in tx.execute(active.order_by(columns.created_at_us)).mappings():
-        entry = _entry_of(row)
-        by_subject.setdefault((entry.scope, entry.subject), []).append(entry)
+    for some in in_portions(sorted(map(sha256_of_id, subjects))):
+        mine = active.where(columns.subject_sha256.in_(some))
+        for row in tx.execute(mine.order_by(columns.created_at_us)).mappings():
+            entry = _entry_of(row)
+            by_subject.setdefault((entry.scope, entry.subject), []).append(entry)
     found = {alert.alert_id: _covering(alert, orgs.get(alert.entity_id), by_subject) for alert in alerts if by_subject}
     return {alert_id: entry.exception_id for alert_id, entry in found.items() if entry is not None}
 

@@ -68,9 +68,10 @@ class TopicBook:
         with self._transaction(write=True) as tx:
             if not _moved(tx, partition, before, after):
                 raise FencedError(f"{partition}: read by another listener meanwhile")
-            for act, at_us in acts:
+            given = [put(tx, verdict) for verdict in verdicts]
+            for act, at_us in acts:  # after them, for whoever gives a verdict locks their numbers before the record's
                 append(tx, act, at_us)
-            return [put(tx, verdict) for verdict in verdicts]
+            return given
 
 
 def _moved(tx: sa.Connection, partition: Partition, before: Read | None, after: Read) -> bool:

@@ -204,8 +204,8 @@ class Listener:
 
 def _refused(where: Partition, offset: int, account: str, said: tuple[str, str]) -> Act:
     """The record of a refusal, which says where to look for what was refused, and holds none of it."""
-    kind, why = said
-    log.warning("a record is no verdict", partition=str(where), offset=offset, kind=kind, why=ascii(why))
+    kind, _ = said
+    log.warning("a record is no verdict", partition=str(where), offset=offset, kind=kind)
     details = {"partition": str(where), "offset": offset, "kind": kind}
     return Act("verdict.refused", f"kafka:{where.topic}", "account" if account else "", account, details)
 
