@@ -108,7 +108,7 @@ def _add_new(tx: sa.Connection, alerts: Sequence[Alert], placing: Placing) -> No
     live = [
         {
             "alert_id": alert.alert_id,
-            "state": SUPPRESSED if alert.alert_id in suppressed and placing.state == NEW else placing.state,
+            "state": SUPPRESSED if alert.alert_id in suppressed and placing.state != PAST else placing.state,
             "created_at_us": placing.now_us,
         }
         for alert in alerts

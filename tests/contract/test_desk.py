@@ -16,7 +16,7 @@ from pipeline.batch import Partition
 from pipeline.decisions import AllowEntry, JudgedRow, Verdict
 from pipeline.errors import FencedError
 from pipeline.io.catalog import Catalog
-from pipeline.io.catalog_alerts import NEW, SUPPRESSED
+from pipeline.io.catalog_alerts import NEW, PAST, SUPPRESSED
 from pipeline.io.catalog_tables import META
 from pipeline.io.desk import copies
 from pipeline.io.desk.audit_log import Act, AuditFilter
@@ -138,6 +138,19 @@ def test_an_exception_covers_its_account_until_it_ends(catalog: Catalog) -> None
     assert not catalog.desk.exceptions.end(entry.exception_id, "ben", NOW_US - 1)
     assert catalog.desk.exceptions.find()[0].state_at(NOW_US) == "ended"
     assert commit_alerts(catalog, (2,)) == {2: NEW}
+
+
+def test_an_alert_that_only_a_backfill_raised_under_an_exception_is_sent_once_the_live_job_raises_it(
+    url: str, catalog: Catalog
+) -> None:
+    entry = entry_of(subject=alert_of(1).entity_id)
+    catalog.desk.exceptions.add(entry)
+    with contextlib.closing(Catalog.open(url, create=False)) as backfill:
+        backfill.alerts_are = PAST
+        assert commit_alerts(backfill, (1,)) == {1: PAST}
+    assert catalog.desk.exceptions.suppressed() == {entry.exception_id: 1}
+    assert catalog.desk.exceptions.end(entry.exception_id, "ben", NOW_US)
+    assert commit_alerts(catalog, (1,)) == {1: NEW}
 
 
 def test_an_expired_exception_covers_nothing(catalog: Catalog) -> None:
