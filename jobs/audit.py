@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,6 +22,7 @@ from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
+from pipeline.io.desk.seals import SHA256, Compared
 from pipeline.reasons import time_in_words
 
 LIMIT_DEFAULT: Final = 40
@@ -30,6 +32,7 @@ CSV_COLUMNS: Final = (
 )  # fmt: skip
 _HEAD: Final = ("seq", "at (UTC)", "action", "actor", "details", "subject")
 _GIVE_WAY: Final = ((4, 36), (5, 28), (4, 24), (3, 14), (2, 18), (5, 16), (4, 12), (3, 10))
+_NAMED_MAX: Final = 10
 _SECONDS: Final = len("2026-03-01 12:00:00")
 
 app = typer.Typer(
@@ -90,27 +93,55 @@ def verify(
     config: options.ConfigFile = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that no record is missing or changed: each is chained to the one before it by a hash.
+    """Check that no record is missing or changed, and that verdicts and exceptions stand as they were made.
+
+    Each record is chained to the one before it by a hash, and that of a verdict or an exception has a hash of its
+    content.  Those that an older version recorded have none, and are counted; those that were erased are gone.
 
     The last record's hash speaks for all of them: whoever keeps it elsewhere can tell later that none was changed, or
     cut off at the end.
 
-    Exit codes: 0 the chain is whole; 2 a wrong setting, or there is no catalog; 4 it does not answer; 6 it is broken.
+    Exit codes: 0 the chain is whole; 2 a wrong setting, or there is no catalog; 4 it does not answer; 6 it is broken,
+    or a verdict or an exception was changed.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
         broken = ledger.desk.audit.broken_at()
+        compared = ledger.desk.audit.compared()
         last = ledger.desk.audit.records(AuditFilter(limit=1))
     count, chain = (last[0].seq, last[0].chain) if last else (0, "")
     if as_json:
-        say(json.dumps({"ok": broken is None, "records": count, "broken_at": broken, "chain": chain}) + "\n")
+        said = {
+            "ok": broken is None and not compared.changed, "records": count, "broken_at": broken, "chain": chain,
+            "decisions": asdict(compared),
+        }  # fmt: skip
+        say(json.dumps(said) + "\n")
     elif broken is None:
         say(f"{count:,} records, none missing or changed\n" + (f"hash of the last one: {chain}\n" if chain else ""))
+        say(_compared_in_words(compared))
     if broken is not None:
         raise LakeDamagedError(
             f"the audit log is broken at record {broken}: it, or what stood in its place, was changed or removed "
             "behind the program's back. All before it is as it was written; an older copy of the catalog tells the rest"
         )
+    if compared.changed:
+        raise LakeDamagedError(
+            f"{harmless(', '.join(compared.changed[:_NAMED_MAX]))}"
+            f"{f' and {len(compared.changed) - _NAMED_MAX:,} more' if len(compared.changed) > _NAMED_MAX else ''}: "
+            "changed in the catalog behind the program's back, after it was put on record. The copy in the lake's "
+            "folder _desk/ or an older copy of the catalog tells what it said"
+        )
+
+
+def _compared_in_words(compared: Compared) -> str:
+    if compared.changed:
+        return ""
+    said = f"{compared.sealed:,} verdicts and exceptions stand as they were made"
+    if compared.unsealed:
+        said += f"; of {compared.unsealed:,} more an older version recorded no hash, so nobody can tell"
+    if compared.gone:
+        said += f"; {compared.gone:,} are gone, as after an erasure"
+    return f"{said}\n"
 
 
 def _as_table(records: list[AuditRecord], *, more: bool) -> str:
@@ -124,7 +155,9 @@ def _as_table(records: list[AuditRecord], *, more: bool) -> str:
 
 
 def _row(record: AuditRecord) -> tuple[str, ...]:
-    details = ", ".join(_detail(name, value) for name, value in record.details.items() if value not in ("", None))
+    details = ", ".join(
+        _detail(name, value) for name, value in record.details.items() if name != SHA256 and value not in ("", None)
+    )
     named = listed.shown_account(record.subject) or ("(erased)" if record.subject_sha256 else "")
     return (
         str(record.seq),

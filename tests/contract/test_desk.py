@@ -20,6 +20,7 @@ from pipeline.io.catalog_alerts import NEW, PAST, SUPPRESSED
 from pipeline.io.catalog_tables import META
 from pipeline.io.desk import copies
 from pipeline.io.desk.audit_log import Act, AuditFilter
+from pipeline.io.desk.seals import Compared
 from pipeline.io.desk.topic_book import Read
 from pipeline.io.rewriting.ledger import RewriteLedger
 from tests.contract.test_catalog import P0, alert_of, commit_of, insist
@@ -233,6 +234,45 @@ def test_a_record_that_was_changed_behind_its_back_is_found(
         connection.exec_driver_sql(statement)
     engine.dispose()
     assert catalog.desk.audit.broken_at() == place
+
+
+@pytest.mark.parametrize(
+    ("statement", "changed"),
+    (
+        ("UPDATE verdicts SET decision = 'benign' WHERE seq = 1", [f"verdict {1:032x}"]),
+        ("UPDATE verdicts SET why = 'x', account_id = 'acct_2'", [f"verdict {1:032x}", f"verdict {2:032x}"]),
+        ('UPDATE verdicts SET "row" = NULL', [f"verdict {1:032x}"]),
+        ("UPDATE exceptions SET expires_at_us = expires_at_us + 1", [f"exception {3:032x}", f"exception {4:032x}"]),
+        ("UPDATE exceptions SET ended_at_us = NULL, ended_by = ''", [f"exception {4:032x}"]),
+        ("UPDATE exceptions SET ended_at_us = 1 WHERE ended_at_us IS NULL", [f"exception {3:032x}"]),
+    ),
+)
+def test_a_decision_that_was_changed_behind_the_records_back_is_found(
+    url: str, catalog: Catalog, statement: str, changed: list[str]
+) -> None:
+    desk = catalog.desk
+    desk.verdicts.give_all([verdict_of(1), verdict_of(2, account_id=ODD, row=None)])
+    for number in (3, 4):
+        desk.exceptions.add(entry_of(number, subject=ODD))
+    assert desk.exceptions.end(f"{4:032x}", "ben", NOW_US + 1)
+    assert desk.audit.compared() == Compared(sealed=4)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+    assert desk.audit.compared().changed == changed
+    assert desk.audit.broken_at() is None
+
+
+def test_what_was_recorded_before_contents_had_hashes_is_counted_apart(catalog: Catalog) -> None:
+    desk = catalog.desk
+    desk.verdicts.give_all([verdict_of(1), verdict_of(2)])
+    with catalog.transaction(write=True) as tx:
+        for name in ("audit_log_no_UPDATE",) if tx.dialect.name == "sqlite" else ("audit_log_never",):
+            tx.exec_driver_sql(f"DROP TRIGGER {name}" + ("" if tx.dialect.name == "sqlite" else " ON audit_log"))
+        tx.exec_driver_sql(f'UPDATE audit_log SET details = \'{{"verdict": "{1:032x}"}}\' WHERE seq = 1')
+        tx.exec_driver_sql("DELETE FROM verdicts WHERE seq = 2")
+    assert desk.audit.compared() == Compared(unsealed=1, gone=1)
 
 
 def test_an_erased_account_is_not_named_any_more_and_the_record_stays_whole(catalog: Catalog) -> None:

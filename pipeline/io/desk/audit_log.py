@@ -17,6 +17,7 @@ from pipeline.alerts import without_nul
 from pipeline.decisions import AuditRecord
 from pipeline.io import catalog_tables
 from pipeline.io.desk.numbers import next_number, sha256_of_id
+from pipeline.io.desk.seals import Compared, compare
 from pipeline.io.desk.tables import APPEND_ONLY_POSTGRESQL, APPEND_ONLY_SQLITE, audit_log, audit_subjects
 from pipeline.io.desk.transactions import Transaction
 
@@ -134,6 +135,11 @@ class AuditLog:
                 return place
             before = row["chain"]
         return None
+
+    def compared(self) -> Compared:
+        """Whether verdicts and exceptions still stand as the records say that they were made."""
+        with self._transaction(snapshot=True) as tx:
+            return compare(tx)
 
 
 def guard(tx: sa.Connection) -> None:

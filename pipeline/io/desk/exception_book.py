@@ -13,6 +13,7 @@ from pipeline.decisions import AllowEntry
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
 from pipeline.io.desk.numbers import in_portions, sha256_of_id
+from pipeline.io.desk.seals import SHA256, seal
 from pipeline.io.desk.tables import alert_orgs, exceptions, suppressions
 from pipeline.io.desk.transactions import Transaction
 
@@ -28,6 +29,7 @@ class ExceptionBook:
         row = {**asdict(entry), "subject": without_nul(entry.subject), "subject_sha256": sha256_of_id(entry.subject)}
         details = {
             "exception": entry.exception_id, "rule": entry.rule, "owner": entry.owner, "until_us": entry.expires_at_us,
+            SHA256: seal(row),
         }  # fmt: skip
         with self._transaction(write=True) as tx:
             tx.execute(sa.insert(exceptions).values(**row))

@@ -282,6 +282,19 @@ def test_the_record_is_listed_filtered_and_checked(stillwatch: Command, maker: L
     assert (code, json.loads(shown)["broken_at"]) == (6, 2)
 
 
+def test_a_verdict_rewritten_in_its_table_is_named(stillwatch: Command, maker: LakeMaker) -> None:
+    assert stillwatch("verdict", "acct_1", "benign", "--why", "a customer")[0] == 0
+    code, shown, _ = stillwatch("audit", "verify")
+    assert (code, shown.splitlines()[-1]) == (0, "1 verdicts and exceptions stand as they were made")
+    (given,) = maker.catalog.desk.verdicts.find()
+    with maker.catalog.transaction(write=True) as tx:
+        tx.exec_driver_sql("UPDATE verdicts SET decision = 'harvesting'")
+    code, _, error = stillwatch("audit", "verify")
+    assert (code, error.split(":")[0]) == (6, f"verdict {given.verdict_id}")
+    code, shown, _ = stillwatch("audit", "verify", "--json")
+    assert (code, json.loads(shown)["decisions"]["changed"]) == (6, [f"verdict {given.verdict_id}"])
+
+
 def test_tables_fit_80_columns() -> None:
     head = ("a", "b", "empty", "c")
     rows = [("1", "x" * 200, "", "é" * 200), ("2", "y", "", "z")]
