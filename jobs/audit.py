@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,9 +18,9 @@ from jobs.harmless import harmless
 from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.config import read_settings
-from pipeline.decisions import AuditRecord
-from pipeline.errors import LakeDamagedError
-from pipeline.io.catalog import Catalog
+from pipeline.decisions import ACTIONS, AuditRecord
+from pipeline.errors import ConfigError, LakeDamagedError
+from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.seals import SHA256, Compared
@@ -33,6 +34,7 @@ CSV_COLUMNS: Final = (
 _HEAD: Final = ("seq", "at (UTC)", "action", "actor", "details", "subject")
 _GIVE_WAY: Final = ((4, 36), (5, 28), (4, 24), (3, 14), (2, 18), (5, 16), (4, 12), (3, 10))
 _NAMED_MAX: Final = 10
+_SHORT_ID: Final = re.compile("[0-9a-fA-F]{4,31}")
 _SECONDS: Final = len("2026-03-01 12:00:00")
 
 app = typer.Typer(
@@ -50,7 +52,7 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
     ] = "",
     actor: Annotated[str, typer.Option(metavar="NAME", help="Only by this person or command.")] = "",
     subject: Annotated[
-        str, typer.Option(metavar="ID", help="Only about this account, alert, rule, exception or sink.")
+        str, typer.Option(metavar="ID", help="Only about this account, alert (enough of its id), rule or sink.")
     ] = "",
     since: Annotated[
         str, typer.Option(metavar="WHEN", help="Since then: 2026-03-01, 2026-03-01T12:00Z, 90m, 24h, 7d.")
@@ -76,7 +78,11 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
     wanted = AuditFilter(action, actor, subject, began_us, limit + 1 if limit else None)
     settings = read_settings(config, lake=lake, catalog=catalog)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+        if subject:
+            wanted = replace(wanted, subject=_whole(ledger, subject))
         found = ledger.desk.audit.records(wanted)
+    if action and not found:
+        _check_action(action)
     shown = found[:limit] if limit else found
     if form == "json":
         say(listed.as_json(map(_as_object, shown)))
@@ -84,6 +90,34 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
         say(listed.as_csv(CSV_COLUMNS, map(_as_object, shown)))
     else:
         say(_as_table(shown, more=len(found) > len(shown)))
+
+
+def _whole(ledger: Catalog, subject: str) -> str:
+    """The id that is meant: of an alert enough of its beginning will do.
+
+    Raises:
+        ConfigError: several alerts' ids begin so.
+    """
+    if not _SHORT_ID.fullmatch(subject) or ledger.desk.audit.records(AuditFilter(subject=subject, limit=1)):
+        return subject
+    found = ledger.alerts(AlertFilter(id_prefix=subject.lower(), limit=_NAMED_MAX + 1))
+    if len(found) > 1:
+        ids = ", ".join(alert.alert_id for alert in found[:_NAMED_MAX])
+        raise ConfigError(f"--subject {subject}: several alerts' ids begin so: {ids}; give more of it")
+    return found[0].alert_id if found else subject
+
+
+def _check_action(action: str) -> None:
+    """See that an action is known, or is a kind of known ones.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not any(known == action or known.startswith(f"{action}.") for known in ACTIONS):
+        raise ConfigError(
+            f"--action {action}: nothing of the kind is ever recorded. It is one of {', '.join(ACTIONS)}; or what "
+            "comes before the dot, for all of a kind"
+        )
 
 
 @app.command()

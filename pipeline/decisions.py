@@ -113,6 +113,16 @@ class AllowEntry:
         return "expired" if self.expires_at_us <= now_us else "active"
 
 
+ACTIONS: Final = (
+    "alert.claimed", "alert.released", "catalog.rebuilt", "content.exported", "content.queried", "content.seen",
+    "delivery.dead", "delivery.digest_left_out", "delivery.digested", "delivery.released", "delivery.replayed",
+    "delivery.sent", "delivery.sink_added", "delivery.suppressed", "delivery.tested", "erase", "exception.added",
+    "exception.ended", "replace", "rule.began", "rule.changed", "rule.stopped", "verdict.given", "verdict.refused",
+    "verdicts.skipped",
+)  # fmt: skip
+"""All that a record may say was done."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
     """One line of the record of who did what, which can be added to and never changed.
@@ -121,7 +131,7 @@ class AuditRecord:
         seq: its place, from 1 on, without gaps.
         audit_id: 32 hex digits.
         at_us: wall clock, microseconds since the epoch.
-        action: `verdict.given`, `exception.added`, `alert.claimed`, `delivery.dead`, `content.seen`, `erase`, …
+        action: one of `ACTIONS`; an older version may have known others.
         actor: the person, or the command that acted by itself.
         worker: host and process.
         subject_type: `account`, `alert`, `rule`, `exception`, `sink`, …; empty: none.

@@ -20,6 +20,7 @@ from jobs.cli import app
 from pipeline.alerts import Alert
 from pipeline.batch import Partition
 from pipeline.commits import Commit
+from pipeline.decisions import ACTIONS
 from pipeline.errors import StillwatchError
 from pipeline.io.catalog import AlertFilter
 from pipeline.io.clock import SystemClock
@@ -271,7 +272,10 @@ def test_the_record_is_listed_filtered_and_checked(stillwatch: Command, maker: L
         shown = stillwatch("audit", "list", *flags, "--format", "json")[1]
         assert [one["action"] for one in objects(shown)] == expected
     assert stillwatch("audit", "--format", "csv")[1].splitlines()[0].startswith("seq,at,action,actor,worker")
-    assert stillwatch("audit", "--action", "none")[1] == "nothing is recorded\n"
+    assert stillwatch("audit", "--action", "delivery.dead")[1] == "nothing is recorded\n"
+    assert stillwatch("audit", "--action", "verdicts")[1] == "nothing is recorded\n"
+    code, _, error = stillwatch("audit", "--action", "deliver")
+    assert (code, "delivery.dead" in error) == (2, True)
     assert stillwatch("audit", "verify")[1].startswith("3 records, none missing or changed\n")
     with maker.catalog.transaction(write=True) as tx:
         tx.exec_driver_sql("DROP TRIGGER audit_log_no_UPDATE")
@@ -293,6 +297,21 @@ def test_a_verdict_rewritten_in_its_table_is_named(stillwatch: Command, maker: L
     assert (code, error.split(":")[0]) == (6, f"verdict {given.verdict_id}")
     code, shown, _ = stillwatch("audit", "verify", "--json")
     assert (code, json.loads(shown)["decisions"]["changed"]) == (6, [f"verdict {given.verdict_id}"])
+
+
+def test_the_record_of_an_alert_is_found_by_the_beginning_of_its_id(stillwatch: Command, maker: LakeMaker) -> None:
+    alert = maker.catalog.alerts()[0]
+    assert stillwatch("alerts", "claim", alert.alert_id)[0] == 0
+    shown = stillwatch("audit", "--subject", alert.alert_id[:8], "--format", "json")[1]
+    assert [(one["action"], one["subject"]) for one in objects(shown)] == [("alert.claimed", alert.alert_id)]
+    assert stillwatch("audit", "--subject", "0123abcd")[1] == "nothing is recorded\n"
+
+
+def test_every_action_that_the_code_records_is_known() -> None:
+    sources = "".join(path.read_text() for folder in ("pipeline", "jobs") for path in Path(folder).rglob("*.py"))
+    recorded = set(re.findall(r'Act\(\s*"([a-z_.]+)"', sources))
+    assert len(recorded) > 10
+    assert recorded <= set(ACTIONS)
 
 
 def test_tables_fit_80_columns() -> None:
