@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.consoles import console
-from pipeline.alert_json import rfc3339
 from pipeline.delivery.records import DeliveryState, SinkState
 from pipeline.harmless import harmless
+from pipeline.moments import rfc3339
 
 _US_PER_S = 1_000_000
 _WORDS = {

@@ -13,7 +13,7 @@ import typer
 from rich.cells import cell_len, set_cell_size
 
 from jobs.harmless import harmless
-from pipeline.alert_json import rfc3339
+from pipeline.moments import rfc3339
 
 __all__ = [
     "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "as_csv", "as_json", "cut", "fit", "line", "rfc3339",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from jobs.harmless import harmless
 from pipeline.errors import ConfigError
+from pipeline.moments import micros_of, parsed
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SPAN: Final = re.compile(r"([0-9]{1,6})([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _SHOWN_CHARS: Final = 40
@@ -45,9 +45,6 @@ def moment_us(said: str, otherwise: str) -> int:
         ConfigError: it is none.
     """
     try:
-        moment = datetime.fromisoformat(said)
+        return micros_of(parsed(said))
     except ValueError:
         raise ConfigError(otherwise) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -33,6 +33,7 @@ from pipeline.io.replay import (
     refuse_existing,
     replayed,
 )
+from pipeline.moments import parsed
 from pipeline.simulation import Label, Simulation
 
 ACCOUNTS_DEFAULT = 1400
@@ -201,10 +202,9 @@ def plan_simulation(options: Options, now: datetime) -> Simulation:
 def parse_start(text: str) -> datetime:
     """A time from ISO 8601 text; without an offset it is UTC.  Raises ConfigError for anything else."""
     try:
-        start = datetime.fromisoformat(text)
+        start = parsed(text)
     except ValueError:
         raise ConfigError(f"--start takes a time such as 2026-03-02T00:00Z, not {text!r}") from None
-    start = start if start.tzinfo else start.replace(tzinfo=UTC)
     if not datetime(1990, 1, 1, tzinfo=UTC) <= start <= datetime(2200, 1, 1, tzinfo=UTC):
         raise ConfigError(f"--start must lie between 1990 and 2200, not {text!r}")
     return start

@@ -6,13 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.alerts import Alert
+from pipeline.moments import moment_at
 from pipeline.rules import RISK, Rule
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = 3
 """Reasons that stand after what weighed most: how much was taken, where to look, what to do."""
 
@@ -138,7 +137,7 @@ def number_in_words(number: float | None) -> str:
 
 def time_in_words(time_us: int) -> str:
     """Microseconds since the epoch as `2026-03-01 12:00:00 UTC`."""
-    return f"{_EPOCH + timedelta(microseconds=time_us):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment_at(time_us):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _counted(count: int, thing: str) -> str:

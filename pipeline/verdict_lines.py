@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 import orjson
@@ -17,6 +16,7 @@ from pipeline.batch import Partition
 from pipeline.decisions import Decision
 from pipeline.errors import ConfigError
 from pipeline.judging import Judgement, shown, verdict_id_of
+from pipeline.moments import micros_of, parsed
 
 REQUIRED: Final = ("account_id", "decision", "why")
 OPTIONAL: Final = ("by", "at", "alert_id")
@@ -28,7 +28,6 @@ LINES_MAX: Final = 100_000
 """Of one file: all of it goes into one transaction."""
 
 _CELL_CHARS_MAX: Final = 1 << 20
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +134,9 @@ def _judgement(row: Mapping[str, str], source: str, by: str) -> Judgement:
 
 def _time_us(said: str) -> int:
     try:
-        moment = datetime.fromisoformat(said)
+        return micros_of(parsed(said))
     except ValueError:
         raise ConfigError(f"at {shown(said)}: expected a day (2026-03-01) or a time (2026-03-01T12:00Z)") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def read_record(value: bytes | None, where: Partition, offset: int, topic_id: str = "") -> Judgement:

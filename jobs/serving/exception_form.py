@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from jobs.desk_copies import keep_if_there
@@ -12,16 +12,16 @@ from jobs.serving.serving import Serving
 from pipeline.allowing import check, check_rule
 from pipeline.decisions import SCOPES, AllowEntry
 from pipeline.errors import ConfigError
+from pipeline.moments import micros_of, moment_at
 
 FIELDS: Final = ("scope", "subject", "rule", "owner", "reason", "until")
 DAYS_USUAL: Final = 30
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def usual_until(serving: Serving) -> str:
     """The day that the form offers."""
     days = min(DAYS_USUAL, serving.settings.exception_days_max)
-    return f"{_EPOCH + timedelta(microseconds=serving.clock.now_us(), days=days):%Y-%m-%d}"
+    return f"{moment_at(serving.clock.now_us()) + timedelta(days=days):%Y-%m-%d}"
 
 
 def add(serving: Serving, form: Mapping[str, str], person: str) -> str:
@@ -57,6 +57,6 @@ def _entry(form: Mapping[str, str], person: str, now_us: int) -> AllowEntry:
 
 def _until_us(day: str) -> int:
     try:
-        return (datetime.fromisoformat(f"{day}T00:00:00+00:00") - _EPOCH) // timedelta(microseconds=1)
+        return micros_of(datetime.fromisoformat(f"{day}T00:00:00+00:00"))
     except ValueError:
         raise ConfigError("name the day on which it ends, as 2026-06-30") from None

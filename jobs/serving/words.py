@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from jobs.listed import shown_account
 from pipeline.alerts import Alert
 from pipeline.dossier.page import css as dossier_css
 from pipeline.io.desk.numbers import sha256_of_id
+from pipeline.moments import rfc3339
 from pipeline.reasons import ReasonParts, number_in_words, parts_of, time_in_words
 
 DONE: Final[Mapping[str, str]] = {
@@ -34,7 +34,6 @@ DONE: Final[Mapping[str, str]] = {
 
 STYLE: Final = "triage.css"
 _FOLDER: Final = resources.files("jobs.serving")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = ((86_400 * 365, "year"), (86_400, "day"), (3_600, "h"), (60, "min"))
 
 
@@ -80,7 +79,7 @@ def age(time_us: int, now_us: int) -> str:
 
 def iso(time_us: int) -> str:
     """A moment in RFC 3339."""
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return rfc3339(time_us, "seconds")
 
 
 def day(time_us: int) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from pipeline.moments import micros_of, parsed, rfc3339
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -103,8 +104,8 @@ def between(low: str | None, high: str | None) -> Slice:
     Raises:
         ConfigError: one is no time, or they are the wrong way round.
     """
-    first = OPEN_LOW if low is None else _micros(moment_of("--from", low))
-    following = OPEN_HIGH if high is None else _micros(moment_of("--to", high))
+    first = OPEN_LOW if low is None else micros_of(moment_of("--from", low))
+    following = OPEN_HIGH if high is None else micros_of(moment_of("--to", high))
     if first >= following:
         raise ConfigError(f"--from {low} --to {high}: nothing lies between; --to is the first moment that is left out")
     return Slice(((first, following),), timeless=True)
@@ -118,8 +119,7 @@ def moment_of(flag: str, text: str) -> datetime:
     """
     if not text.isdecimal():
         try:
-            moment = datetime.fromisoformat(text)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+            return parsed(text).astimezone(UTC)
         except (ValueError, OverflowError):
             pass
     raise ConfigError(f"{flag} {text}: expected a day or a time, such as 2026-03-02 or 2026-03-02T06:00Z")
@@ -171,15 +171,10 @@ def _end(moment: int) -> str:
     return "" if moment in (OPEN_LOW, OPEN_HIGH) else str(moment)
 
 
-def _micros(moment: datetime) -> int:
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
 def _shown(moment: int) -> str:
     return {OPEN_LOW: "the beginning", OPEN_HIGH: "the end"}.get(moment) or flag_of(moment)
 
 
 def flag_of(moment: int) -> str:
     """A moment as a flag takes it."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).isoformat().replace("+00:00", "Z")
+    return rfc3339(moment, "auto")

@@ -6,9 +6,10 @@ import json
 import math
 from typing import Any
 
-from pipeline.alert_json import as_object, rfc3339
+from pipeline.alert_json import as_object
 from pipeline.alerts import Alert
 from pipeline.delivery.parcels import AlertParcel, DigestParcel, Parcel, see_all, see_one
+from pipeline.moments import rfc3339
 
 
 def as_native(parcel: Parcel) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.alert_json import rfc3339
 from pipeline.alerts import Severity
 from pipeline.delivery.native import as_native
 from pipeline.delivery.parcels import AlertParcel, DigestParcel, Parcel
 from pipeline.delivery.words import cut, shown
+from pipeline.moments import rfc3339
 
 SEVERITIES: Final[Mapping[Severity, str]] = {
     "critical": "critical", "high": "error", "medium": "warning", "low": "info", "informational": "info",

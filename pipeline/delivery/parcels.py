@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.alert_json import rfc3339
 from pipeline.alerts import Alert, Severity
+from pipeline.moments import rfc3339
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.dossier.dossier import Degree, Dossier, LookedThrough, Measure, RaisedAlert, Sample, Shared, TextState
@@ -55,11 +55,6 @@ def moment(time_us: int | None) -> str:
         return time_in_words(time_us)
     except OverflowError:
         return f"{time_us} µs since 1970"
-
-
-def rfc3339(time_us: int) -> str:
-    """A moment in RFC 3339."""
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def span(first_us: int | None, last_us: int | None) -> str:

@@ -13,6 +13,7 @@ import orjson
 
 from pipeline.accounts import Accounts
 from pipeline.errors import ConfigError
+from pipeline.moments import in_utc_unless_said, micros_of, rfc3339
 from pipeline.rules.condition import meant
 from pipeline.rules.example import EVENTS_MAX, Example, Traffic
 
@@ -137,9 +138,7 @@ def _rfc3339(moment: date) -> str:
     """A time, or a day's beginning, in UTC."""
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return rfc3339(micros_of(in_utc_unless_said(moment)))
 
 
 def _of(example: Example) -> str:

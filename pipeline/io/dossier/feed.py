@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +15,13 @@ from pipeline.dossier import Shared, SignUp
 from pipeline.dossier.dossier import SharedKind
 from pipeline.errors import ConfigError
 from pipeline.io.dossier.neighbours import EXAMPLES
+from pipeline.moments import micros_of
 
 Record = Mapping[str, Any]
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.@:-]+")
 """Texts that every writer of JSON writes as they are, so that lines without them need not be parsed."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: Final[Mapping[SharedKind, str]] = {
     "payment": "payment_fingerprint", "email domain": "email_domain", "organisation": "org_id"
 }  # fmt: skip
@@ -96,4 +96,4 @@ def _microseconds(text: Any) -> int | None:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
-    return None if moment.tzinfo is None else (moment - _EPOCH) // timedelta(microseconds=1)
+    return None if moment.tzinfo is None else micros_of(moment)

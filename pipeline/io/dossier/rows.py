@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pipeline.io.views.session import Session
+from pipeline.moments import moment_at
 
 Row = dict[str, Any]
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def rows_of(session: Session, sql: str) -> list[Row]:
@@ -35,10 +33,10 @@ def network_sql(address: str) -> str:
 
 def moment_sql(time_us: int) -> str:
     """A moment as SQL has it: a constant, so that files are left out by it."""
-    return f"TIMESTAMPTZ '{(_EPOCH + timedelta(microseconds=time_us)):%Y-%m-%d %H:%M:%S.%f}+00'"
+    return f"TIMESTAMPTZ '{moment_at(time_us):%Y-%m-%d %H:%M:%S.%f}+00'"
 
 
 def hour_sql(time_us: int) -> str:
     """A condition: rows of the hour that a moment is in."""
-    moment = _EPOCH + timedelta(microseconds=time_us)
+    moment = moment_at(time_us)
     return f"(dt = DATE '{moment:%Y-%m-%d}' AND hour = {moment.hour})"
