@@ -12,10 +12,11 @@ from typing import Annotated, Final, Literal
 import typer
 
 from jobs import account_output, actors, listed, options
-from jobs.harmless import harmless
+from jobs.catalogs import opened
 from jobs.out_files import replacing
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
+from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.dossier import UnknownAccountError, Wanted, read_dossier
@@ -104,7 +105,7 @@ def account(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
 @contextlib.contextmanager
 def _opened(settings: Settings) -> Iterator[tuple[Session, Catalog]]:
     with (
-        contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger,
+        opened(settings) as ledger,
         contextlib.closing(
             Session(Lake.open(settings.lake, create=False), Catalog.open(settings.catalog_url, create=False))
         ) as session,

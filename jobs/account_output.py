@@ -13,8 +13,8 @@ from typing import Any, Final
 from rich.cells import cell_len
 
 from jobs import listed
-from jobs.harmless import harmless
 from pipeline.dossier import Dossier, Measure, RaisedAlert, Sample, words
+from pipeline.harmless import harmless
 from pipeline.reasons import number_in_words
 
 TEXT_CELLS: Final = 100

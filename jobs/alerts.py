@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 import typer
 
-from jobs import actors, alerts_output, options
+from jobs import actors, alerts_output, listed, options
+from jobs.catalogs import opened
 from jobs.desk_copies import keep_after
 from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.alerts import ID_CHARS, Alert, Severity
-from pipeline.config import Settings, read_settings
+from pipeline.config import read_settings
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
@@ -89,7 +88,7 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
     )
     if limit is None:
         limit = LIMIT_DEFAULT if form == "table" else 0
-    with _catalog(read_settings(config, lake=lake, catalog=catalog)) as ledger:
+    with opened(read_settings(config, lake=lake, catalog=catalog)) as ledger:
         found = ledger.alerts(
             replace(wanted, limit=limit + 1 if limit else None)
         )  # one more tells whether there are more
@@ -100,7 +99,7 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
     elif form == "csv":
         say(alerts_output.as_csv(shown, standing))
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        width = listed.width()
         say(alerts_output.as_table(shown, width, state=state, more=len(found) > len(shown), standing=standing))
 
 
@@ -118,7 +117,7 @@ def show(
 
     Exit codes: 0 done; 2 there is no such alert, or several begin so, or there is no catalog; 4 it does not answer.
     """
-    with _catalog(read_settings(config, lake=lake, catalog=catalog)) as ledger:
+    with opened(read_settings(config, lake=lake, catalog=catalog)) as ledger:
         alert = _named(ledger, alert_id)
         standing = standing_of(ledger, [alert])[alert.alert_id]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else alerts_output.TEXT_CELLS
@@ -140,7 +139,7 @@ def claim(
     does not answer.
     """
     who, settings = actors.actor(by), read_settings(config, lake=lake, catalog=catalog)
-    with _catalog(settings) as ledger:
+    with opened(settings) as ledger:
         alert = _named(ledger, alert_id)
         holder = ledger.desk.claims.claim(alert.alert_id, who, SystemClock().now_us())
         keep_after(settings, ledger)
@@ -162,7 +161,7 @@ def release(
     Exit codes: 0 done, also if nobody had it; 2 there is no such alert; 4 the catalog does not answer.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with _catalog(settings) as ledger:
+    with opened(settings) as ledger:
         alert = _named(ledger, alert_id)
         freed = ledger.desk.claims.release(alert.alert_id, actors.actor(by), SystemClock().now_us())
         keep_after(settings, ledger)
@@ -198,9 +197,3 @@ def _only(prefix: str, found: list[Alert]) -> Alert:
         rest = ", …" if len(found) > SAID_AT_MOST else ""
         raise ConfigError(f"{count} alerts' ids begin with {prefix}: {ids}{rest}; give more of it")
     return found[0]
-
-
-@contextlib.contextmanager
-def _catalog(settings: Settings) -> Iterator[Catalog]:
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
-        yield ledger

@@ -10,10 +10,10 @@ from typing import Any, Final
 from rich.cells import cell_len
 
 from jobs import listed
-from jobs.harmless import harmless
 from pipeline.alert_json import as_object
 from pipeline.alerts import Alert
 from pipeline.decisions import AllowEntry
+from pipeline.harmless import harmless
 from pipeline.io.desk.standing import Standing
 from pipeline.moments import rfc3339
 from pipeline.reasons import number_in_words, time_in_words

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import shutil
-import sys
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
 import typer
 
 from jobs import listed, options
+from jobs.catalogs import opened
 from jobs.default_group import defaulting_to
-from jobs.harmless import harmless
 from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.config import read_settings
 from pipeline.decisions import ACTIONS, AuditRecord
 from pipeline.errors import ConfigError, LakeDamagedError
+from pipeline.harmless import harmless
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
@@ -77,7 +75,7 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
     began_us = since_us(since, SystemClock().now_us()) if since else None
     wanted = AuditFilter(action, actor, subject, began_us, limit + 1 if limit else None)
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         if subject:
             wanted = replace(wanted, subject=_whole(ledger, subject))
         found = ledger.desk.audit.records(wanted)
@@ -139,7 +137,7 @@ def verify(
     or a verdict or an exception was changed.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         broken = ledger.desk.audit.broken_at()
         compared = ledger.desk.audit.compared()
         last = ledger.desk.audit.records(AuditFilter(limit=1))
@@ -181,7 +179,7 @@ def _compared_in_words(compared: Compared) -> str:
 def _as_table(records: list[AuditRecord], *, more: bool) -> str:
     if not records:
         return "nothing is recorded\n"
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = listed.width()
     lines = listed.table(_HEAD, [_row(record) for record in records], width, _GIVE_WAY)
     count = f"{len(records):,} record{'' if len(records) == 1 else 's'}"
     lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")

@@ -20,7 +20,6 @@ from rich.progress import Progress
 
 from jobs import options
 from jobs.consoles import progress_columns
-from jobs.harmless import harmless
 from pipeline.analysis import Analysis
 from pipeline.backtesting import replaying
 from pipeline.backtesting.comparison import compared
@@ -35,6 +34,7 @@ from pipeline.batch import Partition
 from pipeline.config import Settings, read_settings
 from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError
+from pipeline.harmless import harmless
 from pipeline.io.backtest_folder import PAGE, REPORT, BacktestFolder, read_report
 from pipeline.io.catalog import Catalog
 from pipeline.io.digests import sha256_of_file

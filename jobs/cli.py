@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from jobs.harmless import harmless
 from pipeline.errors import StillwatchError
+from pipeline.harmless import harmless
 
 # NumPy brings OpenBLAS, whose threads spin in wait of linear algebra; nothing here does any.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 import structlog
 import typer
 
 from jobs import actors, deliver_output, logs, options
+from jobs.catalogs import opened
 from jobs.deliver_run import Deliverer, check_sinks, undelivered, wanted_of
 from jobs.run import Stop
 from pipeline.alerts import ID_CHARS, Alert
@@ -82,7 +82,7 @@ def run(settings: Settings, *, once: bool, step: Step = lambda _name: None) -> N
     clock, stop = SystemClock(), Stop()
     stop.listen()
     try:
-        with _catalog(settings) as ledger:
+        with opened(settings) as ledger:
             deliverer = Deliverer(settings, ledger, clock, lambda: bool(stop.reason), step)
             log.info("started", sinks=sorted(settings.sinks), catalog=url_without_password(settings.catalog_url))
             deliverer.run(once=once)
@@ -109,7 +109,7 @@ def status(
     Exit codes: 0 done; 2 a wrong setting, or there is no catalog; 4 it does not answer.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with _catalog(settings) as ledger:
+    with opened(settings) as ledger:
         found = ledger.desk.delivery_records.state(_wanted(settings), _DEAD_SHOWN)
     known = {one.sink for one in found.sinks}
     new = sorted(set(settings.sinks) - known)
@@ -149,7 +149,7 @@ def replay(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         raise ConfigError("--unclear and --past are about every sink: leave --sink out")
     settings = read_settings(config, lake=lake, catalog=catalog)
     now_us = SystemClock().now_us()
-    with _catalog(settings) as ledger:
+    with opened(settings) as ledger:
         records = ledger.desk.delivery_records
         if held_back:
             count = records.release(held_back, _whole_id(ledger, alert) if alert else "", actors.actor(by), now_us)
@@ -178,9 +178,9 @@ def try_sink(
         known = ", ".join(settings.sinks) or "none; docs/delivery.md has an example of each kind"
         raise ConfigError(f"there is no sink {sink!r} in the settings; there are: {known}")
     clock = SystemClock()
-    with contextlib.closing(open_sink(sink, settings.sinks[sink], settings, clock)) as opened:
-        (outcome,) = opened.send([AlertParcel(_test_alert(clock.now_us()), test=True)])
-    with _catalog(settings) as ledger:
+    with contextlib.closing(open_sink(sink, settings.sinks[sink], settings, clock)) as ready:
+        (outcome,) = ready.send([AlertParcel(_test_alert(clock.now_us()), test=True)])
+    with opened(settings) as ledger:
         details = {"outcome": type(outcome).__name__.lower()}
         ledger.desk.audit.record(Act("delivery.tested", actors.actor(by), "sink", sink, details), clock.now_us())
     if isinstance(outcome, Refused):
@@ -210,9 +210,3 @@ def _whole_id(ledger: Catalog, prefix: str) -> str:
 
 def _wanted(settings: Settings) -> dict[str, Wanted]:
     return {name: wanted_of(sink) for name, sink in settings.sinks.items()}
-
-
-@contextlib.contextmanager
-def _catalog(settings: Settings) -> Iterator[Catalog]:
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
-        yield ledger

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs import listed
-from jobs.harmless import harmless
 from pipeline.allowing import DAY_US
 from pipeline.decisions import AllowEntry
+from pipeline.harmless import harmless
 from pipeline.reasons import time_in_words
 
 CSV_COLUMNS: Final = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
@@ -12,12 +13,12 @@ from typing import Any, Final, Literal
 import typer
 from rich.cells import cell_len, set_cell_size
 
-from jobs.harmless import harmless
+from pipeline.harmless import harmless
 from pipeline.moments import rfc3339
 
 __all__ = [
     "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "as_csv", "as_json", "cut", "fit", "line", "rfc3339",
-    "say", "shown_account", "table",
+    "say", "shown_account", "table", "width",
 ]  # fmt: skip
 
 Form = Literal["table", "csv", "json"]
@@ -104,6 +105,11 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
         [json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in columns] for row in rows
     )
     return out.getvalue()
+
+
+def width() -> int | None:
+    """Of the terminal, in cells; None where nothing bounds a line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say(text: str) -> None:

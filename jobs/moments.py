@@ -6,8 +6,8 @@ import re
 from datetime import timedelta
 from typing import Final
 
-from jobs.harmless import harmless
 from pipeline.errors import ConfigError
+from pipeline.harmless import harmless
 from pipeline.moments import micros_of, parsed
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})([mhd])")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
 
-from jobs import options, rules_output
-from jobs.harmless import harmless
+from jobs import listed, options, rules_output
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, NAMES
+from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.worth import Worth, worth_of_rules
 from pipeline.rules import Rule, read_rule_files
@@ -54,9 +52,9 @@ def list_rules(
     settings = read_settings(config, rules=rules, lake=lake, catalog=catalog)
     found, worth = load_rules(settings), _worth(settings)
     if form == "json":
-        _print(rules_output.list_as_json(found, worth))
+        listed.say(rules_output.list_as_json(found, worth))
     else:
-        _print(rules_output.as_table(found, _width()) + rules_output.worth_as_text(found, worth))
+        listed.say(rules_output.as_table(found, listed.width()) + rules_output.worth_as_text(found, worth))
 
 
 @app.command()
@@ -71,8 +69,8 @@ def show(
     Exit codes: 0 done; 2 there is no such rule, or a setting or rule file is wrong.
     """
     (rule,) = _named(load_rules(read_settings(config, rules=rules)), [name])
-    width = _width() or rules_output.TEXT_CELLS
-    _print(rules_output.rule_as_json(rule) if form == "json" else rules_output.as_text(rule, width))
+    width = listed.width() or rules_output.TEXT_CELLS
+    listed.say(rules_output.rule_as_json(rule) if form == "json" else rules_output.as_text(rule, width))
 
 
 @app.command()
@@ -89,7 +87,7 @@ def check(rules: options.Rules = None, config: options.ConfigFile = None, form: 
     problems = [*found.problems, *missing_examples(found.rules), *_broken_examples(found.rules)]
     of_feed = {feature.name for feature in FEATURES if feature.family == _FAMILY_OF_FEED}
     warnings = list(warnings_of(found.rules, of_feed, has_feed=bool(settings.accounts)))
-    _print(
+    listed.say(
         rules_output.check_as_json(found.rules, problems, warnings)
         if form == "json"
         else rules_output.check_as_text(found.rules, problems, warnings)
@@ -121,7 +119,7 @@ def try_rules(
     untested = list(missing_examples(chosen))
     trained = load_models(settings)
     trials = list(trials_of(chosen, lambda feed: watch_with(running, trained, feed)))
-    _print(
+    listed.say(
         rules_output.trials_as_json(trials, untested)
         if form == "json"
         else rules_output.trials_as_text(trials, untested)
@@ -170,12 +168,3 @@ def _broken_examples(rules: Sequence[Rule]) -> list[str]:
             except ConfigError as error:
                 problems.append(str(error))
     return problems
-
-
-def _width() -> int | None:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _print(text: str) -> None:
-    """Print; a terminal must not obey what stands in a file that somebody else may have written."""
-    typer.echo(harmless(text, keep="\n") if sys.stdout.isatty() else text, nl=False)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 
-from jobs.harmless import harmless
+from pipeline.harmless import harmless
 from pipeline.io.desk.worth import Worth
 from pipeline.reasons import number_in_words
 from pipeline.rules import Example, Rule

@@ -15,11 +15,12 @@ import typer
 from sqlalchemy.exc import ProgrammingError
 
 from jobs import actors, options, sql_output
-from jobs.harmless import harmless
+from jobs.catalogs import opened
 from jobs.out_files import replacing
 from jobs.sql_output import Format, Harmless
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, StillwatchError
+from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import Act
@@ -189,7 +190,7 @@ def _record(settings: Settings, catalog: Catalog, act: Act) -> None:
 
 def _export(settings: Settings, target: Path, by: str) -> None:
     lake = Lake.open(settings.lake, create=False)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
+    with opened(settings) as catalog:
         _record(settings, catalog, Act(EXPORTED, by))
         files = export_views(lake, catalog, target)
     typer.echo(f"{target}: views over {files:,} files, as the lake is now; open it read-only", err=True)

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.cells import cell_len, set_cell_size
 
-from jobs.harmless import harmless
 from pipeline.errors import ConfigError
+from pipeline.harmless import harmless
 from pipeline.io.views.session import Result
 
 Format = Literal["table", "csv", "json", "ndjson", "parquet"]

@@ -17,8 +17,8 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from jobs.harmless import harmless
 from pipeline.errors import StillwatchError
+from pipeline.harmless import harmless
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import VIEWS, brief
 

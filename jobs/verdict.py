@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sys
 from typing import Annotated, Final, Literal
 
 import typer
 
 from jobs import actors, listed, logs, options, verdict_output
+from jobs.catalogs import opened
 from jobs.default_group import defaulting_to
 from jobs.listed import say
 from jobs.moments import moment_us
 from pipeline.config import read_settings
-from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk import copies
 from pipeline.io.desk.verdict_book import standing_in
@@ -77,7 +74,7 @@ def give(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads 
     settings = read_settings(config, lake=lake, catalog=catalog)
     logs.configure("warning")
     storage = Lake.open(settings.lake, create=False)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         before = ledger.desk.verdicts.standing(account)
         verdict = judge(storage, ledger, judgement, SystemClock().now_us(), anyway=anyway)
     say(verdict_output.given(verdict, before))
@@ -107,14 +104,14 @@ def list_verdicts(  # noqa: PLR0913, PLR0917
     Exit codes: 0 done, also if there are none; 2 a wrong setting, or there is no catalog; 4 it does not answer.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         every = ledger.desk.verdicts.find(account_id=account)
     found = every if history else standing_in(every)
     if decision is not None:
         found = [one for one in found if one.decision == decision]
     if limit is None:
         limit = LIMIT_DEFAULT if form == "table" else 0
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = listed.width()
     say(verdict_output.as_list(found[:limit] if limit else found, form, width, more=bool(limit) and len(found) > limit))
 
 
@@ -150,7 +147,7 @@ def load(  # noqa: PLR0913, PLR0917
     logs.configure("warning")
     storage = Lake.open(settings.lake, create=False)
     lines = read_file(csv, actors.actor(by))
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         verdicts = checked(storage, ledger, csv, lines, anyway=anyway)
         there = len(ledger.desk.verdicts.known([verdict.verdict_id for verdict in verdicts]))
         if not dry_run:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import structlog
 
+from jobs.catalogs import opened
 from jobs.run import Stop
 from pipeline.config import Settings
-from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.verdict_topic import Heard, Wish, listen, listening
 from pipeline.io.lake import Lake
@@ -29,7 +27,7 @@ def job(settings: Settings, wish: Wish, *, once: bool) -> Heard:
     """
     clock, stop, heard = SystemClock(), Stop(), Heard()
     lake = Lake.open(settings.lake, create=False)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
+    with opened(settings) as catalog:
         stop.listen()
         try:
             log.info("listening", topic=settings.topic, lake=str(lake.root))

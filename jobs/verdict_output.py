@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from jobs import listed
-from jobs.harmless import harmless
 from pipeline.decisions import Verdict
+from pipeline.harmless import harmless
 from pipeline.reasons import number_in_words, time_in_words
 
 CSV_COLUMNS: Final = (

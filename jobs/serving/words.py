@@ -11,10 +11,10 @@ from typing import Any, Final
 import jinja2
 
 from jobs.alerts_output import requests_query
-from jobs.harmless import harmless
 from jobs.listed import shown_account
 from pipeline.alerts import Alert
 from pipeline.dossier.page import css as dossier_css
+from pipeline.harmless import harmless
 from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.moments import rfc3339
 from pipeline.reasons import ReasonParts, number_in_words, parts_of, time_in_words

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from pipeline.alerts import Alert, alert_of_row, alert_row, without_nul
+from pipeline.alerts import Alert, alert_of_row, alert_row
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS_KEPT, SnapshotEntry
 from pipeline.io import catalog_tables as tables
 from pipeline.io.desk import exception_book
+from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.io.desk.tables import suppressions
 
 NEW: Final = "new"
@@ -124,7 +124,7 @@ def find_alerts(tx: sa.Connection, wanted: AlertFilter) -> list[Alert]:
     given = {"rule": wanted.rule, "severity": wanted.severity, "state": wanted.state}
     query = sa.select(tables.alerts).where(*(columns[name] == value for name, value in given.items() if value))
     if wanted.entity_id:
-        query = query.where(columns.entity_sha256 == entity_sha256(wanted.entity_id))
+        query = query.where(columns.entity_sha256 == sha256_of_id(wanted.entity_id))
     if wanted.since_us is not None:
         query = query.where(columns.raised_at_us >= wanted.since_us)
     if wanted.id_prefix:  # as a range, which the primary key answers
@@ -191,12 +191,7 @@ def all_snapshots(
 
 def _alert_row(alert: Alert, commit_id: str) -> dict[str, Any]:
     row = alert_row(alert)
-    return {**row, "commit_id": commit_id, "entity_sha256": entity_sha256(row["entity_id"])}
-
-
-def entity_sha256(entity_id: str) -> str:
-    """By what alerts about an entity are found."""
-    return hashlib.sha256(without_nul(entity_id).encode()).hexdigest()
+    return {**row, "commit_id": commit_id, "entity_sha256": sha256_of_id(row["entity_id"])}
 
 
 def _snapshot_row(snapshot: SnapshotEntry, state: str) -> dict[str, Any]:

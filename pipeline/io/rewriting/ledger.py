@@ -17,9 +17,9 @@ from pipeline.commits import FileEntry, SnapshotEntry
 from pipeline.errors import FencedError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
-from pipeline.io.catalog_alerts import entity_sha256
 from pipeline.io.desk import erasure as desk_erasure
 from pipeline.io.desk.audit_log import Act
+from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.io.rewriting import ledger_rows as rows
 from pipeline.io.rewriting import tables
 from pipeline.io.rewriting.ledger_rows import Output
@@ -227,7 +227,7 @@ class RewriteLedger:
     def erase_account(self, account_id: str) -> ErasedRows:
         """Remove all alerts about an account, what was to be sent of them, and what people decided about it."""
         columns = catalog_tables.alerts.c
-        mine = columns.entity_sha256 == entity_sha256(account_id)
+        mine = columns.entity_sha256 == sha256_of_id(account_id)
         with self.catalog.transaction(write=True) as tx:
             if tx.dialect.name == "sqlite":  # else the bytes stay in the file until something else needs the room
                 tx.exec_driver_sql("PRAGMA secure_delete = ON")

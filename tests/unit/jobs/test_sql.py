@@ -19,12 +19,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from jobs.harmless import harmless
 from jobs.sql import sql
 from jobs.sql_output import CELL_CHARS_MAX, distinct
 from pipeline.config import CATALOG_FILE
 from pipeline.decisions import AllowEntry
 from pipeline.errors import ConfigError, RetryableError
+from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
