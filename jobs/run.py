@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Annotated, Any, Literal, Self
@@ -28,9 +28,11 @@ from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
+from pipeline.io.desk.rule_record import record_rules
 from pipeline.io.kafka import KafkaSource
 from pipeline.io.lake import Lake
 from pipeline.ports import Source
+from pipeline.rules import Rule
 from pipeline.stream import Limits, Stream
 from pipeline.watching import WatchLimits
 
@@ -220,7 +222,7 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
         begun.source.open()  # joins Kafka's group only with the first poll
         begun.ledger.join(settings.topic, settings.group, clock.now_us(), change=change_group)
         if watch is not None:
-            _record_rules(begun.ledger, settings, clock)
+            _record_rules(begun.ledger, watch.rules, clock)
     except BaseException:
         begun.close()
         raise
@@ -248,12 +250,9 @@ def _load_watch(settings: Settings) -> Watch:
     return load_watch(settings)
 
 
-def _record_rules(ledger: Catalog, settings: Settings, clock: SystemClock) -> None:
+def _record_rules(ledger: Catalog, rules: Sequence[Rule], clock: SystemClock) -> None:
     """Put on record which rules run from now on."""
-    from pipeline.io.desk.rule_record import record_rules  # noqa: PLC0415  # as the rules themselves, see above
-    from pipeline.watch import load_rules  # noqa: PLC0415
-
-    record_rules(ledger, load_rules(settings), actor(os.environ.get("STILLWATCH_BY", "")), clock.now_us())
+    record_rules(ledger, rules, actor(os.environ.get("STILLWATCH_BY", "")), clock.now_us())
 
 
 def _unless_stopped(stop: Stop, begin: Callable[[], _Begun]) -> _Begun | None:

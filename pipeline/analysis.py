@@ -25,6 +25,7 @@ from pipeline.errors import SchemaError
 from pipeline.features import FEATURES_HASH
 from pipeline.features.rows import FeatureRows
 from pipeline.orgs import OrgOf, no_org
+from pipeline.rules import Rule
 from pipeline.snapshots import Label, Part, Parts, pack, unpack
 from pipeline.windows import Scores, windows_of
 
@@ -95,6 +96,7 @@ class Watch:
         ensemble: makes a partition's models.
         alerting: makes a partition's rules.
         models: version of the models, which snapshots are checked against.
+        rules: those that `alerting` is made of.
         learned: SHA-256 of the files that the models learned: what is said of those is remembered, not found.
         org_of: an account's organisation by the accounts feed.
     """
@@ -104,6 +106,7 @@ class Watch:
     alerting: Callable[[Partition], Alerting]
     models: str
     learned: frozenset[str] = frozenset()
+    rules: Sequence[Rule] = ()
     org_of: OrgOf = no_org
 
 

@@ -81,4 +81,5 @@ def watch_with(rules: Sequence[Rule], models: Models, feed: Accounts | None) -> 
         models=models.version,
         learned=models.learned,
         org_of=feed.org_of if feed else no_org,
+        rules=rules,
     )

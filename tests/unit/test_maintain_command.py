@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from pipeline.decode import Decoder
-from pipeline.errors import StillwatchError
 from pipeline.io.catalog import Catalog
 from pipeline.land import sections
+from tests.commands import run_command
 from tests.lake_maker import LakeMaker, records_of
 
 ROOT = Path(__file__).parents[2]
@@ -38,15 +38,7 @@ def maker(tmp_path: Path) -> Iterator[LakeMaker]:
 def stillwatch() -> Command:
     """`stillwatch(...)` runs the command; its exit code, standard output, and what its error says."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, arguments)
-        if isinstance(result.exception, StillwatchError):
-            return result.exception.exit_code, result.stdout, str(result.exception)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
+    return run_command
 
 
 def test_verify_of_a_sound_lake_says_so(maker: LakeMaker, stillwatch: Command) -> None:

@@ -6,7 +6,7 @@ compaction puts to the others.  A file of at least half the target size is left 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -15,13 +15,10 @@ import pyarrow as pa
 
 from pipeline.commits import FileEntry
 from pipeline.errors import FencedError, SchemaError
-from pipeline.io.catalog import Catalog
-from pipeline.io.lake import Lake
 from pipeline.io.rewriting.held import Place
-from pipeline.io.rewriting.ledger import RewriteLedger
+from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard
 from pipeline.io.rewriting.writing import Input, Limits, read_input, write_outputs
-from pipeline.ports import Clock
 
 COMPACT: Final = "compact"
 _HOUR_US: Final = 3_600_000_000
@@ -84,27 +81,8 @@ def end_us(dt: str, hour: int) -> int:
     return int(datetime.fromisoformat(dt).replace(tzinfo=UTC).timestamp()) * 1_000_000 + (hour + 1) * _HOUR_US
 
 
-class Compactor:
+class Compactor(Rewriter):
     """Compacts a lake, an hour of a table at a time."""
-
-    def __init__(
-        self,
-        lake: Lake,
-        catalog: Catalog,
-        ledger: RewriteLedger,
-        clock: Clock,
-        step: Callable[[str], object] = lambda _name: None,
-    ) -> None:
-        """Say where.
-
-        Args:
-            lake: the files.
-            catalog: which of them readers see.
-            ledger: of rewrites, in the same catalog.
-            clock: the wall clock says which hours are over.
-            step: told of each step that was done.
-        """
-        self._lake, self._catalog, self._ledger, self._clock, self._step = lake, catalog, ledger, clock, step
 
     def groups(self, limits: Limits, closed_s: float, tables: Sequence[str]) -> list[Group]:
         """What there is to do in some tables."""

@@ -25,6 +25,7 @@ from pipeline.io.lake import REWRITES, Lake
 from pipeline.io.rewriting.annex import ANNEXES
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.naming import Named
+from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard, tidy
 from pipeline.io.rewriting.writing import Limits, read_input, write_outputs
 from pipeline.lake_tables import TABLES
@@ -102,7 +103,7 @@ class Erased:
         return not any((*self.left_in_lake.values(), *self.left_on_disk.values(), *left))
 
 
-class Eraser:
+class Eraser(Rewriter):
     """Erases one account."""
 
     def __init__(  # a lake, a clock, and whom
@@ -114,8 +115,8 @@ class Eraser:
         account_id: str,
         step: Callable[[str], object] = lambda _name: None,
     ) -> None:
-        """Say where and whom; see `Compactor`."""
-        self._lake, self._catalog, self._ledger, self._clock, self._step = lake, catalog, ledger, clock, step
+        """Say where and whom; see `Rewriter`."""
+        super().__init__(lake, catalog, ledger, clock, step)
         self._named = Named(account_id)
 
     def find(self) -> Found:

@@ -8,7 +8,7 @@ ones, and lists the commits that came.  A file that is compacted meanwhile is lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,17 +18,14 @@ import sqlalchemy as sa
 
 from pipeline.commits import FileEntry
 from pipeline.errors import FencedError, RetryableError, SchemaError
-from pipeline.io.catalog import Catalog
 from pipeline.io.desk import audit_log
-from pipeline.io.lake import Lake
 from pipeline.io.rewriting.arrivals import Arrivals
 from pipeline.io.rewriting.chosen import REPLACED, Chosen, total
 from pipeline.io.rewriting.held import Place
-from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.ledger_rows import Output
+from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard
 from pipeline.io.rewriting.writing import Input, Limits, read_input, write_outputs
-from pipeline.ports import Clock
 
 REPLACE: Final = "replace"
 _ATTEMPTS: Final = 10
@@ -68,19 +65,8 @@ class _Made:
     outputs: list[Output]
 
 
-class Replacer:
+class Replacer(Rewriter):
     """Replaces rows of one lake."""
-
-    def __init__(
-        self,
-        lake: Lake,
-        catalog: Catalog,
-        ledger: RewriteLedger,
-        clock: Clock,
-        step: Callable[[str], object] = lambda _name: None,
-    ) -> None:
-        """Say where; see `Compactor`."""
-        self._lake, self._catalog, self._ledger, self._clock, self._step = lake, catalog, ledger, clock, step
 
     def find(self, chosen: Chosen, tables: Sequence[str] = REPLACED) -> dict[str, Found]:
         """What there is of some rows, by table; changes nothing.

@@ -7,21 +7,18 @@ an hour below it is landed like any other, and goes with the next run.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.commits import FileEntry
 from pipeline.errors import FencedError, RetryableError
-from pipeline.io.catalog import Catalog
 from pipeline.io.footers import Made, read_footer, said_by
-from pipeline.io.lake import Lake
 from pipeline.io.rewriting.held import Place, is_below
-from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.marks import raise_marks
+from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard
-from pipeline.ports import Clock
 
 RETAIN: Final = "retain"
 
@@ -60,19 +57,8 @@ def hour_before(now_us: int, days: float) -> str:
     return moment.strftime("%Y-%m-%dT%H")
 
 
-class Retainer:
+class Retainer(Rewriter):
     """Lets go what is too old."""
-
-    def __init__(
-        self,
-        lake: Lake,
-        catalog: Catalog,
-        ledger: RewriteLedger,
-        clock: Clock,
-        step: Callable[[str], object] = lambda _name: None,
-    ) -> None:
-        """Say where; see `Compactor`."""
-        self._lake, self._catalog, self._ledger, self._clock, self._step = lake, catalog, ledger, clock, step
 
     def old(self, table: str, days: float) -> Old:
         """What there is that is too old of a table."""

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from typer.testing import CliRunner
 
 from jobs.account_output import as_json, as_text, spark, spread
-from jobs.cli import app
 from pipeline.config import read_settings
-from pipeline.errors import StillwatchError
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.watch import load_watch
+from tests.commands import run_command
 from tests.lake_maker import LakeMaker, make_lake
 from tests.unit.io.dossier_lake import HARVESTER, HOSTILE, dossier_of, event, traffic
 
@@ -55,12 +53,7 @@ def stillwatch(maker: LakeMaker) -> Command:
     """`stillwatch(account, ...)`: exit code, standard output, and what an error says."""
 
     def run(account: str, *flags: str, lake: Path = maker.root) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, ["account", "--lake", str(lake), *flags, "--", account])
-        if isinstance(result.exception, StillwatchError):
-            return result.exception.exit_code, result.stdout, str(result.exception)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
+        return run_command("account", "--lake", str(lake), *flags, "--", account)
 
     return run
 

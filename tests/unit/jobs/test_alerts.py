@@ -13,16 +13,14 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
-from typer.testing import CliRunner
 
 from jobs.alerts_output import as_table, as_text
-from jobs.cli import app
 from pipeline.alerts import Alert, alert_id_of
 from pipeline.batch import Partition
 from pipeline.commits import Commit
-from pipeline.errors import StillwatchError
 from pipeline.io.catalog import Catalog
 from pipeline.io.views.session import Session
+from tests.commands import run_command
 from tests.lake_maker import LakeMaker
 
 NOON_US = 1_772_366_400_000_000  # 2026-03-01 12:00 UTC
@@ -67,12 +65,7 @@ def stillwatch(maker: LakeMaker) -> Command:
     """`stillwatch(...)` runs a command of `alerts`; its exit code, standard output, and what its error says."""
 
     def run(command: str, *arguments: str, lake: str = str(maker.root)) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, ["alerts", command, "--lake", lake, *arguments])
-        if isinstance(result.exception, StillwatchError):
-            return result.exception.exit_code, result.stdout, str(result.exception)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
+        return run_command("alerts", command, "--lake", lake, *arguments)
 
     return run
 

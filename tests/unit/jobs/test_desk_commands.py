@@ -13,18 +13,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from rich.cells import cell_len
-from typer.testing import CliRunner
 
 from jobs import listed
-from jobs.cli import app
 from pipeline.alerts import Alert
 from pipeline.batch import Partition
 from pipeline.commits import Commit
 from pipeline.decisions import ACTIONS
-from pipeline.errors import StillwatchError
 from pipeline.io.catalog import AlertFilter
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import Act
+from tests.commands import run_command
 from tests.lake_maker import LakeMaker
 from tests.stages import stand_ins
 from tests.unit.io.test_judging import NOON_US, event
@@ -52,15 +50,7 @@ def stillwatch(maker: LakeMaker, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setenv("STILLWATCH_LAKE", str(maker.root))
     monkeypatch.setenv("STILLWATCH_BY", "ana")
 
-    def run(*arguments: str, given: str | None = None) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, arguments, input=given)
-        if isinstance(result.exception, StillwatchError):
-            return result.exception.exit_code, result.stdout, str(result.exception)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
+    return run_command
 
 
 def keep(maker: LakeMaker, alerts: Sequence[Alert], at_us: int, orgs: dict[str, str] | None = None) -> None:
