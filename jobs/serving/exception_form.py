@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from jobs.desk_copies import keep_if_there
 from jobs.serving.serving import Serving
+from pipeline.alerts import without_nul
 from pipeline.allowing import check, check_rule
 from pipeline.decisions import SCOPES, AllowEntry
 from pipeline.errors import ConfigError
@@ -16,6 +18,13 @@ from pipeline.moments import micros_of, moment_at
 
 FIELDS: Final = ("scope", "subject", "rule", "owner", "reason", "until")
 DAYS_USUAL: Final = 30
+SENT_BEFORE: Final = (
+    "This form was sent before, and the exception that it made then says something else, or has ended since; what "
+    "stands here now is not on record. If you want it, too, send it again."
+)
+"""Of a page that the browser kept, which was filled in anew."""
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def usual_until(serving: Serving) -> str:
@@ -25,7 +34,7 @@ def usual_until(serving: Serving) -> str:
 
 
 def add(serving: Serving, form: Mapping[str, str], person: str) -> str:
-    """Put an exception on record.
+    """Put an exception on record; a form that comes again, as of a second click, changes nothing.
 
     Returns:
         What is wrong with it, in words; empty: nothing, and it is on record.
@@ -39,17 +48,25 @@ def add(serving: Serving, form: Mapping[str, str], person: str) -> str:
             check_rule(rule, sorted(serving.rules))
     except ConfigError as error:
         return str(error)
-    serving.catalog.desk.exceptions.add(entry)
+    stands = serving.catalog.desk.exceptions.add(entry)
     keep_if_there(serving.settings, serving.catalog)
-    return ""
+    return "" if _is_same(stands, entry) else SENT_BEFORE
+
+
+def _is_same(stands: AllowEntry, entry: AllowEntry) -> bool:
+    """Whether what is on record says what was sent, and still holds."""
+    return stands == replace(entry, subject=without_nul(entry.subject), created_at_us=stands.created_at_us)
 
 
 def _entry(form: Mapping[str, str], person: str, now_us: int) -> AllowEntry:
     said = {name: form.get(name, "").strip() for name in FIELDS}
+    exception_id = form.get("exception_id", "")
+    if not _ID.fullmatch(exception_id):
+        raise ConfigError("the form lacks the number by which it counts once, however often it is sent: send it again")
     if said["scope"] not in SCOPES:
         raise ConfigError("say what it speaks of: an account, an organisation or a rule")
     return AllowEntry(
-        exception_id=uuid.uuid4().hex, scope=said["scope"], subject=form.get("subject", ""),
+        exception_id=exception_id, scope=said["scope"], subject=form.get("subject", ""),
         rule="" if said["scope"] == "rule" else said["rule"], owner=said["owner"], reason=said["reason"],
         created_at_us=now_us, created_by=person, expires_at_us=_until_us(said["until"]),
     )  # fmt: skip

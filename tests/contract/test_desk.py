@@ -126,6 +126,35 @@ def test_a_commit_says_up_to_which_verdict_its_models_have_learned(catalog: Cata
     assert catalog.desk.verdicts.marks(Partition("other", 0)) == []
 
 
+def test_the_same_exception_again_changes_nothing(catalog: Catalog) -> None:
+    book, odd = catalog.desk.exceptions, entry_of(subject=ODD)
+    first = book.add(odd)
+    assert first == replace(odd, subject=ODD.replace("\0", "\u2400"))
+    assert book.add(replace(odd, reason="another reason", created_by="ben")) == first
+    assert book.find() == [first]
+    assert [record.actor for record in catalog.desk.audit.records()] == ["ana"]
+    assert catalog.desk.audit.compared() == Compared(sealed=1)
+    assert book.end(first.exception_id, "ben", NOW_US)
+    assert book.add(odd).state_at(NOW_US) == "ended"  # and stays so
+
+
+def test_an_exception_that_is_sent_at_once_by_several_is_one(url: str, catalog: Catalog) -> None:
+    added: list[AllowEntry] = []
+
+    def add() -> None:
+        with contextlib.closing(Catalog.open(url, create=False)) as mine:
+            added.append(insist(mine.desk.exceptions.add, entry_of()))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert added == [entry_of()] * 4
+    assert catalog.desk.exceptions.find() == [entry_of()]
+    assert len(catalog.desk.audit.records()) == 1
+
+
 def test_an_exception_covers_its_account_until_it_ends(catalog: Catalog) -> None:
     account = alert_of(1).entity_id
     entry = entry_of(subject=account)

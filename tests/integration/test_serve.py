@@ -470,6 +470,40 @@ def test_an_exception_is_added_and_ended_once(ana: Visitor, catalog: Catalog) ->
     assert actions == ["exception.ended", "exception.added"]
 
 
+@pytest.mark.parametrize("where", ("exceptions", "account"))
+def test_an_exceptions_form_that_is_sent_twice_counts_once(ana: Visitor, catalog: Catalog, where: str) -> None:
+    page = "/exceptions" if where == "exceptions" else f"/accounts/{digest_of('acct_007')}"
+    action = page if where == "exceptions" else f"{page}/exception"
+    if where == "account":
+        assert ana.fill("/", "/accounts", account="acct_007").headers["location"] == page
+    subject = "org_twice" if where == "exceptions" else "acct_007"
+    said = {"scope": "organisation", "subject": subject, "owner": "Sales", "reason": "Contract", "until": SOON}
+    form = {**hidden_fields(ana.get(page).text, action), **said}
+    for _ in range(2):
+        answer = ana.send(action, form)
+        assert (answer.status, "done=excepted" in answer.headers["location"]) == (303, True)
+    (entry,) = catalog.desk.exceptions.find(subject=subject)
+    assert entry.exception_id == form["exception_id"]
+    assert len(catalog.desk.audit.records(AuditFilter(subject=subject))) == 1
+    other = ana.send(action, {**form, "reason": "Another <b>contract</b>"})
+    assert (other.status, "This form was sent before" in other.text) == (400, True)
+    assert "Another &lt;b&gt;contract&lt;/b&gt;</textarea>" in other.text
+    assert len(catalog.desk.exceptions.find(subject=subject)) == 1
+    anew = {**form, **hidden_fields(other.text, action), "reason": "Another"}
+    assert ana.send(action, anew).status == 303
+    assert {one.reason for one in catalog.desk.exceptions.find(subject=subject)} == {"Contract", "Another"}
+
+
+@pytest.mark.parametrize("number", ("", "x" * 32, "A" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n"))
+def test_an_exceptions_form_without_its_number_is_not_put_on_record(
+    ana: Visitor, catalog: Catalog, number: str
+) -> None:
+    said = {"scope": "organisation", "subject": "org_3", "owner": "Sales", "reason": "Contract", "until": SOON}
+    answer = ana.fill("/exceptions", "/exceptions", **said, exception_id=number)
+    assert (answer.status, "send it again" in answer.text) == (400, True)
+    assert catalog.desk.exceptions.find(subject="org_3") == []
+
+
 # ---- as a process
 
 
@@ -584,7 +618,15 @@ def test_while_the_catalog_is_away_each_page_says_so_and_then_it_works_again(lak
         with contextlib.closing(Catalog.open(sqlite_url(file), create=False)) as other, other.transaction(write=True):
             answer = ana.send(
                 "/exceptions",
-                {"csrf": token, "scope": "rule", "subject": "risk_high", "owner": "o", "reason": "x", "until": SOON},
+                {
+                    "csrf": token,
+                    "exception_id": "0" * 32,
+                    "scope": "rule",
+                    "subject": "risk_high",
+                    "owner": "o",
+                    "reason": "x",
+                    "until": SOON,
+                },
             )
             assert (answer.status, "The catalog does not answer" in answer.text) == (503, True)
             assert ana.get("/").status == 200  # readers of SQLite need not wait for a writer

@@ -24,17 +24,24 @@ class ExceptionBook:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 
-    def add(self, entry: AllowEntry) -> None:
-        """Put an exception on record, and say so in the audit log."""
+    def add(self, entry: AllowEntry) -> AllowEntry:
+        """Put an exception on record, and say so in the audit log; one of its id that is there already stays as it is.
+
+        Returns:
+            The exception as it is on record.
+        """
         row = {**asdict(entry), "subject": without_nul(entry.subject), "subject_sha256": sha256_of_id(entry.subject)}
         details = {
             "exception": entry.exception_id, "rule": entry.rule, "owner": entry.owner, "until_us": entry.expires_at_us,
             SHA256: seal(row),
         }  # fmt: skip
         with self._transaction(write=True) as tx:
-            tx.execute(sa.insert(exceptions).values(**row))
-            act = Act("exception.added", entry.created_by, entry.scope, entry.subject, details)
-            append(tx, act, entry.created_at_us)
+            new = catalog_tables.insert(tx.engine, exceptions).values(**row).on_conflict_do_nothing()
+            if tx.execute(new.returning(exceptions.c.exception_id)).first() is not None:
+                act = Act("exception.added", entry.created_by, entry.scope, entry.subject, details)
+                append(tx, act, entry.created_at_us)
+            mine = sa.select(exceptions).where(exceptions.c.exception_id == entry.exception_id)
+            return _entry_of(tx.execute(mine).mappings().one())
 
     def end(self, exception_id: str, by: str, now_us: int) -> bool:
         """End an exception before its time; false where there is none of this id that is active."""
