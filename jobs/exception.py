@@ -21,7 +21,7 @@ from pipeline.decisions import AllowEntry
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
-from pipeline.judging import never_seen, shown
+from pipeline.judging import shown
 
 _ID: Final = re.compile(r"[0-9a-f]{1,32}")
 
@@ -154,14 +154,8 @@ def _rule_names(settings: Settings) -> list[str]:
 
 
 def _check_seen(settings: Settings, ledger: Catalog, account: str) -> None:
-    """See that the account was ever seen: one whose name is mistyped would cover nothing.
-
-    Raises:
-        ConfigError: it was not.
-    """
-    from pipeline.io.desk.stored_rows import Wanted, near_names, rows_at, seen  # noqa: PLC0415  # DuckDB, as above
+    from pipeline.io.desk.allowing import check_seen  # noqa: PLC0415  # DuckDB, as above
     from pipeline.io.lake import Lake  # noqa: PLC0415
 
-    storage = Lake.open(settings.lake, create=False)
-    if rows_at(storage, ledger, [Wanted(account)]) == [None] and not seen(storage, ledger, [account]):
-        raise never_seen(account, near_names(storage, ledger, account), "makes an exception of it all the same")
+    otherwise = " and --lake; --anyway makes an exception of it all the same"
+    check_seen(Lake.open(settings.lake, create=False), ledger, account, otherwise)

@@ -103,12 +103,18 @@ def shown(text: str) -> str:
 def never_seen(
     account_id: str,
     near: Iterable[str],
-    anyway: str = "records a verdict on it all the same, which teaches the models nothing",
+    otherwise: str = " and --lake; --anyway records a verdict on it all the same, which teaches the models nothing",
 ) -> ConfigError:
-    """The error about an account of which the lake holds nothing; `anyway`: what the flag of this name does."""
+    """The error about an account of which the lake holds nothing.
+
+    Args:
+        account_id: as it was said.
+        near: ids that are like it.
+        otherwise: what else to look at and to do; follows on "check the id".
+    """
     names = ", ".join(map(shown, near))
     hint = f"; near to it are {names}" if names else ""
     return ConfigError(
         f"account {shown(account_id)} was never seen: the lake holds no event and no score of it{hint}. Check the id "
-        f"(upper and lower case count, and so do spaces) and --lake; --anyway {anyway}"
+        f"(upper and lower case count, and so do spaces){otherwise}"
     )

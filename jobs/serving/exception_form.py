@@ -14,6 +14,8 @@ from pipeline.alerts import without_nul
 from pipeline.allowing import check, check_rule
 from pipeline.decisions import SCOPES, AllowEntry
 from pipeline.errors import ConfigError
+from pipeline.io.desk.allowing import check_seen
+from pipeline.io.lake import Lake
 from pipeline.moments import micros_of, moment_at
 
 FIELDS: Final = ("scope", "subject", "rule", "owner", "reason", "until")
@@ -46,11 +48,20 @@ def add(serving: Serving, form: Mapping[str, str], person: str) -> str:
         check(entry, now_us, serving.settings.exception_days_max)
         for rule in filter(None, (entry.rule, entry.subject if entry.scope == "rule" else "")):
             check_rule(rule, sorted(serving.rules))
+        if entry.scope == "account":
+            _check_seen(serving, entry.subject)
     except ConfigError as error:
         return str(error)
     stands = serving.catalog.desk.exceptions.add(entry)
     keep_if_there(serving.settings, serving.catalog)
     return "" if _is_same(stands, entry) else SENT_BEFORE
+
+
+def _check_seen(serving: Serving, account_id: str) -> None:
+    otherwise = "; `stillwatch exception add --account ID --anyway` makes an exception of it all the same"
+    with serving.reading():
+        lake = Lake.open(serving.settings.lake, create=False)
+        check_seen(lake, serving.catalog, account_id, otherwise)
 
 
 def _is_same(stands: AllowEntry, entry: AllowEntry) -> bool:

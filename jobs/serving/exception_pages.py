@@ -25,9 +25,10 @@ def show(serving: Serving, request: Request) -> Response:
 
 
 def add(serving: Serving, request: Request) -> Response:
-    """Put an exception on record."""
+    """Put an exception on record; spaces around its subject are those of whoever pasted it."""
     known = asked(request)
-    wrong = exception_form.add(serving, known.form, known.person)
+    form = {**known.form, "subject": known.form.get("subject", "").strip()}
+    wrong = exception_form.add(serving, form, known.person)
     return _page(serving, request, known.form, wrong) if wrong else to("/exceptions", "excepted")
 
 

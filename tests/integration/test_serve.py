@@ -432,6 +432,12 @@ def test_texts_are_shown_when_asked_for_and_then_that_is_on_record(served: Serve
         ({"reason": ""}, "the reason is missing"),
         ({"subject": " "}, "name is missing"),
         ({"scope": "planet"}, "say what it speaks of"),
+        (
+            {"scope": "account", "subject": "acct_lou"},
+            "was never seen: the lake holds no event and no score of it; near",
+        ),
+        ({"scope": "account", "subject": "acct_lou"}, "near to it are acct_loud. Check the id"),
+        ({"scope": "account", "subject": "Nobody"}, "account Nobody was never seen"),
         ({"rule": "risk_hihg"}, "did you mean risk_high?"),
         ({"scope": "rule", "subject": "risk_hihg"}, "did you mean risk_high?"),
     ),
@@ -468,6 +474,52 @@ def test_an_exception_is_added_and_ended_once(ana: Visitor, catalog: Catalog) ->
     assert ana.send(end, token).headers["location"] == "/exceptions?done=not-ended"
     actions = [one.action for one in catalog.desk.audit.records(AuditFilter(subject="org_2"))]
     assert actions == ["exception.ended", "exception.added"]
+
+
+def test_an_exception_on_an_account_that_was_never_seen_stays_in_its_form(ana: Visitor, catalog: Catalog) -> None:
+    """Of the exceptions' page, and of the page that *Find* shows of any id."""
+    account = "acct_lo <b>ud"
+    page = ana.fill("/", "/accounts", account=account).headers["location"]
+    said = {"owner": "Sales", "reason": "Contract <i>7</i>", "until": SOON}
+    for form, action in (
+        ({**said, "scope": "account", "subject": f"  {account} "}, "/exceptions"),
+        (said, f"{page}/exception"),
+    ):
+        answer = ana.fill(page if action != "/exceptions" else action, action, **form)
+        assert answer.status == 400
+        assert "acct_lo &lt;b&gt;ud was never seen" in answer.text
+        assert "`stillwatch exception add --account ID --anyway`" in answer.text
+        assert "--lake" not in answer.text
+        assert "Contract &lt;i&gt;7&lt;/i&gt;</textarea>" in answer.text
+        assert 'value="Sales"' in answer.text
+        assert f'value="{SOON}"' in answer.text
+        if action == "/exceptions":
+            assert 'name="subject" value="  acct_lo &lt;b&gt;ud "' in answer.text
+    assert catalog.desk.exceptions.find(subject=account) == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "subject"), (("organisation", "org_spaced"), ("account", "acct_008"), ("rule", "risk_high"))
+)
+def test_spaces_around_what_an_exception_speaks_of_are_not_kept(
+    ana: Visitor, catalog: Catalog, scope: str, subject: str
+) -> None:
+    said = {"scope": scope, "subject": f" \t{subject}\u00a0 ", "owner": "Sales", "reason": "Pasted", "until": SOON}
+    assert ana.fill("/exceptions", "/exceptions", **said).status == 303
+    (entry,) = catalog.desk.exceptions.find(subject=subject)
+    assert (entry.scope, entry.subject, entry.reason) == (scope, subject, "Pasted")
+    assert catalog.desk.exceptions.end(entry.exception_id, "a test", entry.created_at_us + 1)
+
+
+def test_an_account_whose_id_ends_in_spaces_and_whose_events_are_gone_gets_an_exception_on_its_page(
+    ana: Visitor, catalog: Catalog
+) -> None:
+    account = " acct spaced  "
+    keep(catalog, [alert(account)])
+    page = f"/accounts/{digest_of(account)}"
+    said = {"owner": "Sales", "reason": "Contract", "until": SOON}
+    assert ana.fill(page, f"{page}/exception", **said).status == 303
+    assert [one.subject for one in catalog.desk.exceptions.find(subject=account)] == [account]
 
 
 @pytest.mark.parametrize("where", ("exceptions", "account"))

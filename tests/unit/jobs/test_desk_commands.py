@@ -229,6 +229,17 @@ def test_an_exception_that_expired_is_said_so(stillwatch: Command, maker: LakeMa
     assert "had expired when the alert came" in words
 
 
+def test_an_account_whose_events_are_gone_was_seen_if_it_has_alerts(stillwatch: Command, maker: LakeMaker) -> None:
+    wanted = ("exception", "add", "--account", "acct_gone", "--owner", "sales", "--reason", "pilot", "--expires", "1h")
+    code, _, error = stillwatch(*wanted)
+    assert (code, "Check the id (upper and lower case count, and so do spaces) and --lake; --anyway" in error) == (
+        2,
+        True,
+    )
+    keep(maker, [alert("acct_gone", 1)], SystemClock().now_us())
+    assert stillwatch(*wanted)[0] == 0
+
+
 def test_an_alert_says_who_has_it_and_what_was_decided(stillwatch: Command, maker: LakeMaker) -> None:
     (mine, *_) = maker.catalog.alerts(AlertFilter(entity_id="acct_1"))
     assert stillwatch("alerts", "claim", mine.alert_id[:12]) == (0, f"alert {mine.alert_id[:8]} is ana's\n", "")
