@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobs.desk_copies import keep_if_there
-from jobs.serving import queue_pages
+from jobs.serving import queue_pages, words
 from jobs.serving.guard import RefusedError, asked
 from jobs.serving.serving import Serving, to
 from pipeline.alerts import ID_CHARS
@@ -35,6 +35,7 @@ def show(serving: Serving, request: Request) -> Response:
         rule=rule if rule is not None and rule.version == found.alert.rule_version else None,
         others=[other for other in others if other.alert.alert_id != found.alert.alert_id][:OTHERS_MAX],
         verdicts=desk.verdicts.of(found.alert.entity_id),
+        who_now=words.who_now(request.query_params.get("done", ""), found.claimed_by, asked(request).person),
     )
 
 
@@ -48,12 +49,15 @@ def claim(serving: Serving, request: Request) -> Response:
 
 
 def release(serving: Serving, request: Request) -> Response:
-    """Let go of it."""
+    """Let go of it, unless somebody else has taken it on since the page was shown."""
     serving.check_writable()
-    alert_id, person = _found(serving, request).alert.alert_id, asked(request).person
-    was_held = serving.catalog.desk.claims.release(alert_id, person, serving.clock.now_us())
+    alert_id, known = _found(serving, request).alert.alert_id, asked(request)
+    claims, seen = serving.catalog.desk.claims, known.form.get("held_by", "")
+    was_released = claims.release(alert_id, known.person, serving.clock.now_us(), seen)
     keep_if_there(serving.settings, serving.catalog)
-    return _back(request, alert_id, "released" if was_held else "free")
+    if was_released:
+        return _back(request, alert_id, "released")
+    return _back(request, alert_id, "changed-hands" if claims.holders([alert_id]) else "free")
 
 
 def _found(serving: Serving, request: Request) -> QueuedAlert:
@@ -72,4 +76,4 @@ def _back(request: Request, alert_id: str, done: str) -> Response:
     if "queue" not in form:
         return to(f"/alerts/{alert_id}", done)
     view = queue_pages.view_of(dict(urllib.parse.parse_qsl(form["queue"], max_num_fields=20)))
-    return to("/", done, view.pairs(), anchor=f"a{alert_id}")
+    return to("/", done, [*view.pairs(), ("alert", alert_id)], anchor=f"a{alert_id}")

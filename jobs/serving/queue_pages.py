@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobs.serving import words
 from jobs.serving.guard import asked
 from jobs.serving.serving import Serving
 from pipeline.alerts import ID_CHARS
@@ -117,5 +118,14 @@ def show(serving: Serving, request: Request) -> Response:
         choices=_CHOICES,
         rules=sorted(serving.rule_names() | {view.said["rule"]} - {ANY}),
         account=queue.account_of(account) if account else None,
+        who_now=_who_now(serving, request),
         any_at_all=bool(found) or bool(queue.count(QueueFilter(state="", decided="", suppressed=""), 1)),
     )
+
+
+def _who_now(serving: Serving, request: Request) -> str:
+    """Who has the alert that somebody else was quicker with; the alert may be on no page of the queue any more."""
+    done, alert_id = (request.query_params.get(name, "") for name in ("done", "alert"))
+    if done not in words.OVERTAKEN or not _ALERT_ID.fullmatch(alert_id):
+        return ""
+    return words.who_now(done, serving.catalog.desk.claims.holders([alert_id]).get(alert_id, ""), asked(request).person)

@@ -21,8 +21,9 @@ from pipeline.reasons import ReasonParts, number_in_words, parts_of, time_in_wor
 
 DONE: Final[Mapping[str, str]] = {
     "claimed": "You have taken this alert on.",
-    "held": "Somebody else was quicker: the alert is theirs until they release it.",
+    "held": "Somebody else was quicker.",
     "released": "The alert is free again.",
+    "changed-hands": "Nothing was released: somebody else has taken this alert on since you looked.",
     "free": "Nobody had this alert, so there was nothing to release.",
     "judged": "Your verdict is on record. The account's alerts so far have left the open queue.",
     "withdrawn": "The verdict is withdrawn; it stays in the history. The account's alerts are open again.",
@@ -31,6 +32,9 @@ DONE: Final[Mapping[str, str]] = {
     "not-ended": "There was no active exception to end: it had expired, or somebody else has ended it.",
 }
 """What a page says first after a form was dealt with, by the name that stands in its address."""
+
+OVERTAKEN: Final = frozenset({"held", "changed-hands"})
+"""What was not done because somebody else was quicker: the page then says who has the alert."""
 
 STYLE: Final = "triage.css"
 _FOLDER: Final = resources.files("jobs.serving")
@@ -63,6 +67,21 @@ def dossier_sheet() -> tuple[str, bytes]:
 
 def _with_path(name: str, content: bytes) -> tuple[str, bytes]:
     return f"/static/{hashlib.sha256(content).hexdigest()[:16]}/{name}", content
+
+
+def who_now(done: str, holder: str, person: str) -> str:
+    """Who has the alert that somebody else was quicker with; empty if nobody was.
+
+    Args:
+        done: name of what a page says first.
+        holder: who has the alert at this moment; empty: nobody.
+        person: who looks.
+    """
+    if done not in OVERTAKEN:
+        return ""
+    if not holder:
+        return "Nobody has it any more."
+    return "By now it is yours." if holder == person else f"{plain(holder)} has it now, until it is released."
 
 
 def age(time_us: int, now_us: int) -> str:

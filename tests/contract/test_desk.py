@@ -220,6 +220,23 @@ def test_an_alert_has_one_holder(catalog: Catalog) -> None:
     assert actions == ["alert.claimed", "alert.released", "alert.claimed"]
 
 
+def test_a_claim_is_released_only_if_it_is_still_with_whom_it_was_seen_with(catalog: Catalog) -> None:
+    claims = catalog.desk.claims
+    claims.claim("a1", "cem", 1)
+    claims.claim("a2", "cem", 1)
+    for seen in ("ana", "", "CEM", "ce", "%"):
+        assert not claims.release("a1", "ana", 2, seen)
+    assert not claims.release("a3", "ana", 2, "cem")
+    assert claims.holders(["a1", "a2", "a3"]) == {"a1": "cem", "a2": "cem"}
+    assert claims.release("a1", "ana", 3, "cem")
+    assert not claims.release("a1", "ana", 4, "cem")
+    assert claims.holders(["a1", "a2"]) == {"a2": "cem"}
+    released = catalog.desk.audit.records(AuditFilter(action="alert.released"))
+    assert [(record.actor, record.subject, record.details) for record in released] == [
+        ("ana", "a1", {"held_by": "cem"})
+    ]
+
+
 def test_the_record_says_who_did_what_and_can_be_asked(catalog: Catalog) -> None:
     audit = catalog.desk.audit
     audit.record(Act("verdict.given", "ana", "account", ODD, {"decision": "benign"}), 10)

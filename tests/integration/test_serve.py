@@ -410,6 +410,51 @@ def test_one_of_two_who_claim_at_once_has_it(served: Served, catalog: Catalog) -
     assert f'<span class="holder">{holder}</span>' in other.get("/").text
 
 
+@pytest.mark.parametrize("where", ("queue", "alert"))
+def test_a_page_that_is_stale_takes_nobodys_claim_away(served: Served, catalog: Catalog, where: str) -> None:
+    number, names = alert_id(catalog, LONG), ("Ana", "O'Ben <b>", "Cem & Co")
+    catalog.desk.claims.release(number, "a test", 0)
+    ana, ben, cem = (served.visitor(name, KEY) for name in names)
+    page = "/?sort=time&claimed=yes&rule=odd&decided=any&suppressed=any" if where == "queue" else f"/alerts/{number}"
+    claim, release = f"/alerts/{number}/claim", f"/alerts/{number}/release"
+    ben.fill(f"/alerts/{number}", claim)
+    stale = hidden_fields(ana.get(page).text, release)
+    assert stale["held_by"] == names[1]
+    assert "done=released" in ben.fill(page, release).headers["location"]
+    cem.fill(f"/alerts/{number}", claim)
+    before = len(catalog.desk.audit.records())
+    for form in (stale, {**stale, "held_by": ""}, {name: stale[name] for name in stale if name != "held_by"}):
+        location = ana.send(release, form).headers["location"]
+        assert "done=changed-hands" in location
+        said = ana.get(location.partition("#")[0]).text
+        assert "Nothing was released: somebody else has taken this alert on since you looked." in said
+        assert "Cem &amp; Co has it now" in said
+    assert catalog.desk.claims.holders([number]) == {number: "Cem & Co"}
+    assert len(catalog.desk.audit.records()) == before
+    assert "By now it is yours" in cem.get(location.partition("#")[0]).text
+    fresh = hidden_fields(ana.get(page).text, release)
+    assert "done=released" in ana.send(release, fresh).headers["location"]  # knowing whose it is, anybody may
+    assert "done=free" in ana.send(release, fresh).headers["location"]
+    assert "Nobody has it any more" in ana.get(location.partition("#")[0]).text
+
+
+@pytest.mark.parametrize("where", ("queue", "alert"))
+def test_who_claims_too_late_is_told_who_was_quicker(served: Served, catalog: Catalog, where: str) -> None:
+    number = alert_id(catalog, LONG)
+    catalog.desk.claims.release(number, "a test", 0)
+    ana, ben = served.visitor("Ana", KEY), served.visitor("Ben <i>", KEY)
+    page = "/?rule=odd&claimed=no&decided=any&suppressed=any" if where == "queue" else f"/alerts/{number}"
+    claim = f"/alerts/{number}/claim"
+    stale = hidden_fields(ana.get(page).text, claim)
+    assert "done=claimed" in ben.fill(page, claim).headers["location"]
+    location = ana.send(claim, stale).headers["location"]
+    assert "done=held" in location
+    assert "Somebody else was quicker. Ben &lt;i&gt; has it now" in ana.get(location.partition("#")[0]).text
+    for forged in ("/?done=held", "/?done=held&alert=%3Cb%3E", f"/?done=held&alert={'0' * 32}", "/audit?done=held"):
+        assert ana.get(forged).status == 200
+    assert catalog.desk.claims.release(number, "a test", 0)
+
+
 def test_texts_are_shown_when_asked_for_and_then_that_is_on_record(served: Served, catalog: Catalog) -> None:
     ana, page = served.visitor("Ana Reads", KEY), f"/accounts/{digest_of(HARVESTER)}"
     seen = AuditFilter(action="content", actor="Ana Reads")

@@ -29,13 +29,25 @@ class ClaimBook:
                 return by
             return str(tx.execute(sa.select(claims.c.claimed_by).where(claims.c.alert_id == alert_id)).scalar_one())
 
-    def release(self, alert_id: str, by: str, now_us: int) -> bool:
-        """Let go of an alert, whoever has it; false where nobody has."""
+    def release(self, alert_id: str, by: str, now_us: int, seen: str | None = None) -> bool:
+        """Let go of an alert, if it is still with whom it was seen with.
+
+        Args:
+            alert_id: of the alert.
+            by: who lets go of it: its holder, or somebody else.
+            now_us: wall clock.
+            seen: who had it when somebody decided to let go of it; None: whoever has it.
+
+        Returns:
+            False where nothing was done, since nobody has it, or another than `seen`.
+        """
         with self._transaction(write=True) as tx:
-            held = tx.execute(sa.select(claims.c.claimed_by).where(claims.c.alert_id == alert_id)).scalar_one_or_none()
+            mine = sa.delete(claims).where(claims.c.alert_id == alert_id)
+            if seen is not None:
+                mine = mine.where(claims.c.claimed_by == seen)
+            held = tx.execute(mine.returning(claims.c.claimed_by)).scalar_one_or_none()
             if held is None:
                 return False
-            tx.execute(sa.delete(claims).where(claims.c.alert_id == alert_id))
             append(tx, Act("alert.released", by, "alert", alert_id, {"held_by": held}), now_us)
         return True
 
