@@ -67,9 +67,7 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
         int | None,
         typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
     ] = None,
-    form: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", metavar="table|csv|json", help="What is printed.")
-    ] = "table",
+    form: listed.FormFlag = "table",
 ) -> None:
     """List the alerts, the latest first.
 

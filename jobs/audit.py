@@ -59,7 +59,7 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
         int | None,
         typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
     ] = None,
-    form: Annotated[listed.Form, typer.Option("--format", metavar="table|csv|json", help="What is printed.")] = "table",
+    form: listed.FormFlag = "table",
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     config: options.ConfigFile = None,

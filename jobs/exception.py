@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
-import sys
 import uuid
 from typing import Annotated, Final
 
 import typer
 
 from jobs import actors, exception_output, listed, options
+from jobs.catalogs import opened
 from jobs.desk_copies import keep_after
 from jobs.listed import say
 from jobs.moments import moment_us, span_us
@@ -68,7 +66,7 @@ def add(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     check(made, now_us, settings.exception_days_max)
     if rule:
         check_rule(rule, _rule_names(settings))
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         if scope == "account" and not anyway:
             _check_seen(settings, ledger, subject)
         ledger.desk.exceptions.add(made)
@@ -80,7 +78,7 @@ def add(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
 def list_exceptions(
     every: Annotated[bool, typer.Option("--all", help="Also those that expired or were ended.")] = False,
     subject: Annotated[str, typer.Option(metavar="ID", help="Only on this account, organisation or rule.")] = "",
-    form: Annotated[listed.Form, typer.Option("--format", metavar="table|csv|json", help="What is printed.")] = "table",
+    form: listed.FormFlag = "table",
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     config: options.ConfigFile = None,
@@ -90,11 +88,11 @@ def list_exceptions(
     Exit codes: 0 done, also if there are none; 2 a wrong setting, or there is no catalog; 4 it does not answer.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         found = ledger.desk.exceptions.find(subject=subject)
         suppressed = ledger.desk.exceptions.suppressed()
     listing = exception_output.Listing(found, suppressed, SystemClock().now_us(), every=every)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = listed.width()
     say(listing.in_form(form, width))
 
 
@@ -116,7 +114,7 @@ def expire(
         raise ConfigError(
             "an exception's id has up to 32 of the characters 0-9 and a-f; `stillwatch exception list` shows the ids"
         )
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+    with opened(settings) as ledger:
         entry = _only(ledger, prefix)
         if not ledger.desk.exceptions.end(entry.exception_id, actors.actor(by), now_us):
             raise ConfigError(exception_output.over(entry, now_us))

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.cells import cell_len, set_cell_size
@@ -17,11 +17,12 @@ from pipeline.harmless import harmless
 from pipeline.moments import rfc3339
 
 __all__ = [
-    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "as_csv", "as_json", "cut", "fit", "line", "rfc3339",
-    "say", "shown_account", "table", "width",
+    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "FormFlag", "as_csv", "as_json", "cut", "fit", "line",
+    "rfc3339", "say", "shown_account", "table", "width",
 ]  # fmt: skip
 
 Form = Literal["table", "csv", "json"]
+FormFlag = Annotated[Form, typer.Option("--format", metavar="table|csv|json", help="What is printed.")]
 
 TABLE_CELLS_MIN: Final = 80
 ID_SHOWN: Final = 8

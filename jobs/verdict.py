@@ -94,7 +94,7 @@ def list_verdicts(  # noqa: PLR0913, PLR0917
         int | None,
         typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
     ] = None,
-    form: Annotated[listed.Form, typer.Option("--format", metavar="table|csv|json", help="What is printed.")] = "table",
+    form: listed.FormFlag = "table",
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     config: options.ConfigFile = None,
