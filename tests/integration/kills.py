@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, wait_until
+from tests.integration.workers import Producer, Reader, Site, Worker, ends_of
+from tests.waiting import wait_until
 
 STEPS = ("staged", "committed", "placed", "published", "hinted")
 """The steps of a commit, after each of which a worker can be made to die."""

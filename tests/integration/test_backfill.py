@@ -26,9 +26,10 @@ from tests.integration.backfills import (
     tables_of,
 )
 from tests.integration.scored import send
-from tests.integration.workers import ROOT, Producer, ends_of, site_of, wait_until
+from tests.integration.workers import ROOT, Producer, ends_of, site_of
 from tests.rule_files import rule_text
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 RULES = rule_text(
     name="one_shots", state="live", severity="high", condition="oneshot_share_7d >= 0.6 and exchanges >= 8",

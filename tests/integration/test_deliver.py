@@ -18,9 +18,9 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline.delivery.ports import STEPS
 from pipeline.io.desk.audit_log import AuditFilter
 from tests.delivering import Outgoing
-from tests.integration.workers import wait_until
 from tests.misbehaving import Misbehaving, answering, cut, silent
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 SECRET = "a-secret-of-more-than-24-bytes"
 Out = Callable[..., Outgoing]

@@ -7,9 +7,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -20,10 +19,10 @@ from kafka.admin import KafkaAdminClient
 
 from jobs.demo import MARKER
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 SECONDS = "3"
 END_TIMEOUT_S = 120.0
-POLL_INTERVAL_S = 0.05
 REPOSITORY = Path(__file__).parents[2]
 ON_THE_LAKE = ("alerts", "sql", "backtest")
 LAKE = "demo/lake"
@@ -61,13 +60,6 @@ def processes_in(folder: Path) -> list[str]:
             if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder):
                 found.append(shlex.join(process.cmdline()))
     return found
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline_s = time.monotonic() + END_TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, what
-        time.sleep(POLL_INTERVAL_S)
 
 
 @contextlib.contextmanager
@@ -130,13 +122,17 @@ def test_every_record_is_accounted_for_on_a_broker_of_the_users(kafka: KafkaServ
     assert processes_in(tmp_path) == []
     settings = tomllib.loads((tmp_path / "demo" / "stillwatch.toml").read_text(encoding="utf-8"))
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
-        wait_until(lambda: settings["topic"] not in admin.list_topics(), "the demo left its topic on the user's broker")
+        wait_until(
+            lambda: settings["topic"] not in admin.list_topics(),
+            "the demo left its topic on the user's broker",
+            END_TIMEOUT_S,
+        )
 
 
 def test_a_record_too_many_is_noticed(kafka: KafkaServer, tmp_path: Path) -> None:
     config = tmp_path / "demo" / "stillwatch.toml"
     with demo(tmp_path, "--seconds", SECONDS, "--bootstrap", kafka.bootstrap) as process:
-        wait_until(config.exists, "the job was not started")
+        wait_until(config.exists, "the job was not started", END_TIMEOUT_S)
         topic = tomllib.loads(config.read_text(encoding="utf-8"))["topic"]
         with contextlib.closing(KafkaProducer(bootstrap_servers=kafka.bootstrap)) as producer:
             producer.send(topic, b"of nobody's").get(timeout=END_TIMEOUT_S)
@@ -150,7 +146,7 @@ def test_a_record_too_many_is_noticed(kafka: KafkaServer, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("number", "code"), ((signal.SIGINT, 130), (signal.SIGTERM, 143)))
 def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with demo(tmp_path, "--seconds", "600") as process:
-        wait_until(lambda: list(tmp_path.glob("demo/lake/access/*/*/*.parquet")), "nothing landed")
+        wait_until(lambda: list(tmp_path.glob("demo/lake/access/*/*/*.parquet")), "nothing landed", END_TIMEOUT_S)
         process.send_signal(number)
         ended, report, complaints = finish(process)
 
@@ -162,12 +158,12 @@ def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals, code:
 
 def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     with demo(tmp_path, "--seconds", "600") as process:
-        wait_until((tmp_path / "demo" / "run.log").exists, "the job was not started")
+        wait_until((tmp_path / "demo" / "run.log").exists, "the job was not started", END_TIMEOUT_S)
         assert len(processes_in(tmp_path)) > 1
         process.kill()
         finish(process)
 
-    wait_until(lambda: not processes_in(tmp_path), "job or broker outlived the demo")
+    wait_until(lambda: not processes_in(tmp_path), "job or broker outlived the demo", END_TIMEOUT_S)
 
 
 def test_a_folder_that_is_no_demos_is_left_alone(tmp_path: Path) -> None:
@@ -185,7 +181,7 @@ def test_a_folder_that_is_no_demos_is_left_alone(tmp_path: Path) -> None:
 
 def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
     with demo(tmp_path, "--seconds", "600") as first:
-        wait_until((tmp_path / "demo" / "labels.csv").exists, "the first did not start")
+        wait_until((tmp_path / "demo" / "labels.csv").exists, "the first did not start", END_TIMEOUT_S)
         with demo(tmp_path, "--seconds", SECONDS) as second:
             code, _, complaints = finish(second)
         assert first.poll() is None

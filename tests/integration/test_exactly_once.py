@@ -13,9 +13,10 @@ import pytest
 from pipeline.io.catalog import sqlite_url
 from tests.integration.kills import campaign, plan
 from tests.integration.scored import assert_as_by_backtest
-from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, site_of, wait_until
+from tests.integration.workers import Producer, Reader, Site, Worker, ends_of, site_of
 from tests.rule_files import rule_text
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 KILLS = 50
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from pipeline.config import Settings
 from pipeline.io.kafka import KafkaSource
 from pipeline.ports import Assigned
-from tests.integration.workers import Producer, site_of, wait_until
+from tests.integration.workers import Producer, site_of
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 
 def test_a_member_that_joins_anew_for_longer_than_a_poll_keeps_its_place(

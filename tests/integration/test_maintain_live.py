@@ -18,9 +18,10 @@ from pipeline.forgetting import without_account
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
 from tests.integration.scored import assert_as_by_backtest
-from tests.integration.workers import ROOT, Producer, Reader, Site, ends_of, site_of, wait_until
+from tests.integration.workers import ROOT, Producer, Reader, Site, ends_of, site_of
 from tests.rewrites import assert_sound
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 ERASED = "account-7"
 ALL_HOURS = ("--closed-after", "0s")

@@ -14,8 +14,9 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from tests import mounts
-from tests.integration.workers import BOUND_S, Producer, Reader, ends_of, site_of, wait_until
+from tests.integration.workers import Producer, Reader, ends_of, site_of
 from tests.servers import ApacheKafka, KafkaServer, create_topic
+from tests.waiting import BOUND_S, wait_until
 
 
 def test_a_broker_that_stops_and_comes_back_costs_nothing(tmp_path: Path, own_kafka: Callable[[], ApacheKafka]) -> None:

@@ -23,8 +23,9 @@ from pipeline.batch import Partition
 from pipeline.commits import REPLACED, Hole
 from pipeline.events import ACCESS_FIELDS, TIME
 from pipeline.io.catalog import Catalog
-from tests.integration.workers import ROOT, Producer, Site, ends_of, event, site_of, wait_until
+from tests.integration.workers import ROOT, Producer, Site, ends_of, event, site_of
 from tests.servers import ApacheKafka, KafkaServer, create_topic
+from tests.waiting import wait_until
 
 DEV_TRAFFIC = Path(os.environ.get("STILLWATCH_TEST_DEV_TRAFFIC", ROOT.parent / "shared/data/dev/access.ndjson.zst"))
 DEV_EVENTS = 202_044

@@ -19,10 +19,10 @@ from pipeline.errors import ConfigError
 from pipeline.io.embedded_broker import EmbeddedBroker, ServerProcess, wait_for_broker
 from tests import servers
 from tests.servers import ApacheKafka, EmbeddedKafka, ExternalKafka, KafkaServer, create_topic
+from tests.waiting import wait_until
 
 READ_TIMEOUT_S = 30.0
 GONE_TIMEOUT_S = 10.0
-POLL_INTERVAL_S = 0.02
 LARGE_RECORD_BYTES = 20_000_000
 
 TopicFactory = Callable[..., str]
@@ -59,13 +59,6 @@ def read_until(
             for polled in consumer.poll(timeout_ms=200).values():
                 records += [(record.offset, record.value) for record in polled]
         return records
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
-        time.sleep(POLL_INTERVAL_S)
 
 
 def is_alive(pid: int) -> bool:
@@ -228,13 +221,13 @@ def test_the_embedded_broker_ends_with_a_launcher_that_was_killed() -> None:
         broker_pid = int(launcher.stdout.readline())
         assert is_alive(broker_pid)
         launcher.send_signal(signal.SIGKILL)
-    wait_until(lambda: not is_alive(broker_pid), GONE_TIMEOUT_S, "the broker has ended")
+    wait_until(lambda: not is_alive(broker_pid), "the broker has ended", GONE_TIMEOUT_S)
 
 
 def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     program = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
     process = ServerProcess([sys.executable, "-c", program], tmp_path / "log")
-    wait_until(lambda: process.log_tail() == "up", GONE_TIMEOUT_S, "the program ignores SIGTERM")
+    wait_until(lambda: process.log_tail() == "up", "the program ignores SIGTERM", GONE_TIMEOUT_S)
     assert process.stop(timeout_s=0.2) is False
     assert not process.is_running
     assert not is_alive(process.pid)

@@ -27,9 +27,9 @@ from tests.lake_maker import LakeMaker
 from tests.servers import ADMIN_TIMEOUT_MS, KafkaServer, create_topic
 from tests.stages import stand_ins
 from tests.unit.io.test_judging import event
+from tests.waiting import BOUND_S, wait_until
 
 ACCOUNTS = [f"acct_{number}" for number in range(20)]
-BOUND_S = 60.0
 
 
 @pytest.fixture
@@ -119,6 +119,7 @@ def test_killed_at_any_moment_none_is_lost_and_none_doubled(
             while len(maker.catalog.desk.verdicts.find()) < max(goal, kill + 1) and time.monotonic() < until_s:
                 producer.send(name, said(ACCOUNTS[sent % len(ACCOUNTS)], why=f"number {sent}"), partition=0).get(10)
                 sent += 1
+            assert len(maker.catalog.desk.verdicts.find()) >= max(goal, kill + 1)
         finally:
             worker.send_signal(signal.SIGKILL)
             worker.wait()
@@ -134,10 +135,8 @@ def test_it_stops_when_told_and_says_what_came(maker: LakeMaker, kafka: KafkaSer
     send(kafka, name, [said("acct_1")])
     command = [sys.executable, "-m", "jobs.cli", *arguments(maker, kafka, name)]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "STILLWATCH_BY": "x"})
-    until_s = time.monotonic() + BOUND_S
-    while not maker.catalog.desk.verdicts.find() and time.monotonic() < until_s:
-        assert worker.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: maker.catalog.desk.verdicts.find() or worker.poll() is not None, "no verdict was given")
+    assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
     shown, _ = worker.communicate(timeout=BOUND_S)
     assert (worker.returncode, shown) == (0, "1 verdict given, 0 records refused\n")
@@ -177,9 +176,7 @@ def test_a_topic_that_was_made_anew_is_told(
     send(full_kafka, name, [said("acct_1")])
     listen(maker, full_kafka, name)
     kafka_admin.delete_topics([name], timeout_ms=ADMIN_TIMEOUT_MS)
-    until_s = time.monotonic() + BOUND_S
-    while name in kafka_admin.list_topics() and time.monotonic() < until_s:
-        time.sleep(0.1)
+    wait_until(lambda: name not in kafka_admin.list_topics(), "the topic was not deleted")
     create_topic(kafka_admin, name, 1, None)
     send(full_kafka, name, [said("acct_2"), said("acct_3")])
     with pytest.raises(OffsetGapError, match="made anew"):

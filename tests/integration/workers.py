@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,22 +18,13 @@ import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from pipeline.io.catalog import Catalog, sqlite_url
+from tests.waiting import BOUND_S, wait_until
 
 ROOT = Path(__file__).parents[2]
-BOUND_S = 60.0
 SESSION_S = 6.0
 """The shortest session time-out that Apache Kafka allows by default."""
 
 Offsets = dict[int, int]
-
-
-def wait_until(condition: Callable[[], bool], what: str, bound_s: float = BOUND_S) -> None:
-    """Wait for a condition, and fail with words when it does not come true."""
-    end_s = time.monotonic() + bound_s
-    while not condition():
-        if time.monotonic() > end_s:
-            raise AssertionError(f"waited {bound_s:.0f} s in vain: {what}")
-        time.sleep(0.02)
 
 
 class Worker:
