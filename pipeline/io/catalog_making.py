@@ -22,11 +22,23 @@ def make(tx: sa.Connection) -> None:
         for statement in tables.MIGRATIONS[older]:
             tx.exec_driver_sql(statement)
     tables.META.create_all(tx)
+    _add_columns(tx)
     audit_log.guard(tx)
     audit_log.adopt(tx)
     row = {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)}
     new = tables.insert(tx.engine, tables.meta).values(row)
     tx.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": new.excluded.value}))
+
+
+def _add_columns(tx: sa.Connection) -> None:
+    """Give tables that an older version made the columns that they lack, with their indexes."""
+    for name, columns in tables.COLUMNS_SINCE_6.items():
+        there = {column["name"] for column in sa.inspect(tx).get_columns(name)}
+        for column, definition in columns.items():
+            if column not in there:
+                tx.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {column} {definition}")
+        for index in tables.META.tables[name].indexes:
+            index.create(tx, checkfirst=True)
 
 
 def version_in(tx: sa.Connection) -> int | None:

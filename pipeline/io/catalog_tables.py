@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.batch import Partition
 from pipeline.commits import LOST, Commit, FileEntry, Hole
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Version of the tables below.  A newer Stillwatch migrates; an older one refuses."""
 
 MIGRATIONS: Final = {
@@ -23,8 +23,12 @@ MIGRATIONS: Final = {
     3: (),  # the new tables of `pipeline.io.source_book`
     4: (),  # the new tables of `pipeline.io.rewriting.tables`
     5: (),  # the new tables of `pipeline.io.desk`, which takes the table `audit` over
+    6: (),  # `COLUMNS_SINCE_6`
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
+
+COLUMNS_SINCE_6: Final = {"verdict_marks": {"copied": "BOOLEAN NOT NULL DEFAULT FALSE"}}
+"""Columns that tables of the desk have got since; catalogs of before version 6 get these tables whole."""
 
 
 def file_columns() -> list[sa.Column[Any]]:

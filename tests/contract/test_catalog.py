@@ -23,6 +23,7 @@ from pipeline.io import catalog_engine
 from pipeline.io.catalog import AlertFilter, Catalog, sqlite_url, url_without_password
 from pipeline.io.catalog_alerts import NEW, PAST
 from pipeline.io.catalog_tables import SCHEMA_VERSION
+from pipeline.io.desk import copies
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
 PROCESSES = 2
@@ -698,6 +699,22 @@ def test_a_catalog_of_version_2_keeps_all_and_gets_the_new_tables(url: str, cata
         migrated.commit(other, claim.epoch, [], alerts=[alert_of(1)], snapshot=snapshot_of(other))
         assert migrated.alerts() == [alert_of(1)]
         assert migrated.snapshots(P0) == [snapshot_of(other)]
+
+
+def test_a_catalog_of_version_6_keeps_its_marks_and_they_are_copied(url: str, catalog: Catalog, tmp_path: Path) -> None:
+    claim = catalog.start_at(P0, 0)
+    catalog.commit(commit_of(P0, 0, 10), claim.epoch, [], verdict_seq=3)
+    for statement in (
+        "DROP INDEX verdict_marks_to_copy",
+        "ALTER TABLE verdict_marks DROP COLUMN copied",
+        "UPDATE meta SET value = '6' WHERE key = 'schema_version'",
+    ):
+        _execute(url, statement)
+    with contextlib.closing(Catalog.open(url, create=True)) as migrated:
+        migrated.commit(commit_of(P0, 10, 20), claim.epoch, [], verdict_seq=4)
+        assert migrated.verdict_marks(P0) == [(10, 3), (20, 4)]
+        copies.copy(tmp_path / "lake", migrated)
+        assert [row["verdict_seq"] for row in copies.read(tmp_path / "lake").rows["marks"]] == [3, 4]
 
 
 def test_a_reader_does_not_make_a_catalog(url: str, tmp_path: Path) -> None:

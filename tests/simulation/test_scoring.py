@@ -16,7 +16,10 @@ from pipeline import restoring
 from pipeline.batch import Partition
 from pipeline.decisions import AllowEntry, Verdict
 from pipeline.errors import RetryableError
+from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.desk import copies
 from pipeline.io.inspection import inspect
+from pipeline.io.rebuild import plan_of, rebuild
 from pipeline.watching import WatchLimits
 from tests.findings import Found, found_in, uninterrupted
 from tests.simulation.test_stream import P0, Site, rounds
@@ -203,6 +206,26 @@ def test_verdicts_count_from_where_they_were_taken_in_whatever_happens(
     assert marks[-1][1] == max(verdict.seq for verdict in site.catalog.desk.verdicts.find())
     assert site.found() == site.wanted()
     assert site.wanted() != uninterrupted({P0: dict(site.records)}, stand_ins()), "verdicts would do nothing"
+
+
+def test_a_catalog_that_was_lost_and_rebuilt_replays_to_the_same_scores(site: ScoredSite, tmp_path: Path) -> None:
+    """What was learned up to where comes back from the copy, which every act adds to."""
+    for number in range(12):
+        site.judge(number)
+        site.land_more(20, file_rows_max=10, watch_limits=NEVER)
+        copies.copy(site.lake.root, site.catalog, every_table=False)
+    assert site.snapshots() == []
+    before, marks = site.found(), site.catalog.desk.verdicts.marks(P0)
+    assert len(marks) >= 12
+    site.catalog.close()
+    url = sqlite_url(tmp_path / "rebuilt.db")
+    rebuild(site.lake, url, plan_of(site.lake), 1)
+    site.catalog = Catalog.open(url, create=False)
+    assert site.catalog.desk.verdicts.marks(P0) == marks
+    assert site.found().windows == before.windows
+    site.land_more(60, watch_limits=NEVER)
+    assert site.found().windows == site.wanted().windows
+    assert len(site.found().windows) > len(before.windows)
 
 
 def test_a_failing_lake_and_catalog_are_not_seen(site: ScoredSite) -> None:

@@ -1,7 +1,8 @@
 """A copy of the desk in the lake, from which a lost catalog gets back what people decided and who did what.
 
 Verdicts and the audit log are in files of 500 numbers each, which are made of the catalog's rows as they are, so that
-whoever makes one makes the same; the other tables are a file each.  An act is in the catalog first, and is copied right
+whoever makes one makes the same; marks, of which every partition adds one for each verdict or few, are in files of 50
+verdicts each; the other tables are a file each.  An act is in the catalog first, and is copied right
 after it by the command that did it; what one command leaves behind, because it was killed in between or could not write
 here, the next one copies, as every run of `maintain` does.  Files are replaced whole, under a lock of the catalog.
 """
@@ -30,17 +31,24 @@ DESK: Final = "_desk"
 NUMBERS: Final = 500
 """Numbers of one file."""
 
+MARK_NUMBERS: Final = 50
+"""Verdicts whose marks, of all partitions, are in one file."""
+
 NUMBERED: Final = {"verdicts": tables.verdicts, "audit": tables.audit_log}
 WHOLE: Final = {
     "exceptions": tables.exceptions,
     "claims": tables.claims,
     "topics": tables.verdict_offsets,
-    "marks": tables.verdict_marks,
     "suppressions": tables.suppressions,
     "organisations": tables.alert_orgs,
 }
-_OFTEN: Final = ("exceptions", "claims", "topics", "marks")
+MARKS: Final = "marks"
+TABLES: Final = {**NUMBERED, **WHOLE, MARKS: tables.verdict_marks}
+_OFTEN: Final = ("exceptions", "claims", "topics")
 """Those that are small; the others grow with alerts, and `maintain` copies them."""
+
+_NOT_COPIED: Final = {"copied"}
+"""A column that says of a row whether it was."""
 
 LEFT_OUT: Final = 1_000
 """Numbers that no verdict gets after a rebuild: the copy may lack some that were given, and models may have learned up
@@ -87,6 +95,7 @@ def copy(root: Path, catalog: Catalog, *, every_table: bool = True, anew: bool =
         next_number(tx, _LOCK)  # one at a time
         for name, table in NUMBERED.items():
             _copy_numbered(tx, folder, name, table, anew=anew)
+        _copy_marks(tx, folder, also_missing=every_table)
         for name, table in WHOLE.items():
             if every_table or anew or name in _OFTEN:
                 rows = [dict(row) for row in tx.execute(sa.select(table).order_by(*table.primary_key)).mappings()]
@@ -106,6 +115,35 @@ def _copy_numbered(tx: sa.Connection, folder: Path, name: str, table: sa.Table, 
             _write(path, rows, folder.parent)
     new = catalog_tables.insert(tx.engine, tables.counters).values(name=counter, value=last)
     tx.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": new.excluded.value}))
+
+
+def _copy_marks(tx: sa.Connection, folder: Path, *, also_missing: bool) -> None:
+    """Write the files of marks that have got new ones; a partition that lags behind adds to an old one.
+
+    Args:
+        tx: which also notes what was written.
+        folder: of the copy.
+        also_missing: those, too, that are not there any more, which costs a look at all marks.
+    """
+    columns = tables.verdict_marks.c
+    new = sa.update(tables.verdict_marks).where(columns.copied == sa.false()).values(copied=True)
+    numbers = {seq // MARK_NUMBERS for seq in tx.execute(new.returning(columns.verdict_seq)).scalars()}
+    if also_missing:
+        every = tx.execute(sa.select(columns.verdict_seq // MARK_NUMBERS).distinct()).scalars()
+        numbers.update(one for one in every if not _marks_path(folder, one).exists())
+    for one in sorted(numbers):
+        within = columns.verdict_seq.between(one * MARK_NUMBERS, (one + 1) * MARK_NUMBERS - 1)
+        query = sa.select(*_copied(tables.verdict_marks)).where(within).order_by(*tables.verdict_marks.primary_key)
+        _write(_marks_path(folder, one), tx.execute(query).mappings(), folder.parent)
+    (folder / f"{MARKS}.ndjson").unlink(missing_ok=True)  # all of them, as catalogs before version 7 had it
+
+
+def _marks_path(folder: Path, number: int) -> Path:
+    return folder / f"{MARKS}-{number * MARK_NUMBERS:012d}.ndjson"
+
+
+def _copied(table: sa.Table) -> list[sa.Column[Any]]:
+    return [column for column in table.columns if column.name not in _NOT_COPIED]
 
 
 def _path(folder: Path, name: str, number: int) -> Path:
@@ -141,7 +179,7 @@ class Copied:
     """What the copy holds.
 
     Attributes:
-        rows: by table, as `NUMBERED` and `WHOLE` name them.
+        rows: by table, as `TABLES` names them.
     """
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -158,9 +196,8 @@ def read(root: Path) -> Copied:
         LakeDamagedError: a file of it cannot be read.
     """
     copied = Copied()
-    for name in (*NUMBERED, *WHOLE):
-        pattern = f"{name}-*.ndjson" if name in NUMBERED else f"{name}.ndjson"
-        for path in sorted((root / DESK).glob(pattern)):
+    for name in TABLES:
+        for path in _paths(root / DESK, name):
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()
                 copied.rows.setdefault(name, []).extend(_row(name, line) for line in lines)
@@ -172,11 +209,16 @@ def read(root: Path) -> Copied:
     return copied
 
 
+def _paths(folder: Path, name: str) -> list[Path]:
+    """The files of a table; of marks also the one that held all of them once."""
+    patterns = {MARKS: (f"{MARKS}.ndjson", f"{MARKS}-*.ndjson")} | dict.fromkeys(NUMBERED, (f"{name}-*.ndjson",))
+    return [path for pattern in patterns.get(name, (f"{name}.ndjson",)) for path in sorted(folder.glob(pattern))]
+
+
 def _row(name: str, line: str) -> dict[str, Any]:
     """A line as a row: of no other columns than the table's."""
     said = json.loads(line)
-    table = NUMBERED.get(name, WHOLE.get(name))
-    names = [column.name for column in table.columns] if table is not None else []
+    names = [column.name for column in _copied(TABLES[name])]
     return {name: said[name] for name in names} | ({_SUBJECT: said[_SUBJECT]} if name == "audit" else {})
 
 
@@ -189,17 +231,17 @@ def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) 
         offsets: how far each partition is landed: models have learned nothing beyond.
     """
     with catalog.transaction(write=True) as tx:
-        for name, table in {**NUMBERED, **WHOLE}.items():
+        for name, table in TABLES.items():
             rows = copied.rows.get(name, [])
-            if name == "marks":
+            if name == MARKS:
                 rows = [
                     row for row in rows if row["offset"] <= offsets.get(Partition(row["topic"], row["partition"]), -1)
                 ]
-            _insert(tx, table, [{column.name: row[column.name] for column in table.columns} for row in rows])
+            _insert(tx, table, [{column.name: row[column.name] for column in _copied(table)} for row in rows])
         subjects = {row["subject_sha256"]: row[_SUBJECT] for row in copied.rows.get("audit", []) if row[_SUBJECT]}
         named = [{"subject_sha256": digest, "subject": subject} for digest, subject in subjects.items()]
         _insert(tx, tables.audit_subjects, named)
-        learned = max((row["verdict_seq"] for row in copied.rows.get("marks", [])), default=0)
+        learned = max((row["verdict_seq"] for row in copied.rows.get(MARKS, [])), default=0)
         given = max((row["seq"] for row in copied.rows.get("verdicts", [])), default=0)
         recorded = max((row["seq"] for row in copied.rows.get("audit", [])), default=0)
         counts = {"verdicts": max(learned, given) + LEFT_OUT, "audit_log": recorded}

@@ -1,4 +1,4 @@
-"""The catalog's tables of what people decide and of who did what: version 6."""
+"""The catalog's tables of what people decide and of who did what: version 6, and columns of version 7."""
 
 from __future__ import annotations
 
@@ -37,8 +37,14 @@ verdict_marks = sa.Table(
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("offset", sa.BigInteger, primary_key=True),
     sa.Column("verdict_seq", sa.BigInteger, nullable=False),
+    sa.Column("copied", sa.Boolean, nullable=False, server_default=sa.false()),  # into the lake: `copies`
+    sa.Index("verdict_marks_to_copy", "copied", "verdict_seq"),
+    sa.Index("verdict_marks_by_verdict", "verdict_seq"),
 )
-"""Up to which verdict a partition's models have learned once all records below an offset were seen."""
+"""Up to which verdict a partition's models have learned once all records below an offset were seen.
+
+None is ever needless: a backtest of the lake takes each verdict in where it was taken in, however long ago.
+"""
 
 verdict_offsets = sa.Table(
     "verdict_offsets",

@@ -16,7 +16,7 @@ from pipeline.decisions import AllowEntry, Verdict
 from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import SUPPRESSED, UNCLEAR
-from pipeline.io.desk import copies
+from pipeline.io.desk import copies, verdict_book
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.topic_book import Read
 from pipeline.io.rebuild import plan_of, rebuild
@@ -28,7 +28,7 @@ from tests.stages import stand_ins
 from tests.unit.io.test_judging import NOW_US, event, give
 
 ODD = "o'b\"\x00\x1b/<i>" + "é" * 2_000
-P0 = Partition("llm-access", 0)
+P0, P1 = Partition("llm-access", 0), Partition("llm-access", 1)
 
 
 @pytest.fixture
@@ -138,6 +138,51 @@ def test_files_hold_five_hundred_numbers_each_and_only_new_ones_are_written(make
     (folder / "verdicts-000000001000.ndjson").unlink()
     copies.copy(maker.root, maker.catalog)
     assert len(copies.read(maker.root).rows["verdicts"]) == 1_201
+
+
+def test_marks_are_copied_once_and_those_of_partitions_that_lag_behind_are_added(maker: LakeMaker) -> None:
+    folder = maker.root / copies.DESK
+    marked: dict[Partition, list[tuple[int, int]]] = {P0: [], P1: []}
+
+    def learn(partition: Partition, offset: int, verdict_seq: int) -> None:
+        with maker.catalog.transaction(write=True) as tx:
+            verdict_book.mark(tx, partition, offset, verdict_seq)
+        marked[partition].append((offset, verdict_seq))
+
+    for number in range(1, 121):
+        learn(P0, number, number)
+    copies.copy(maker.root, maker.catalog, every_table=False)
+    names = sorted(path.name for path in folder.glob("marks*"))
+    assert names == [f"marks-{first:012d}.ndjson" for first in (0, 50, 100)]
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    learn(P0, 200, 121)
+    learn(P1, 7, 30)
+    copies.copy(maker.root, maker.catalog, every_table=False)
+    again = {path.name for path in folder.iterdir() if written.get(path) != path.stat().st_mtime_ns}
+    assert again == {names[0], names[2]}
+    (folder / names[1]).unlink()
+    copies.copy(maker.root, maker.catalog)
+    restored = {
+        partition: sorted(
+            (row["offset"], row["verdict_seq"])
+            for row in copies.read(maker.root).rows["marks"]
+            if (row["topic"], row["partition"]) == partition
+        )
+        for partition in marked
+    }
+    assert restored == marked
+
+
+def test_marks_that_an_older_version_copied_into_one_file_come_back(maker: LakeMaker) -> None:
+    give(maker)
+    copies.copy(maker.root, maker.catalog)
+    former = maker.root / copies.DESK / "marks.ndjson"
+    former.write_text('{"offset": 3, "partition": 0, "topic": "llm-access", "verdict_seq": 1}\n')
+    with contextlib.closing(rebuilt(maker)) as catalog:
+        assert catalog.desk.verdicts.marks(P0) == [(3, 1)]
+        copies.copy(maker.root, catalog)
+        assert not former.exists()
+        assert [row["offset"] for row in copies.read(maker.root).rows["marks"]] == [3]
 
 
 @pytest.mark.parametrize("account", ("acct_1", ODD))
