@@ -21,7 +21,7 @@ from pipeline.harmless import harmless
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
-from pipeline.io.desk.seals import SHA256, Compared
+from pipeline.io.desk.seals import SEALS, Compared
 from pipeline.reasons import time_in_words
 
 LIMIT_DEFAULT: Final = 40
@@ -188,7 +188,7 @@ def _as_table(records: list[AuditRecord], *, more: bool) -> str:
 
 def _row(record: AuditRecord) -> tuple[str, ...]:
     details = ", ".join(
-        _detail(name, value) for name, value in record.details.items() if name != SHA256 and value not in ("", None)
+        _detail(name, value) for name, value in record.details.items() if name not in SEALS and value not in ("", None)
     )
     named = listed.shown_account(record.subject) or ("(erased)" if record.subject_sha256 else "")
     return (

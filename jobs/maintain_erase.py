@@ -109,6 +109,12 @@ def _show(done: Erased, grace_s: float) -> None:
         f"{done.partitions:,} partitions taken over",
         highlight=False,
     )
+    if done.unkeyed:
+        out.print(
+            f"{done.unkeyed:,} records of the audit log are from before catalog version 7: their hash of the id has no "
+            "key, so who reads them can find it by trying ids (docs/verdicts.md, \"Erased accounts\")",
+            style="yellow", highlight=False, soft_wrap=True,
+        )  # fmt: skip
     if done.aside:
         out.print("there are files in _quarantine, which were not looked into: remove them", style="yellow")
     out.print(f"audit record {done.audit_id}", highlight=False)

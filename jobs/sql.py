@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, cast
+from typing import Annotated, BinaryIO, Final, cast
 
 import typer
 from sqlalchemy.exc import ProgrammingError
@@ -170,8 +170,9 @@ def _run(session: Session, statement: str, shape: Shape, out: BinaryIO, *, is_te
 def _recorder(settings: Settings, by: str) -> Seen:
     """What records that somebody looks at stored text."""
 
-    def record(catalog: Catalog, details: Mapping[str, Any]) -> None:
-        _record(settings, catalog, Act(QUERIED, actors.actor(by), details=details))
+    def record(catalog: Catalog, views: Sequence[str], query: str) -> None:
+        details = {"views": list(views)}  # the query's words may name accounts, which an erasure could not find
+        _record(settings, catalog, Act(QUERIED, actors.actor(by), details=details, keyed={"query": query}))
 
     return record
 

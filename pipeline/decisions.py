@@ -136,7 +136,8 @@ class AuditRecord:
         worker: host and process.
         subject_type: `account`, `alert`, `rule`, `exception`, `sink`, …; empty: none.
         subject: its id; empty: none, or the account was erased.
-        subject_sha256: of the id, in hex: what stays where an account was erased.
+        subject_sha256: HMAC of the id under the catalog's key, in hex: what stays where an account was erased; of
+            records from before catalog version 7 a plain SHA-256.
         details: what is worth knowing; holds no account's id.
         chain: SHA-256 over this record and the chain of the one before it, in hex.
     """

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from pipeline.errors import ConfigError
 from pipeline.io import catalog_tables as tables
-from pipeline.io.desk import audit_log
+from pipeline.io.desk import audit_log, keyed
 
 _CREATION_LOCK: Final = 0x5711
 """PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two run at once; any number will do, as long as all use it."""
@@ -23,6 +23,7 @@ def make(tx: sa.Connection) -> None:
             tx.exec_driver_sql(statement)
     tables.META.create_all(tx)
     _add_columns(tx)
+    keyed.make_key(tx)
     audit_log.guard(tx)
     audit_log.adopt(tx)
     row = {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)}

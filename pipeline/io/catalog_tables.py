@@ -27,7 +27,10 @@ MIGRATIONS: Final = {
 }
 """What makes a version the next one, apart from tables that are new.  Both databases read these alike."""
 
-COLUMNS_SINCE_6: Final = {"verdict_marks": {"copied": "BOOLEAN NOT NULL DEFAULT FALSE"}}
+COLUMNS_SINCE_6: Final = {
+    "verdict_marks": {"copied": "BOOLEAN NOT NULL DEFAULT FALSE"},
+    "audit_subjects": {"id_sha256": "VARCHAR NOT NULL DEFAULT ''"},
+}
 """Columns that tables of the desk have got since; catalogs of before version 6 get these tables whole."""
 
 

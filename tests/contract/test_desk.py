@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import threading
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ import sqlalchemy as sa
 from pipeline.batch import Partition
 from pipeline.decisions import AllowEntry, JudgedRow, Verdict
 from pipeline.errors import FencedError
-from pipeline.io.catalog import Catalog
+from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.catalog_alerts import NEW, PAST, SUPPRESSED
 from pipeline.io.catalog_tables import META
-from pipeline.io.desk import copies
+from pipeline.io.desk import copies, tables
 from pipeline.io.desk.audit_log import Act, AuditFilter
-from pipeline.io.desk.seals import Compared
+from pipeline.io.desk.seals import Compared, content_of
 from pipeline.io.desk.topic_book import Read
 from pipeline.io.rewriting.ledger import RewriteLedger
 from tests.contract.test_catalog import P0, alert_of, commit_of, insist
@@ -337,6 +339,64 @@ def test_an_erased_account_is_not_named_any_more_and_the_record_stays_whole(cata
     assert account not in {record.subject for record in catalog.desk.audit.records()}
     assert [record.action for record in catalog.desk.audit.records(AuditFilter(subject=account))]
     assert catalog.desk.audit.broken_at() is None
+
+
+def test_an_erased_accounts_id_cannot_be_guessed_from_its_records(url: str, catalog: Catalog, tmp_path: Path) -> None:
+    """Whoever knows the id finds them: with the catalog's key, also after it was lost and made anew."""
+    catalog.desk.verdicts.give(verdict_of(1))
+    catalog.desk.exceptions.add(entry_of(2, subject="acct_1"))
+    catalog.desk.audit.record(Act("content.queried", "ana", keyed={"query": "SELECT 'acct_1'"}), NOW_US)
+    RewriteLedger(catalog, "test:1").erase_account("acct_1")
+    said = json.dumps([asdict(record) for record in catalog.desk.audit.records()])
+    for text in ("acct_1", "SELECT 'acct_1'"):
+        assert hashlib.sha256(text.encode()).hexdigest() not in said
+    assert len(catalog.desk.audit.records(AuditFilter(subject="acct_1"))) == 2
+    copies.copy(tmp_path, catalog)
+    with catalog.transaction(write=True) as tx:
+        for table in reversed(META.sorted_tables):
+            tx.execute(sa.schema.DropTable(table))
+    catalog.close()
+    with contextlib.closing(Catalog.open(url, create=True)) as new:
+        copies.restore(new, copies.read(tmp_path), {})
+        assert len(new.desk.audit.records(AuditFilter(subject="acct_1"))) == 2
+        assert new.desk.audit.broken_at() is None
+
+
+def test_two_catalogs_hash_one_account_differently(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a.db", "b.db"):
+        with contextlib.closing(Catalog.open(sqlite_url(tmp_path / name), create=True)) as catalog:
+            catalog.desk.verdicts.give(verdict_of(1))
+            digests.add(catalog.desk.audit.records()[0].subject_sha256)
+    assert len(digests) == 2
+
+
+def test_records_that_version_6_hashed_without_a_key_are_found_compared_and_counted(url: str, catalog: Catalog) -> None:
+    desk, digest = catalog.desk, hashlib.sha256(b"acct_1").hexdigest()
+    desk.verdicts.give(verdict_of(1))
+    row = {"subject_sha256": digest, "subject": "acct_1"}
+    with catalog.transaction(write=True) as tx:  # as version 6 left it
+        plain = dict(tx.execute(sa.select(tables.verdicts)).mappings().one())
+        content = hashlib.sha256(content_of(plain).encode()).hexdigest()
+        details = json.dumps({"sha256": content, "verdict": f"{1:032x}"})
+        for name in ("audit_log_no_UPDATE",) if tx.dialect.name == "sqlite" else ("audit_log_never",):
+            tx.exec_driver_sql(f"DROP TRIGGER {name}" + ("" if tx.dialect.name == "sqlite" else " ON audit_log"))
+        tx.execute(sa.update(tables.audit_log).values(subject_sha256=digest, details=details))
+        tx.execute(sa.delete(tables.audit_subjects))
+        tx.exec_driver_sql("DROP INDEX ix_audit_subjects_id_sha256")
+        tx.exec_driver_sql("ALTER TABLE audit_subjects DROP COLUMN id_sha256")
+        tx.execute(sa.text("INSERT INTO audit_subjects VALUES (:subject_sha256, :subject)"), row)
+        tx.exec_driver_sql("DROP TABLE audit_keys")
+        tx.exec_driver_sql("UPDATE meta SET value = '6' WHERE key = 'schema_version'")
+    with contextlib.closing(Catalog.open(url, create=True)) as migrated:
+        audit = migrated.desk.audit
+        migrated.desk.verdicts.give(verdict_of(2))
+        assert [one.subject for one in audit.records(AuditFilter(subject="acct_1"))] == ["acct_1", "acct_1"]
+        assert audit.compared() == Compared(sealed=2)
+        assert migrated.desk.queue.account_of(digest) == "acct_1"
+        erased = RewriteLedger(migrated, "test:1").erase_account("acct_1")
+        assert erased.unkeyed == 1
+        assert [one.subject for one in audit.records(AuditFilter(subject="acct_1"))] == ["", ""]
 
 
 def test_what_an_older_catalog_recorded_is_taken_over(url: str, catalog: Catalog) -> None:

@@ -178,7 +178,7 @@ class AlertQueue:
             ),
             sa.select(audit_subjects.c.subject)
             .join(audit_log, audit_log.c.subject_sha256 == audit_subjects.c.subject_sha256)
-            .where(audit_subjects.c.subject_sha256 == account_sha256, audit_log.c.subject_type == "account"),
+            .where(audit_subjects.c.id_sha256 == account_sha256, audit_log.c.subject_type == "account"),
         )
         with self._transaction() as tx:
             for query in named:

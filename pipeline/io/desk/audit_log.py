@@ -16,10 +16,14 @@ import sqlalchemy as sa
 from pipeline.alerts import without_nul
 from pipeline.decisions import AuditRecord
 from pipeline.io import catalog_tables
+from pipeline.io.desk.keyed import key_in
 from pipeline.io.desk.numbers import next_number, sha256_of_id
 from pipeline.io.desk.seals import Compared, compare
 from pipeline.io.desk.tables import APPEND_ONLY_POSTGRESQL, APPEND_ONLY_SQLITE, audit_log, audit_subjects
 from pipeline.io.desk.transactions import Transaction
+
+KEYED: Final = "hmac_sha256"
+"""End of the names of details that are hashes under the catalog's key."""
 
 _COUNTER: Final = "audit_log"
 _FORMER: Final = "audit"
@@ -36,6 +40,8 @@ class Act:
         subject_type: of what; empty: of nothing.
         subject: its id.
         details: holds no account's id.
+        keyed: more details, of which only the hash under the catalog's key is kept: texts that may name accounts.
+        is_named: keep the id in clear, too, until it is erased.
     """
 
     action: str
@@ -43,6 +49,8 @@ class Act:
     subject_type: str = ""
     subject: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    keyed: Mapping[str, str] = field(default_factory=dict)
+    is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +81,29 @@ def append(tx: sa.Connection, act: Act, at_us: int) -> str:
     """Record an act in the transaction that does it; returns the record's id."""
     seq = next_number(tx, _COUNTER)
     before = tx.execute(sa.select(audit_log.c.chain).where(audit_log.c.seq == seq - 1)).scalar_one_or_none()
-    digest = sha256_of_id(act.subject) if act.subject else ""
+    key = key_in(tx)
+    digest = key.hash_of_id(act.subject) if act.subject else ""
+    details = {**act.details, **{f"{name}_{KEYED}": key.hash(text) for name, text in act.keyed.items()}}
     row = {
         "seq": seq, "audit_id": uuid.uuid4().hex, "at_us": at_us, "action": act.action, "actor": act.actor,
         "worker": f"{socket.gethostname()}:{os.getpid()}", "subject_type": act.subject_type, "subject_sha256": digest,
-        "details": json.dumps(dict(act.details), sort_keys=True),
+        "details": json.dumps(details, sort_keys=True),
     }  # fmt: skip
     tx.execute(sa.insert(audit_log).values(**row, chain=_chain(before or "", row)))
-    if act.subject:
-        new = catalog_tables.insert(tx.engine, audit_subjects)
-        named = new.values(subject_sha256=digest, subject=without_nul(act.subject))
+    if act.subject and act.is_named:
+        named = catalog_tables.insert(tx.engine, audit_subjects).values(subject_row(digest, act.subject))
         tx.execute(named.on_conflict_do_nothing())
     return str(row["audit_id"])
+
+
+def subject_row(digest: str, subject: str) -> dict[str, str]:
+    """What tells the id of records that have a digest of it."""
+    return {"subject_sha256": digest, "subject": without_nul(subject), "id_sha256": sha256_of_id(subject)}
+
+
+def _about(tx: sa.Connection, subject: str) -> sa.ColumnElement[bool]:
+    """The records about an id: those before version 7 have a hash of it without a key."""
+    return audit_log.c.subject_sha256.in_((key_in(tx).hash_of_id(subject), sha256_of_id(subject)))
 
 
 def _chain(before: str, row: Mapping[str, Any]) -> str:
@@ -115,14 +134,14 @@ class AuditLog:
             query = query.where((columns.action == wanted.action) | within)
         if wanted.actor:
             query = query.where(columns.actor == wanted.actor)
-        if wanted.subject:
-            query = query.where(columns.subject_sha256 == sha256_of_id(wanted.subject))
         if wanted.since_us is not None:
             query = query.where(columns.at_us >= wanted.since_us)
         if wanted.before_seq is not None:
             query = query.where(columns.seq < wanted.before_seq)
         query = query.order_by(columns.seq.desc()).limit(wanted.limit)
         with self._transaction() as tx:
+            if wanted.subject:
+                query = query.where(_about(tx, wanted.subject))
             return [_record_of(row) for row in tx.execute(query).mappings()]
 
     def broken_at(self) -> int | None:
@@ -150,7 +169,9 @@ def guard(tx: sa.Connection) -> None:
 
 
 def adopt(tx: sa.Connection) -> None:
-    """Take over what catalogs before version 6 recorded."""
+    """Take over what catalogs before version 6 recorded, and names of records that were hashed without a key."""
+    unkeyed_yet = audit_subjects.c.id_sha256 == ""
+    tx.execute(sa.update(audit_subjects).where(unkeyed_yet).values(id_sha256=audit_subjects.c.subject_sha256))
     if not sa.inspect(tx).has_table(_FORMER):
         return
     former = sa.table(_FORMER, *map(sa.column, ("audit_id", "at_us", "kind", "worker", "details")))
@@ -162,8 +183,14 @@ def adopt(tx: sa.Connection) -> None:
 
 def forget(tx: sa.Connection, account_id: str) -> int:
     """Strike an account's id out of what can be read in clear; the records stay."""
-    mine = audit_subjects.c.subject_sha256 == sha256_of_id(account_id)
+    mine = audit_subjects.c.id_sha256 == sha256_of_id(account_id)
     return tx.execute(sa.delete(audit_subjects).where(mine)).rowcount
+
+
+def unkeyed(tx: sa.Connection, account_id: str) -> int:
+    """How many records have a hash of an id that anybody can guess by trying: those from before version 7."""
+    mine = audit_log.c.subject_sha256 == sha256_of_id(account_id)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(audit_log).where(mine)).scalar_one())
 
 
 def _record_of(row: Any) -> AuditRecord:

@@ -23,7 +23,7 @@ from pipeline.batch import Partition
 from pipeline.errors import LakeDamagedError, RetryableError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
-from pipeline.io.desk import tables
+from pipeline.io.desk import audit_log, tables
 from pipeline.io.desk.numbers import next_number
 from pipeline.io.durable import replace_for_good
 
@@ -39,12 +39,13 @@ WHOLE: Final = {
     "exceptions": tables.exceptions,
     "claims": tables.claims,
     "topics": tables.verdict_offsets,
+    "keys": tables.audit_keys,
     "suppressions": tables.suppressions,
     "organisations": tables.alert_orgs,
 }
 MARKS: Final = "marks"
 TABLES: Final = {**NUMBERED, **WHOLE, MARKS: tables.verdict_marks}
-_OFTEN: Final = ("exceptions", "claims", "topics")
+_OFTEN: Final = ("exceptions", "claims", "topics", "keys")
 """Those that are small; the others grow with alerts, and `maintain` copies them."""
 
 _NOT_COPIED: Final = {"copied"}
@@ -231,6 +232,8 @@ def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) 
         offsets: how far each partition is landed: models have learned nothing beyond.
     """
     with catalog.transaction(write=True) as tx:
+        if copied.count("keys"):
+            tx.execute(sa.delete(tables.audit_keys))  # the new catalog's own: nothing was hashed with it yet
         for name, table in TABLES.items():
             rows = copied.rows.get(name, [])
             if name == MARKS:
@@ -239,7 +242,7 @@ def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) 
                 ]
             _insert(tx, table, [{column.name: row[column.name] for column in _copied(table)} for row in rows])
         subjects = {row["subject_sha256"]: row[_SUBJECT] for row in copied.rows.get("audit", []) if row[_SUBJECT]}
-        named = [{"subject_sha256": digest, "subject": subject} for digest, subject in subjects.items()]
+        named = [audit_log.subject_row(digest, subject) for digest, subject in subjects.items()]
         _insert(tx, tables.audit_subjects, named)
         learned = max((row["verdict_seq"] for row in copied.rows.get(MARKS, [])), default=0)
         given = max((row["seq"] for row in copied.rows.get("verdicts", [])), default=0)

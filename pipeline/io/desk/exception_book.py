@@ -13,7 +13,7 @@ from pipeline.decisions import AllowEntry
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
 from pipeline.io.desk.numbers import in_portions, sha256_of_id
-from pipeline.io.desk.seals import SHA256, seal
+from pipeline.io.desk.seals import SEAL, content_of
 from pipeline.io.desk.tables import alert_orgs, exceptions, suppressions
 from pipeline.io.desk.transactions import Transaction
 
@@ -33,12 +33,12 @@ class ExceptionBook:
         row = {**asdict(entry), "subject": without_nul(entry.subject), "subject_sha256": sha256_of_id(entry.subject)}
         details = {
             "exception": entry.exception_id, "rule": entry.rule, "owner": entry.owner, "until_us": entry.expires_at_us,
-            SHA256: seal(row),
         }  # fmt: skip
         with self._transaction(write=True) as tx:
             new = catalog_tables.insert(tx.engine, exceptions).values(**row).on_conflict_do_nothing()
             if tx.execute(new.returning(exceptions.c.exception_id)).first() is not None:
-                act = Act("exception.added", entry.created_by, entry.scope, entry.subject, details)
+                sealed = {SEAL: content_of(row)}
+                act = Act("exception.added", entry.created_by, entry.scope, entry.subject, details, sealed)
                 append(tx, act, entry.created_at_us)
             mine = sa.select(exceptions).where(exceptions.c.exception_id == entry.exception_id)
             return _entry_of(tx.execute(mine).mappings().one())

@@ -10,10 +10,18 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from pipeline.io.desk.keyed import Key, key_in
 from pipeline.io.desk.tables import audit_log, exceptions, verdicts
 
 SHA256: Final = "sha256"
-"""Name of a seal among a record's details."""
+"""Name of a seal among a record's details, as catalogs before version 7 made it: a hash without a key."""
+
+SEAL: Final = "content"
+"""Name of what is sealed: `Act.keyed`."""
+
+_KEYED: Final = f"{SEAL}_hmac_sha256"
+SEALS: Final = frozenset({SHA256, _KEYED})
+"""Details that say nothing to people."""
 
 _LATER: Final = {"seq", "ended_at_us", "ended_by"}
 """Columns that are set after the act: a verdict's place, an exception's end."""
@@ -36,10 +44,17 @@ class Compared:
     changed: list[str] = field(default_factory=list)
 
 
-def seal(row: Mapping[str, Any]) -> str:
-    """SHA-256 over a decision's row as its table has it when it is made, in hex."""
+def content_of(row: Mapping[str, Any]) -> str:
+    """What is sealed of a decision's row: all that its table has of it when it is made."""
     said = sorted((name, value) for name, value in row.items() if name not in _LATER)
-    return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
+    return json.dumps(said, separators=(",", ":"))
+
+
+def _is_broken(key: Key, details: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    content = content_of(row)
+    if _KEYED in details:
+        return bool(details[_KEYED] != key.hash(content))
+    return SHA256 in details and details[SHA256] != hashlib.sha256(content.encode()).hexdigest()
 
 
 def compare(tx: sa.Connection) -> Compared:
@@ -53,6 +68,7 @@ def compare(tx: sa.Connection) -> Compared:
 def _compare(
     tx: sa.Connection, found: Compared, kind: str, action: str, table: sa.Table, ends: Mapping[str, tuple[int, str]]
 ) -> None:
+    key = key_in(tx)
     rows = {row[f"{kind}_id"]: dict(row) for row in tx.execute(sa.select(table)).mappings()}
     for record in _records(tx, action):
         details = json.loads(record.details)
@@ -60,9 +76,9 @@ def _compare(
         row = rows.get(decision_id)
         if row is None:
             found.gone += decision_id is not None
-        elif (SHA256 in details and details[SHA256] != seal(row)) or not _ends_as_said(row, ends.get(decision_id)):
+        elif _is_broken(key, details, row) or not _ends_as_said(row, ends.get(decision_id)):
             found.changed.append(f"{kind} {decision_id}")
-        elif SHA256 in details:
+        elif SEALS & details.keys():
             found.sealed += 1
         else:
             found.unsealed += 1

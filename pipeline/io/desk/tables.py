@@ -111,8 +111,17 @@ audit_subjects = sa.Table(
     META,
     sa.Column("subject_sha256", sa.String, primary_key=True),
     sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("id_sha256", sa.String, nullable=False, index=True, server_default=""),  # of the id, without a key
 )
 """The ids in clear, apart from the record itself: an erasure removes an account's, and the record stays whole."""
+
+audit_keys = sa.Table(
+    "audit_keys",
+    META,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+"""What ids are hashed with for the audit log: see `keyed`."""
 
 APPEND_ONLY_SQLITE: Final = tuple(
     f"CREATE TRIGGER IF NOT EXISTS audit_log_no_{verb} BEFORE {verb} ON audit_log "

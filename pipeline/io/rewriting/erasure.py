@@ -8,8 +8,6 @@ holds the account after the take-over, for the worker may have written more in b
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,6 +78,7 @@ class Erased:
         left_alerts: in the catalog.
         left_decisions: lines in the lake's copy of what people decided.
         aside: whether there are files in `_quarantine`, which nobody looks into.
+        unkeyed: records of the audit log that are older than the catalog's key, whose plain hash of the id stays.
     """
 
     audit_id: str = ""
@@ -95,6 +94,7 @@ class Erased:
     left_alerts: int = 0
     left_decisions: int = 0
     aside: bool = False
+    unkeyed: int = 0
 
     @property
     def is_proven(self) -> bool:
@@ -151,11 +151,14 @@ class Eraser(Rewriter):
         erased = self._ledger.erase_account(self._named.account_id)
         done.alerts += erased.alerts
         done.decisions += erased.decisions
+        done.unkeyed = erased.unkeyed
         self._forget_in_copy()
         self._step("alerts erased")
         tidy(self._lake, self._ledger, self._clock.now_us(), grace_s, self._step)
         self._prove(done)
-        done.audit_id = self._ledger.note(ERASE, self._record(done, grace_s), self._clock.now_us())
+        done.audit_id = self._ledger.note(
+            ERASE, self._record(done, grace_s), self._clock.now_us(), account_id=self._named.account_id
+        )
         self._step("noted")
         return done
 
@@ -287,8 +290,6 @@ class Eraser(Rewriter):
         return without_account(blob, self._named.account_id) is not None
 
     def _record(self, done: Erased, grace_s: float) -> dict[str, object]:
-        """What is kept of an erasure: whom it was of can be checked by who knows the id, and is not said."""
-        salt = secrets.token_hex(16)
-        digest = hashlib.sha256((salt + self._named.account_id).encode()).hexdigest()
+        """What is kept of an erasure; whom it was of is found by who knows the id, and is not said."""
         said = {name: value for name, value in asdict(done).items() if name != "audit_id"}
-        return {"salt": salt, "account_sha256": digest, "grace_s": grace_s, "proven": done.is_proven, **said}
+        return {"grace_s": grace_s, "proven": done.is_proven, **said}

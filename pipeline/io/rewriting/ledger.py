@@ -17,6 +17,7 @@ from pipeline.commits import FileEntry, SnapshotEntry
 from pipeline.errors import FencedError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk import audit_log
 from pipeline.io.desk import erasure as desk_erasure
 from pipeline.io.desk.audit_log import Act
 from pipeline.io.desk.numbers import sha256_of_id
@@ -38,10 +39,12 @@ class ErasedRows:
     Attributes:
         alerts: about it.
         decisions: verdicts and exceptions.
+        unkeyed: records of the audit log that stay, with a hash of the id that anybody can guess by trying.
     """
 
     alerts: int
     decisions: int
+    unkeyed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +240,21 @@ class RewriteLedger:
                 some = ids[start : start + _IDS_MAX]
                 tx.execute(sa.delete(catalog_tables.outbox).where(catalog_tables.outbox.c.alert_id.in_(some)))
                 tx.execute(sa.delete(catalog_tables.alerts).where(columns.alert_id.in_(some)))
-        return ErasedRows(len(ids), decided)
+            unkeyed = audit_log.unkeyed(tx, account_id)
+        return ErasedRows(len(ids), decided, unkeyed)
 
-    def note(self, kind: str, details: Mapping[str, Any], now_us: int) -> str:
-        """Write an audit record; returns its id."""
-        return self.catalog.desk.audit.record(Act(kind, self.worker, details=details), now_us)
+    def note(self, kind: str, details: Mapping[str, Any], now_us: int, *, account_id: str = "") -> str:
+        """Write an audit record; returns its id.
+
+        Args:
+            kind: of rewrite.
+            details: that are worth knowing.
+            now_us: wall clock.
+            account_id: whom it is about, which whoever knows the id can find, and nobody reads; empty: nobody.
+        """
+        subject_type = "account" if account_id else ""
+        act = Act(kind, self.worker, subject_type, account_id, details, is_named=False)
+        return self.catalog.desk.audit.record(act, now_us)
 
     def _is_swapped(self, tx: sa.Connection, rewrite_id: str) -> bool:
         same = (tables.rewrites.c.rewrite_id == rewrite_id, tables.rewrites.c.state != WRITING)

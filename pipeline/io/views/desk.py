@@ -116,7 +116,10 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "worker": "Host and process.",
         "subject_type": "account, alert, rule, exception, sink, …; null: none.",
         "subject": "Its id; null: none, or the account was erased.",
-        "subject_sha256": "Of the id, in hex: what stays where an account was erased.",
+        "subject_sha256": (
+            "HMAC of the id under the catalog's key, in hex: what stays where an account was erased; before version 7 "
+            "a plain SHA-256."
+        ),
         "details": "What is worth knowing, a JSON object.",
         "chain": "SHA-256 over this record and the chain of the one before it.",
     },

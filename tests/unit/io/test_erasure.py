@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import RetryableError, SchemaError
 from pipeline.forgetting import without_account
 from pipeline.io.catalog import AlertFilter
+from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.rewriting.erasure import Eraser
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.naming import Named
@@ -79,7 +80,9 @@ def test_its_id_is_in_no_file_of_the_lake_any_more(maker: LakeMaker) -> None:
     assert note.audit_id == done.audit_id
     details = note.details
     assert ERASED not in json.dumps(asdict(note))
-    assert details["account_sha256"] == hashlib.sha256((details["salt"] + ERASED).encode()).hexdigest()
+    assert hashlib.sha256(ERASED.encode()).hexdigest() not in json.dumps(asdict(note))
+    assert maker.catalog.desk.audit.records(AuditFilter(subject=ERASED)) == [note]
+    assert details["unkeyed"] == 0
     assert details["proven"]
     assert details["rows"] == done.rows
 
