@@ -22,7 +22,7 @@ from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.standing import standing_of
 
-LIMIT_DEFAULT: Final = 40
+
 """Alerts that a table shows unless told otherwise."""
 
 SAID_AT_MOST: Final = 5
@@ -63,10 +63,7 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
         bool | None,
         typer.Option("--suppressed/--not-suppressed", help="That an exception covers, or only others."),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
-    ] = None,
+    limit: listed.LimitFlag = None,
     form: listed.FormFlag = "table",
 ) -> None:
     """List the alerts, the latest first.
@@ -84,8 +81,7 @@ def list_alerts(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer
         since_us=since_us(since, SystemClock().now_us()) if since else None,
         suppressed=suppressed,
     )
-    if limit is None:
-        limit = LIMIT_DEFAULT if form == "table" else 0
+    limit = listed.limit_of(limit, form)
     with opened(read_settings(config, lake=lake, catalog=catalog)) as ledger:
         found = ledger.alerts(
             replace(wanted, limit=limit + 1 if limit else None)

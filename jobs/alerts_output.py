@@ -219,12 +219,12 @@ def as_json_object(alert: Alert, standing: Standing = _UNKNOWN) -> str:
     return json.dumps(_as_object(alert, standing), indent=2) + "\n"
 
 
-def as_json(alerts: Sequence[Alert], standing: Standings = NOWHERE) -> str:
-    """Alerts as a JSON array, an object a line; everything but ASCII is written out."""
+def as_json(alerts: Sequence[Alert], standing: Standings = NOWHERE) -> Iterator[str]:
+    """Alerts as a JSON array in pieces, an object a line; everything but ASCII is written out."""
     return listed.as_json(_as_object(alert, standing.get(alert.alert_id, _UNKNOWN)) for alert in alerts)
 
 
-def as_csv(alerts: Sequence[Alert], standing: Standings = NOWHERE) -> str:
-    """Alerts as CSV (RFC 4180 with line feeds); what is null is empty, and each reason a line of its cell."""
-    rows = [_as_object(alert, standing.get(alert.alert_id, _UNKNOWN)) for alert in alerts]
-    return listed.as_csv(CSV_COLUMNS, [{**row, "reasons": "\n".join(row["reasons"])} for row in rows])
+def as_csv(alerts: Sequence[Alert], standing: Standings = NOWHERE) -> Iterator[str]:
+    """Alerts as CSV in pieces (RFC 4180 with line feeds); what is null is empty, and each reason a line of its cell."""
+    rows = (_as_object(alert, standing.get(alert.alert_id, _UNKNOWN)) for alert in alerts)
+    return listed.as_csv(CSV_COLUMNS, ({**row, "reasons": "\n".join(row["reasons"])} for row in rows))

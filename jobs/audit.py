@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
@@ -24,7 +25,6 @@ from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.seals import SEALS, Compared
 from pipeline.reasons import time_in_words
 
-LIMIT_DEFAULT: Final = 40
 CSV_COLUMNS: Final = (
     "seq", "at", "action", "actor", "worker", "subject_type", "subject", "subject_sha256", "details", "audit_id",
     "chain",
@@ -55,10 +55,7 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
     since: Annotated[
         str, typer.Option(metavar="WHEN", help="Since then: 2026-03-01, 2026-03-01T12:00Z, 90m, 24h, 7d.")
     ] = "",
-    limit: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
-    ] = None,
+    limit: listed.LimitFlag = None,
     form: listed.FormFlag = "table",
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
@@ -71,23 +68,17 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
 
     Exit codes: 0 done, also if there is nothing; 2 a wrong setting, or there is no catalog; 4 it does not answer.
     """
-    limit = (LIMIT_DEFAULT if form == "table" else 0) if limit is None else limit
+    limit = listed.limit_of(limit, form)
     began_us = since_us(since, SystemClock().now_us()) if since else None
-    wanted = AuditFilter(action, actor, subject, began_us, limit + 1 if limit else None)
+    wanted = AuditFilter(action, actor, subject, began_us, limit + 1 if limit and form == "table" else limit or None)
     settings = read_settings(config, lake=lake, catalog=catalog)
     with opened(settings) as ledger:
         if subject:
             wanted = replace(wanted, subject=_whole(ledger, subject))
-        found = ledger.desk.audit.records(wanted)
-    if action and not found:
-        _check_action(action)
-    shown = found[:limit] if limit else found
-    if form == "json":
-        say(listed.as_json(map(_as_object, shown)))
-    elif form == "csv":
-        say(listed.as_csv(CSV_COLUMNS, map(_as_object, shown)))
-    else:
-        say(_as_table(shown, more=len(found) > len(shown)))
+        if action and not ledger.desk.audit.records(replace(wanted, limit=1)):
+            _check_action(action)
+        found = ledger.desk.audit.walk(wanted)  # there may be more than memory holds
+        say(listed.in_form(form, CSV_COLUMNS, map(_as_object, found), lambda width: _as_table(list(found), limit, width)))
 
 
 def _whole(ledger: Catalog, subject: str) -> str:
@@ -128,13 +119,13 @@ def verify(
     """Check that no record is missing or changed, and that verdicts and exceptions stand as they were made.
 
     Each record is chained to the one before it by a hash, and that of a verdict or an exception has a hash of its
-    content.  Those that an older version recorded have none, and are counted; those that were erased are gone.
+    content.  A decision that is gone and that no erasure accounts for is named, and so is one without a record.
 
     The last record's hash speaks for all of them: whoever keeps it elsewhere can tell later that none was changed, or
     cut off at the end.
 
     Exit codes: 0 the chain is whole; 2 a wrong setting, or there is no catalog; 4 it does not answer; 6 it is broken,
-    or a verdict or an exception was changed.
+    or a verdict or an exception was changed, removed, or put in behind the record's back.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
     with opened(settings) as ledger:
@@ -144,7 +135,7 @@ def verify(
     count, chain = (last[0].seq, last[0].chain) if last else (0, "")
     if as_json:
         said = {
-            "ok": broken is None and not compared.changed, "records": count, "broken_at": broken, "chain": chain,
+            "ok": broken is None and compared.is_sound, "records": count, "broken_at": broken, "chain": chain,
             "decisions": asdict(compared),
         }  # fmt: skip
         say(json.dumps(said) + "\n")
@@ -156,33 +147,51 @@ def verify(
             f"the audit log is broken at record {broken}: it, or what stood in its place, was changed or removed "
             "behind the program's back. All before it is as it was written; an older copy of the catalog tells the rest"
         )
-    if compared.changed:
+    wrong = [words for words in (_named(names, what) for names, what in _wrong(compared)) if words]
+    if wrong:
         raise LakeDamagedError(
-            f"{harmless(', '.join(compared.changed[:_NAMED_MAX]))}"
-            f"{f' and {len(compared.changed) - _NAMED_MAX:,} more' if len(compared.changed) > _NAMED_MAX else ''}: "
-            "changed in the catalog behind the program's back, after it was put on record. The copy in the lake's "
-            "folder _desk/ or an older copy of the catalog tells what it said"
+            f"{'; '.join(wrong)}. It was done in the catalog behind the program's back. The copy in the lake's "
+            "folder _desk/ or an older copy of the catalog tells what was there"
         )
 
 
+def _wrong(compared: Compared) -> Iterator[tuple[list[str], str]]:
+    yield compared.changed, "changed after being put on record"
+    yield compared.removed, "on record, and not there any more, though no erasure accounts for it"
+    yield compared.unrecorded, "there, and was never put on record"
+
+
+def _named(names: list[str], what: str) -> str:
+    """Which decisions something is the matter with; empty: none."""
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED_MAX:,} more" if len(names) > _NAMED_MAX else ""
+    return f"{harmless(', '.join(names[:_NAMED_MAX]))}{more}: {what}"
+
+
 def _compared_in_words(compared: Compared) -> str:
-    if compared.changed:
+    if not compared.is_sound:
         return ""
     said = f"{compared.sealed:,} verdicts and exceptions stand as they were made"
     if compared.unsealed:
         said += f"; of {compared.unsealed:,} more an older version recorded no hash, so nobody can tell"
-    if compared.gone:
-        said += f"; {compared.gone:,} are gone, as after an erasure"
+    if compared.erased:
+        said += f"; {compared.erased:,} went with accounts that were erased"
+    if compared.unclear:
+        said += (
+            f"; {compared.unclear:,} are gone, and erasures by an older version, which did not record what went, "
+            "may or may not account for them"
+        )
     return f"{said}\n"
 
 
-def _as_table(records: list[AuditRecord], *, more: bool) -> str:
+def _as_table(found: list[AuditRecord], limit: int, width: int | None) -> str:
+    records = found[: limit or None]
     if not records:
         return "nothing is recorded\n"
-    width = listed.width()
     lines = listed.table(_HEAD, [_row(record) for record in records], width, _GIVE_WAY)
     count = f"{len(records):,} record{'' if len(records) == 1 else 's'}"
-    lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
+    lines.append(f"(the latest {count}; --limit 0 shows all)" if len(found) > len(records) else f"({count})")
     return "".join(f"{line}\n" for line in lines)
 
 

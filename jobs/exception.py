@@ -92,8 +92,7 @@ def list_exceptions(
         found = ledger.desk.exceptions.find(subject=subject)
         suppressed = ledger.desk.exceptions.suppressed()
     listing = exception_output.Listing(found, suppressed, SystemClock().now_us(), every=every)
-    width = listed.width()
-    say(listing.in_form(form, width))
+    say(listing.in_form(form))
 
 
 @app.command()

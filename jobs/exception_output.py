@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,13 +69,14 @@ class Listing:
     now_us: int
     every: bool
 
-    def in_form(self, form: listed.Form, width: int | None) -> str:
-        """The list, as a table of no more than so many cells, or for programs."""
+    def in_form(self, form: listed.Form) -> Iterable[str]:
+        """The list, for people or for programs."""
         shown = [entry for entry in self.entries if self.every or entry.state_at(self.now_us) == "active"]
-        if form == "json":
-            return listed.as_json(map(self._object, shown))
-        if form == "csv":
-            return listed.as_csv(CSV_COLUMNS, map(self._object, shown))
+        return listed.in_form(
+            form, CSV_COLUMNS, map(self._object, shown), lambda width: self._as_table(shown, width)
+        )
+
+    def _as_table(self, shown: Sequence[AllowEntry], width: int | None) -> str:
         lines = listed.table(_HEAD, [self._row(entry) for entry in shown], width, _GIVE_WAY) if shown else []
         kind = "" if self.every else "active "
         lines.append(f"({len(shown):,} {kind}exception{'' if len(shown) == 1 else 's'})")

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -17,12 +17,21 @@ from pipeline.harmless import harmless
 from pipeline.moments import rfc3339
 
 __all__ = [
-    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "TABLE_CELLS_MIN", "Form", "FormFlag", "as_csv", "as_json", "cut", "fit", "line",
-    "rfc3339", "say", "shown_account", "table", "width",
+    "ACCOUNT_CHARS_MAX", "ID_SHOWN", "LIMIT_DEFAULT", "TABLE_CELLS_MIN", "Form", "FormFlag", "LimitFlag", "as_csv",
+    "as_json", "cut", "fit", "in_form", "limit_of", "line", "rfc3339", "say", "shown_account", "table", "width",
 ]  # fmt: skip
 
 Form = Literal["table", "csv", "json"]
 FormFlag = Annotated[Form, typer.Option("--format", metavar="table|csv|json", help="What is printed.")]
+
+LIMIT_DEFAULT: Final = 40
+LimitFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", min=0, metavar="N",
+        help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]",
+    ),
+]  # fmt: skip
 
 TABLE_CELLS_MIN: Final = 80
 ID_SHOWN: Final = 8
@@ -91,21 +100,49 @@ def table(
     return [line(cells, widths) for cells in (head, *rows)]
 
 
-def as_json(objects: Iterable[Mapping[str, Any]]) -> str:
-    """A JSON array, an object a line; everything but ASCII is written out."""
-    lines = [f"\n{json.dumps(one)}" for one in objects]
-    return "[" + ",".join(lines) + ("\n]\n" if lines else "]\n")
+def as_json(objects: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A JSON array in pieces, an object a line; everything but ASCII is written out."""
+    before = "["
+    for one in objects:
+        yield f"{before}\n{json.dumps(one)}"
+        before = ","
+    yield "[]\n" if before == "[" else "\n]\n"
 
 
-def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV (RFC 4180 with line feeds); what is None is empty, what has parts is JSON."""
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """CSV in pieces (RFC 4180 with line feeds); what is None is empty, what has parts is JSON."""
+    yield _csv_line(columns)
+    for row in rows:
+        yield _csv_line(
+            [json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in columns]
+        )
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(
-        [json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in columns] for row in rows
-    )
+    csv.writer(out, lineterminator="\n").writerow(cells)
     return out.getvalue()
+
+
+def in_form(
+    form: Form, columns: Sequence[str], objects: Iterable[Mapping[str, Any]], as_table: Callable[[int | None], str]
+) -> Iterable[str]:
+    """A list in the form that was asked for, in pieces.
+
+    Args:
+        form: which.
+        columns: of the CSV.
+        objects: of JSON and CSV; gone over once.
+        as_table: the table, for a terminal of so many cells.
+    """
+    if form == "json":
+        return as_json(objects)
+    return as_csv(columns, objects) if form == "csv" else [as_table(width())]
+
+
+def limit_of(said: int | None, form: Form) -> int:
+    """How many are listed; 0: all."""
+    return (LIMIT_DEFAULT if form == "table" else 0) if said is None else said
 
 
 def width() -> int | None:
@@ -113,6 +150,7 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def say(text: str) -> None:
-    """Print; a terminal must not obey what is written by strangers."""
-    typer.echo(harmless(text, keep="\n") if sys.stdout.isatty() else text, nl=False)
+def say(text: str | Iterable[str]) -> None:
+    """Print, all of it or a piece after the other; a terminal must not obey what is written by strangers."""
+    for piece in [text] if isinstance(text, str) else text:
+        typer.echo(harmless(piece, keep="\n") if sys.stdout.isatty() else piece, nl=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,9 +16,6 @@ from pipeline.io.clock import SystemClock
 from pipeline.io.desk import copies
 from pipeline.io.desk.verdict_book import standing_in
 from pipeline.judging import Judgement, shown
-
-LIMIT_DEFAULT: Final = 40
-_WRONG_SHOWN: Final = 20
 
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Also of accounts that were never seen, which teaches the models nothing.")
@@ -90,10 +87,7 @@ def list_verdicts(  # noqa: PLR0913, PLR0917
         Literal["harvesting", "benign", "unsure", "withdrawn"] | None,
         typer.Option(metavar="harvesting|benign|unsure|withdrawn", help="Only those that say so."),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help=f"The latest N; 0: all.  [default: {LIMIT_DEFAULT}, all as csv or json]"),
-    ] = None,
+    limit: listed.LimitFlag = None,
     form: listed.FormFlag = "table",
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
@@ -109,10 +103,8 @@ def list_verdicts(  # noqa: PLR0913, PLR0917
     found = every if history else standing_in(every)
     if decision is not None:
         found = [one for one in found if one.decision == decision]
-    if limit is None:
-        limit = LIMIT_DEFAULT if form == "table" else 0
-    width = listed.width()
-    say(verdict_output.as_list(found[:limit] if limit else found, form, width, more=bool(limit) and len(found) > limit))
+    shown = found[: listed.limit_of(limit, form) or None]
+    say(verdict_output.as_list(shown, form, more=len(found) > len(shown)))
 
 
 @app.command()

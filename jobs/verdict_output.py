@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from jobs import listed
@@ -42,12 +42,14 @@ def given(verdict: Verdict, before: Verdict | None) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def as_list(verdicts: Sequence[Verdict], form: listed.Form, width: int | None, *, more: bool) -> str:
+def as_list(verdicts: Sequence[Verdict], form: listed.Form, *, more: bool) -> Iterable[str]:
     """Verdicts in a form, the latest first."""
-    if form == "json":
-        return listed.as_json(map(_as_object, verdicts))
-    if form == "csv":
-        return listed.as_csv(CSV_COLUMNS, map(_as_object, verdicts))
+    return listed.in_form(
+        form, CSV_COLUMNS, map(_as_object, verdicts), lambda width: _as_table(verdicts, width, more=more)
+    )
+
+
+def _as_table(verdicts: Sequence[Verdict], width: int | None, *, more: bool) -> str:
     if not verdicts:
         return "no verdicts\n"
     lines = listed.table(_HEAD, [_row(verdict) for verdict in verdicts], width, _GIVE_WAY)

@@ -115,7 +115,7 @@ class AllowEntry:
 
 ACTIONS: Final = (
     "alert.claimed", "alert.released", "catalog.rebuilt", "content.exported", "content.queried", "content.seen",
-    "delivery.dead", "delivery.digest_left_out", "delivery.digested", "delivery.released", "delivery.replayed",
+    "decisions.erased", "delivery.dead", "delivery.digest_left_out", "delivery.digested", "delivery.released", "delivery.replayed",
     "delivery.sent", "delivery.sink_added", "delivery.suppressed", "delivery.tested", "erase", "exception.added",
     "exception.ended", "replace", "rule.began", "rule.changed", "rule.stopped", "verdict.given", "verdict.refused",
     "verdicts.skipped",

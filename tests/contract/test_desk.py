@@ -20,7 +20,7 @@ from pipeline.errors import FencedError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.catalog_alerts import NEW, PAST, SUPPRESSED
 from pipeline.io.catalog_tables import META
-from pipeline.io.desk import copies, tables
+from pipeline.io.desk import audit_log, copies, seals, tables
 from pipeline.io.desk.audit_log import Act, AuditFilter
 from pipeline.io.desk.seals import Compared, content_of
 from pipeline.io.desk.topic_book import Read
@@ -312,6 +312,52 @@ def test_a_decision_that_was_changed_behind_the_records_back_is_found(
     assert desk.audit.broken_at() is None
 
 
+def test_decisions_that_were_removed_or_put_in_are_told_from_those_that_were_erased(catalog: Catalog) -> None:
+    desk = catalog.desk
+    desk.verdicts.give_all([verdict_of(1), verdict_of(2), verdict_of(3, account_id="acct_2")])
+    desk.exceptions.add(entry_of(4, subject="acct_1"))
+    desk.exceptions.add(entry_of(5, subject="acct_3"))
+    RewriteLedger(catalog, "test:1").erase_account("acct_1", NOW_US)
+    assert desk.audit.compared() == Compared(sealed=2, erased=3)
+    again = desk.verdicts.give(verdict_of(1, given_at_us=NOW_US + 99))  # of a file that is loaded once more
+    assert desk.audit.compared() == Compared(sealed=3, erased=3)
+    with catalog.transaction(write=True) as tx:
+        row = dict(tx.execute(sa.select(tables.verdicts).where(tables.verdicts.c.seq == again.seq)).mappings().one())
+        tx.execute(sa.insert(tables.verdicts).values({**row, "seq": 900, "verdict_id": "e" * 32}))
+        tx.exec_driver_sql(f"DELETE FROM verdicts WHERE verdict_id = '{3:032x}'")
+        tx.exec_driver_sql(f"UPDATE exceptions SET exception_id = '{'d' * 32}'")
+    found = desk.audit.compared()
+    assert found.removed == [f"verdict {3:032x}", f"exception {5:032x}"]
+    assert found.unrecorded == [f"verdict {'e' * 32}", f"exception {'d' * 32}"]
+    assert (found.sealed, found.erased, found.changed, found.is_sound) == (1, 3, [], False)
+
+
+def test_what_an_older_versions_erasure_may_have_removed_is_not_said_to_be_wrong(catalog: Catalog) -> None:
+    desk = catalog.desk
+    desk.verdicts.give(verdict_of(1))
+    desk.audit.record(Act("erase", "host:1", details={"salt": "s", "account_sha256": "d"}), NOW_US)
+    desk.verdicts.give(verdict_of(2))
+    with catalog.transaction(write=True) as tx:
+        tx.execute(sa.delete(tables.verdicts))
+    assert desk.audit.compared() == Compared(unclear=1, removed=[f"verdict {2:032x}"])
+
+
+def test_a_long_record_is_read_a_portion_at_a_time(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "PORTION", 3)
+    monkeypatch.setattr(seals, "_PORTION", 3)
+    desk = catalog.desk
+    desk.verdicts.give_all([verdict_of(number) for number in range(1, 9)])
+    assert desk.audit.broken_at() is None
+    assert desk.audit.compared() == Compared(sealed=8)
+    for limit in (None, 0, 1, 3, 4, 8, 99):
+        wanted = list(range(8, 0, -1))[:limit]
+        assert [one.seq for one in desk.audit.walk(AuditFilter(limit=limit))] == wanted
+    walk = desk.audit.walk()
+    assert [next(walk).seq, next(walk).seq] == [8, 7]
+    desk.verdicts.give(verdict_of(9))  # while somebody reads
+    assert [one.seq for one in walk] == list(range(6, 0, -1))
+
+
 def test_what_was_recorded_before_contents_had_hashes_is_counted_apart(catalog: Catalog) -> None:
     desk = catalog.desk
     desk.verdicts.give_all([verdict_of(1), verdict_of(2)])
@@ -320,7 +366,7 @@ def test_what_was_recorded_before_contents_had_hashes_is_counted_apart(catalog: 
             tx.exec_driver_sql(f"DROP TRIGGER {name}" + ("" if tx.dialect.name == "sqlite" else " ON audit_log"))
         tx.exec_driver_sql(f'UPDATE audit_log SET details = \'{{"verdict": "{1:032x}"}}\' WHERE seq = 1')
         tx.exec_driver_sql("DELETE FROM verdicts WHERE seq = 2")
-    assert desk.audit.compared() == Compared(unsealed=1, gone=1)
+    assert desk.audit.compared() == Compared(unsealed=1, removed=[f"verdict {2:032x}"])
 
 
 def test_an_erased_account_is_not_named_any_more_and_the_record_stays_whole(catalog: Catalog) -> None:
@@ -330,7 +376,7 @@ def test_an_erased_account_is_not_named_any_more_and_the_record_stays_whole(cata
     other = catalog.desk.verdicts.give(verdict_of(2, account_id="acct_other"))
     commit_alerts(catalog, (1,), orgs={account: "org_1"})
     catalog.desk.claims.claim(alert_of(1).alert_id, "ana", 1)
-    erased = RewriteLedger(catalog, "test:1").erase_account(account)
+    erased = RewriteLedger(catalog, "test:1").erase_account(account, NOW_US)
     assert (erased.alerts, erased.decisions) == (1, 2)
     assert catalog.desk.verdicts.find() == [other]
     assert catalog.desk.exceptions.find() == []
@@ -346,11 +392,11 @@ def test_an_erased_accounts_id_cannot_be_guessed_from_its_records(url: str, cata
     catalog.desk.verdicts.give(verdict_of(1))
     catalog.desk.exceptions.add(entry_of(2, subject="acct_1"))
     catalog.desk.audit.record(Act("content.queried", "ana", keyed={"query": "SELECT 'acct_1'"}), NOW_US)
-    RewriteLedger(catalog, "test:1").erase_account("acct_1")
+    RewriteLedger(catalog, "test:1").erase_account("acct_1", NOW_US)
     said = json.dumps([asdict(record) for record in catalog.desk.audit.records()])
     for text in ("acct_1", "SELECT 'acct_1'"):
         assert hashlib.sha256(text.encode()).hexdigest() not in said
-    assert len(catalog.desk.audit.records(AuditFilter(subject="acct_1"))) == 2
+    assert len(catalog.desk.audit.records(AuditFilter(subject="acct_1"))) == 3
     copies.copy(tmp_path, catalog)
     with catalog.transaction(write=True) as tx:
         for table in reversed(META.sorted_tables):
@@ -358,7 +404,7 @@ def test_an_erased_accounts_id_cannot_be_guessed_from_its_records(url: str, cata
     catalog.close()
     with contextlib.closing(Catalog.open(url, create=True)) as new:
         copies.restore(new, copies.read(tmp_path), {})
-        assert len(new.desk.audit.records(AuditFilter(subject="acct_1"))) == 2
+        assert len(new.desk.audit.records(AuditFilter(subject="acct_1"))) == 3
         assert new.desk.audit.broken_at() is None
 
 
@@ -394,9 +440,9 @@ def test_records_that_version_6_hashed_without_a_key_are_found_compared_and_coun
         assert [one.subject for one in audit.records(AuditFilter(subject="acct_1"))] == ["acct_1", "acct_1"]
         assert audit.compared() == Compared(sealed=2)
         assert migrated.desk.queue.account_of(digest) == "acct_1"
-        erased = RewriteLedger(migrated, "test:1").erase_account("acct_1")
+        erased = RewriteLedger(migrated, "test:1").erase_account("acct_1", NOW_US)
         assert erased.unkeyed == 1
-        assert [one.subject for one in audit.records(AuditFilter(subject="acct_1"))] == ["", ""]
+        assert [one.subject for one in audit.records(AuditFilter(subject="acct_1"))] == ["", "", ""]
 
 
 def test_what_an_older_catalog_recorded_is_taken_over(url: str, catalog: Catalog) -> None:

@@ -7,8 +7,8 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -24,6 +24,9 @@ from pipeline.io.desk.transactions import Transaction
 
 KEYED: Final = "hmac_sha256"
 """End of the names of details that are hashes under the catalog's key."""
+
+PORTION: Final = 1_000
+"""Records that are read at a time."""
 
 _COUNTER: Final = "audit_log"
 _FORMER: Final = "audit"
@@ -124,41 +127,60 @@ class AuditLog:
 
     def records(self, wanted: AuditFilter = ALL_RECORDS) -> list[AuditRecord]:
         """Records, the latest first."""
-        columns = audit_log.c
-        query = sa.select(audit_log, audit_subjects.c.subject)
-        query = query.join_from(
-            audit_log, audit_subjects, columns.subject_sha256 == audit_subjects.c.subject_sha256, isouter=True
-        )
-        if wanted.action:
-            within = columns.action.startswith(f"{wanted.action}.", autoescape=True)
-            query = query.where((columns.action == wanted.action) | within)
-        if wanted.actor:
-            query = query.where(columns.actor == wanted.actor)
-        if wanted.since_us is not None:
-            query = query.where(columns.at_us >= wanted.since_us)
-        if wanted.before_seq is not None:
-            query = query.where(columns.seq < wanted.before_seq)
-        query = query.order_by(columns.seq.desc()).limit(wanted.limit)
-        with self._transaction() as tx:
-            if wanted.subject:
-                query = query.where(_about(tx, wanted.subject))
-            return [_record_of(row) for row in tx.execute(query).mappings()]
+        return list(self.walk(wanted))
+
+    def walk(self, wanted: AuditFilter = ALL_RECORDS) -> Iterator[AuditRecord]:
+        """Records, the latest first, a portion at a time: there may be more than memory holds."""
+        left = wanted.limit
+        while left is None or left > 0:
+            size = PORTION if left is None else min(PORTION, left)
+            with self._transaction() as tx:
+                rows = tx.execute(_query(tx, wanted).limit(size)).mappings().all()
+            yield from map(_record_of, rows)
+            if len(rows) < size:
+                return
+            left = None if left is None else left - size
+            wanted = replace(wanted, before_seq=rows[-1]["seq"])
 
     def broken_at(self) -> int | None:
         """Place of the first record that is missing or is not what was written; None: the chain is whole."""
-        with self._transaction() as tx:
-            rows: Sequence[Any] = tx.execute(sa.select(audit_log).order_by(audit_log.c.seq)).mappings().all()
-        before = ""
-        for place, row in enumerate(rows, 1):
-            if row["seq"] != place or row["chain"] != _chain(before, row):
-                return place
-            before = row["chain"]
-        return None
+        before, place = "", 0
+        while True:
+            query = sa.select(audit_log).where(audit_log.c.seq > place).order_by(audit_log.c.seq).limit(PORTION)
+            with self._transaction() as tx:
+                rows: Sequence[Any] = tx.execute(query).mappings().all()
+            for row in rows:
+                place += 1
+                if row["seq"] != place or row["chain"] != _chain(before, row):
+                    return place
+                before = row["chain"]
+            if len(rows) < PORTION:
+                return None
 
     def compared(self) -> Compared:
         """Whether verdicts and exceptions still stand as the records say that they were made."""
         with self._transaction(snapshot=True) as tx:
             return compare(tx)
+
+
+def _query(tx: sa.Connection, wanted: AuditFilter) -> sa.Select[Any]:
+    columns = audit_log.c
+    query = sa.select(audit_log, audit_subjects.c.subject)
+    query = query.join_from(
+        audit_log, audit_subjects, columns.subject_sha256 == audit_subjects.c.subject_sha256, isouter=True
+    )
+    if wanted.action:
+        within = columns.action.startswith(f"{wanted.action}.", autoescape=True)
+        query = query.where((columns.action == wanted.action) | within)
+    if wanted.actor:
+        query = query.where(columns.actor == wanted.actor)
+    if wanted.subject:
+        query = query.where(_about(tx, wanted.subject))
+    if wanted.since_us is not None:
+        query = query.where(columns.at_us >= wanted.since_us)
+    if wanted.before_seq is not None:
+        query = query.where(columns.seq < wanted.before_seq)
+    return query.order_by(columns.seq.desc())
 
 
 def guard(tx: sa.Connection) -> None:

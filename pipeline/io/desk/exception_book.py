@@ -185,10 +185,10 @@ def may_cover(entry: AllowEntry, alert: Alert, org_id: str) -> bool:
     return (entry.scope, entry.subject) in _subjects(alert, org_id) and entry.rule in {"", alert.rule}
 
 
-def forget(tx: sa.Connection, account_id: str) -> int:
-    """Remove the exceptions on an account; says how many there were."""
+def forget(tx: sa.Connection, account_id: str) -> Sequence[str]:
+    """Remove the exceptions on an account; says which there were."""
     mine = (exceptions.c.scope == "account", exceptions.c.subject_sha256 == sha256_of_id(account_id))
-    return tx.execute(sa.delete(exceptions).where(*mine)).rowcount
+    return sorted(tx.execute(sa.delete(exceptions).where(*mine).returning(exceptions.c.exception_id)).scalars())
 
 
 def _entry_of(row: Any) -> AllowEntry:

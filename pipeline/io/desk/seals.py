@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from pipeline.io.desk.keyed import Key, key_in
+from pipeline.io.desk.numbers import in_portions
 from pipeline.io.desk.tables import audit_log, exceptions, verdicts
 
 SHA256: Final = "sha256"
@@ -23,6 +24,16 @@ _KEYED: Final = f"{SEAL}_hmac_sha256"
 SEALS: Final = frozenset({SHA256, _KEYED})
 """Details that say nothing to people."""
 
+ERASED: Final = "decisions.erased"
+"""The record that says which decisions went with an erased account."""
+
+_MADE: Final = {"verdict.given": "verdict", "exception.added": "exception"}
+_TABLES: Final = {"verdict": verdicts, "exception": exceptions}
+_OLDER_ERASURE: Final = "account_sha256"
+"""A detail of erasures' records before catalog version 7."""
+
+_PORTION: Final = 1_000
+
 _LATER: Final = {"seq", "ended_at_us", "ended_by"}
 """Columns that are set after the act: a verdict's place, an exception's end."""
 
@@ -34,14 +45,26 @@ class Compared:
     Attributes:
         sealed: how many decisions were compared and are as they were made.
         unsealed: how many are there of whose content their record says nothing: an older version wrote it.
-        gone: how many are not there any more, as after an erasure.
-        changed: the others, as `verdict ID` or `exception ID`.
+        erased: how many are not there any more, as the record of an erasure says.
+        unclear: how many are not there any more, and may have gone with an erasure of before catalog version 7, whose
+            record does not say which decisions went.
+        changed: those that are not as they were made, as `verdict ID` or `exception ID`.
+        removed: those that are not there any more, and that no erasure accounts for.
+        unrecorded: those that are there, and were never put on record.
     """
 
     sealed: int = 0
     unsealed: int = 0
-    gone: int = 0
+    erased: int = 0
+    unclear: int = 0
     changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nobody has done anything behind the record's back, as far as can be told."""
+        return not (self.changed or self.removed or self.unrecorded)
 
 
 def content_of(row: Mapping[str, Any]) -> str:
@@ -59,45 +82,113 @@ def _is_broken(key: Key, details: Mapping[str, Any], row: Mapping[str, Any]) -> 
 
 def compare(tx: sa.Connection) -> Compared:
     """Compare all verdicts and exceptions that are there with what was recorded when they were made."""
-    found = Compared()
-    _compare(tx, found, "verdict", "verdict.given", verdicts, {})
-    _compare(tx, found, "exception", "exception.added", exceptions, _ends(tx))
+    comparison = _Comparison(key_in(tx))
+    last: int | None = None
+    while some := _records(tx, last):
+        comparison.take(some, _rows_of(tx, some))
+        last = some[-1].seq
+    found = comparison.found
+    found.changed.reverse()
+    found.removed.reverse()
+    for kind, table in _TABLES.items():
+        found.unrecorded += [name for name in _names(tx, kind, table) if name not in comparison.known]
     return found
 
 
-def _compare(
-    tx: sa.Connection, found: Compared, kind: str, action: str, table: sa.Table, ends: Mapping[str, tuple[int, str]]
-) -> None:
-    key = key_in(tx)
-    rows = {row[f"{kind}_id"]: dict(row) for row in tx.execute(sa.select(table)).mappings()}
-    for record in _records(tx, action):
-        details = json.loads(record.details)
-        decision_id = details.get(kind)
-        row = rows.get(decision_id)
+@dataclass(slots=True)
+class _Comparison:
+    """Goes over the records, the latest first, so that what came after an act is known before it.
+
+    Attributes:
+        key: of the catalog.
+        found: so far.
+        known: decisions whose records were seen.
+        erased: decisions that records of erasures name, until the record of the act itself is seen.
+        ends: when exceptions were ended and by whom, by their ids.
+        older_erasure: an erasure that does not say which decisions went was seen.
+    """
+
+    key: Key
+    found: Compared = field(default_factory=Compared)
+    known: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
+    ends: dict[str, tuple[int, str]] = field(default_factory=dict)
+    older_erasure: bool = False
+
+    def take(self, records: Sequence[Any], rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Compare the decisions of some records with their rows, by name."""
+        for record in records:
+            details = json.loads(record.details)
+            if record.action == ERASED:
+                self.erased.update(details["decisions"])
+            elif record.action == "erase":
+                self.older_erasure |= _OLDER_ERASURE in details
+            elif record.action == "exception.ended":
+                self.ends.setdefault(str(details.get("exception")), (record.at_us, record.actor))
+            elif name := _name_in(record.action, details):
+                self._compare(name, details, None if name in self.known else rows.get(name))
+
+    def _compare(self, name: str, details: Mapping[str, Any], row: Mapping[str, Any] | None) -> None:
+        """An act whose decision was made again later is none of what is there: it went before."""
+        self.known.add(name)
+        found = self.found
         if row is None:
-            found.gone += decision_id is not None
-        elif _is_broken(key, details, row) or not _ends_as_said(row, ends.get(decision_id)):
-            found.changed.append(f"{kind} {decision_id}")
+            if name in self.erased:
+                self.erased.discard(name)
+                found.erased += 1
+            elif self.older_erasure:
+                found.unclear += 1
+            else:
+                found.removed.append(name)
+        elif _is_broken(self.key, details, row) or not self._ends_as_said(row):
+            found.changed.append(name)
         elif SEALS & details.keys():
             found.sealed += 1
         else:
             found.unsealed += 1
 
-
-def _records(tx: sa.Connection, action: str) -> list[Any]:
-    query = sa.select(audit_log.c.details, audit_log.c.at_us, audit_log.c.actor).where(audit_log.c.action == action)
-    return list(tx.execute(query.order_by(audit_log.c.seq)))
-
-
-def _ends(tx: sa.Connection) -> dict[str, tuple[int, str]]:
-    """When exceptions were ended and by whom, by their ids."""
-    return {
-        json.loads(record.details).get("exception"): (record.at_us, record.actor)
-        for record in _records(tx, "exception.ended")
-    }
+    def _ends_as_said(self, row: Mapping[str, Any]) -> bool:
+        if "ended_at_us" not in row:
+            return True
+        return (row["ended_at_us"], row["ended_by"]) == self.ends.get(row["exception_id"], (None, ""))
 
 
-def _ends_as_said(row: Mapping[str, Any], end: tuple[int, str] | None) -> bool:
-    if "ended_at_us" not in row:
-        return True
-    return (row["ended_at_us"], row["ended_by"]) == (end or (None, ""))
+def _records(tx: sa.Connection, before_seq: int | None) -> Sequence[Any]:
+    columns = audit_log.c
+    query = sa.select(columns.seq, columns.action, columns.details, columns.at_us, columns.actor)
+    query = query.where(columns.action.in_((*_MADE, "exception.ended", ERASED, "erase")))
+    if before_seq is not None:
+        query = query.where(columns.seq < before_seq)
+    return tx.execute(query.order_by(columns.seq.desc()).limit(_PORTION)).all()
+
+
+def _name_in(action: str, details: Mapping[str, Any]) -> str:
+    """The decision that a record is about; empty: it does not say."""
+    decision_id = details.get(_MADE[action])
+    return name_of(_MADE[action], decision_id) if decision_id else ""
+
+
+def name_of(kind: str, decision_id: str) -> str:
+    """What a decision is called: `verdict ID`, `exception ID`."""
+    return f"{kind} {decision_id}"
+
+
+def _rows_of(tx: sa.Connection, records: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
+    """Rows of the decisions that these records are about, by name."""
+    rows: dict[str, Mapping[str, Any]] = {}
+    for kind, table in _TABLES.items():
+        said = (json.loads(record.details).get(kind) for record in records if _MADE.get(record.action) == kind)
+        column = table.c[f"{kind}_id"]
+        for some in in_portions([decision_id for decision_id in said if decision_id]):
+            for row in tx.execute(sa.select(table).where(column.in_(some))).mappings():
+                rows[name_of(kind, row[column.name])] = dict(row)
+    return rows
+
+
+def _names(tx: sa.Connection, kind: str, table: sa.Table) -> Iterator[str]:
+    """Names of all decisions of a kind."""
+    column = table.c[f"{kind}_id"]
+    last = ""
+    while some := tx.execute(sa.select(column).where(column > last).order_by(column).limit(_PORTION)).scalars().all():
+        yield from (name_of(kind, one) for one in some)
+        last = some[-1]

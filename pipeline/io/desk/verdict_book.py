@@ -146,10 +146,10 @@ def mark(tx: sa.Connection, partition: Partition, offset: int, verdict_seq: int)
     )
 
 
-def forget(tx: sa.Connection, account_id: str) -> int:
-    """Remove an account's verdicts; says how many there were."""
+def forget(tx: sa.Connection, account_id: str) -> Sequence[str]:
+    """Remove an account's verdicts; says which there were."""
     mine = verdicts.c.account_sha256 == sha256_of_id(account_id)
-    return tx.execute(sa.delete(verdicts).where(mine)).rowcount
+    return sorted(tx.execute(sa.delete(verdicts).where(mine).returning(verdicts.c.verdict_id)).scalars())
 
 
 _OF_ROW: Final = ("offset", "scored_at_us", "risk", "exchanges", "kind")

@@ -148,7 +148,7 @@ class Eraser(Rewriter):
                 break
         else:
             raise RetryableError(_STILL_COMING)
-        erased = self._ledger.erase_account(self._named.account_id)
+        erased = self._ledger.erase_account(self._named.account_id, self._clock.now_us())
         done.alerts += erased.alerts
         done.decisions += erased.decisions
         done.unkeyed = erased.unkeyed

@@ -227,15 +227,20 @@ class RewriteLedger:
             )
         return moved.rowcount == 1
 
-    def erase_account(self, account_id: str) -> ErasedRows:
-        """Remove all alerts about an account, what was to be sent of them, and what people decided about it."""
+    def erase_account(self, account_id: str, now_us: int) -> ErasedRows:
+        """Remove all alerts about an account, what was to be sent of them, and what people decided about it.
+
+        Args:
+            account_id: whose.
+            now_us: wall clock, for the record of which decisions went.
+        """
         columns = catalog_tables.alerts.c
         mine = columns.entity_sha256 == sha256_of_id(account_id)
         with self.catalog.transaction(write=True) as tx:
             if tx.dialect.name == "sqlite":  # else the bytes stay in the file until something else needs the room
                 tx.exec_driver_sql("PRAGMA secure_delete = ON")
             ids = tx.execute(sa.select(columns.alert_id).where(mine)).scalars().all()
-            decided = desk_erasure.erase(tx, account_id, ids)
+            decided = desk_erasure.erase(tx, account_id, ids, self.worker, now_us)
             for start in range(0, len(ids), _IDS_MAX):
                 some = ids[start : start + _IDS_MAX]
                 tx.execute(sa.delete(catalog_tables.outbox).where(catalog_tables.outbox.c.alert_id.in_(some)))

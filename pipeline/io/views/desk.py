@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pipeline.decisions import AllowEntry, AuditRecord, Verdict
 from pipeline.events import TIME
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
+from pipeline.io.desk.audit_log import PORTION
 from pipeline.io.desk.verdict_book import standing_in
 
 VERDICTS_SCHEMA: Final = pa.schema(
@@ -126,15 +128,15 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-def rows_of(view: str, catalog: Catalog) -> pa.Table:
-    """A view's rows, as they are now."""
+def rows_of(view: str, catalog: Catalog) -> Iterable[pa.Table]:
+    """A view's rows, as they are now; those of the audit log in portions, since there may be many."""
     return _ROWS[view](catalog)
 
 
-def _verdict_rows(catalog: Catalog) -> pa.Table:
+def _verdict_rows(catalog: Catalog) -> Iterable[pa.Table]:
     found = catalog.desk.verdicts.find()
     standing = {verdict.seq for verdict in standing_in(found)}
-    return _table(VERDICTS_SCHEMA, [_of_verdict(verdict, verdict.seq in standing) for verdict in found])
+    return [_table(VERDICTS_SCHEMA, [_of_verdict(verdict, verdict.seq in standing) for verdict in found])]
 
 
 def _of_verdict(verdict: Verdict, is_standing: bool) -> dict[str, Any]:
@@ -148,12 +150,11 @@ def _of_verdict(verdict: Verdict, is_standing: bool) -> dict[str, Any]:
     return said
 
 
-def _exception_rows(catalog: Catalog) -> pa.Table:
+def _exception_rows(catalog: Catalog) -> Iterable[pa.Table]:
     suppressed, now_us = catalog.desk.exceptions.suppressed(), SystemClock().now_us()
-    return _table(
-        EXCEPTIONS_SCHEMA,
-        [_of_entry(entry, suppressed.get(entry.exception_id, 0), now_us) for entry in catalog.desk.exceptions.find()],
-    )
+    found = catalog.desk.exceptions.find()
+    rows = [_of_entry(entry, suppressed.get(entry.exception_id, 0), now_us) for entry in found]
+    return [_table(EXCEPTIONS_SCHEMA, rows)]
 
 
 def _of_entry(entry: AllowEntry, suppressed: int, now_us: int) -> dict[str, Any]:
@@ -163,8 +164,10 @@ def _of_entry(entry: AllowEntry, suppressed: int, now_us: int) -> dict[str, Any]
     return {**said, "state": entry.state_at(now_us), "suppressed": suppressed}
 
 
-def _audit_rows(catalog: Catalog) -> pa.Table:
-    return _table(AUDIT_SCHEMA, [_of_record(record) for record in catalog.desk.audit.records()])
+def _audit_rows(catalog: Catalog) -> Iterable[pa.Table]:
+    found = catalog.desk.audit.walk()
+    while some := list(itertools.islice(found, PORTION)):
+        yield _table(AUDIT_SCHEMA, [_of_record(record) for record in some])
 
 
 def _of_record(record: AuditRecord) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def _table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-_ROWS: Final[Mapping[str, Callable[[Catalog], pa.Table]]] = {
+_ROWS: Final[Mapping[str, Callable[[Catalog], Iterable[pa.Table]]]] = {
     "verdicts": _verdict_rows,
     "exceptions": _exception_rows,
     "audit": _audit_rows,

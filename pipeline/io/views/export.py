@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +47,8 @@ def export(lake: Lake, catalog: Catalog, target: Path) -> int:
     try:
         with duckdb.connect(str(temporary)) as connection:
             _create(connection, lake.root, files, manifest)
-            _add(connection, {name: desk.rows_of(name, catalog) for name in tables.DESK_VIEWS})
+            for name in tables.DESK_VIEWS:
+                _add(connection, name, desk.SCHEMAS[name], desk.rows_of(name, catalog))
         temporary.replace(target)
     except (duckdb.Error, OSError) as error:
         raise ConfigError(f"--export {target}: {error}") from error
@@ -88,13 +89,14 @@ def _create(connection: duckdb.DuckDBPyConnection, root: Path, files: Sequence[F
         sql = _union_sql(table, root, [file.path for file in files if file.table_name == table])
         connection.execute(f"CREATE VIEW {table} AS {sql}")
     connection.execute(f"CREATE VIEW {tables.EVENTS} AS {tables.events_sql(_KEYS)}")
-    _add(connection, {"lake_files": tables.files_rows(files), **tables.catalog_rows(manifest)})
+    for name, rows in {"lake_files": tables.files_rows(files), **tables.catalog_rows(manifest)}.items():
+        _add(connection, name, rows.schema, [rows])
 
 
-def _add(connection: duckdb.DuckDBPyConnection, rows: Mapping[str, pa.Table]) -> None:
-    for name, found in rows.items():
-        connection.register("_rows", found)
-        connection.execute(f"CREATE TABLE {name} ({tables.columns_sql(found.schema)})")
+def _add(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, rows: Iterable[pa.Table]) -> None:
+    connection.execute(f"CREATE TABLE {name} ({tables.columns_sql(schema)})")
+    for some in rows:
+        connection.register("_rows", some)
         connection.execute(f"INSERT INTO {name} FROM _rows")
         connection.unregister("_rows")
 

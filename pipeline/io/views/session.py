@@ -284,7 +284,8 @@ class Session:
             self._fill("lake_files", tables.files_rows(files))
         for name in tables.DESK_VIEWS:
             if name in plan.scans:
-                self._fill(name, desk.rows_of(name, self._catalog))
+                for rows in desk.rows_of(name, self._catalog):
+                    self._fill(name, rows)
         for table, paths in self._picked(plan if prune else plan.unpruned(), files).items():
             if paths:
                 self._replace(table, tables.files_sql(table, [str(self._lake.root / path) for path in paths]))
