@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pipeline.io.catalog_alerts import NEW, PAST, SUPPRESSED
 from pipeline.io.catalog_tables import META
 from pipeline.io.desk import audit_log, copies, seals, tables
 from pipeline.io.desk.audit_log import Act, AuditFilter
+from pipeline.io.desk.claim_book import ClaimBook
 from pipeline.io.desk.seals import Compared, content_of
 from pipeline.io.desk.topic_book import Read
 from pipeline.io.rewriting.ledger import RewriteLedger
@@ -220,6 +222,29 @@ def test_an_alert_has_one_holder(catalog: Catalog) -> None:
     assert claims.claim("a1", "ben", 5) == "ben"
     actions = [record.action for record in catalog.desk.audit.records()]
     assert actions == ["alert.claimed", "alert.released", "alert.claimed"]
+
+
+def test_an_alert_that_is_released_while_somebody_claims_it_is_theirs(url: str, catalog: Catalog) -> None:
+    """Right after the claim has found it taken; SQLite lets nobody in between."""
+    catalog.desk.claims.claim("a1", "ana", 1)
+    released: list[bool] = []
+    with contextlib.closing(Catalog.open(url, create=False)) as other:
+
+        @contextlib.contextmanager
+        def transaction(*, write: bool = False, snapshot: bool = False) -> Iterator[sa.Connection]:
+            with catalog.transaction(write=write, snapshot=snapshot) as tx:
+
+                @sa.event.listens_for(tx, "after_cursor_execute")
+                def release(*call: Any) -> None:
+                    if "INSERT INTO claims" in call[2] and not released:
+                        released.append(tx.dialect.name == "postgresql" and other.desk.claims.release("a1", "ana", 2))
+
+                yield tx
+
+        holder = ClaimBook(transaction).claim("a1", "ben", 3)
+    assert holder == ("ben" if released == [True] else "ana")
+    assert catalog.desk.claims.holders(["a1"]) == {"a1": holder}
+    assert released == ["postgresql" in url]
 
 
 def test_a_claim_is_released_only_if_it_is_still_with_whom_it_was_seen_with(catalog: Catalog) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
+from pipeline.errors import RetryableError
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
 from pipeline.io.desk.numbers import in_portions
 from pipeline.io.desk.tables import claims
 from pipeline.io.desk.transactions import Transaction
+
+_TRIES_MAX: Final = 100
 
 
 class ClaimBook:
@@ -20,14 +24,23 @@ class ClaimBook:
         self._transaction = transaction
 
     def claim(self, alert_id: str, by: str, now_us: int) -> str:
-        """Take an alert on, unless somebody has; says who has it now."""
+        """Take an alert on, unless somebody has; says who has it now.
+
+        Raises:
+            RetryableError: others claim and release it all the time.
+        """
         row = {"alert_id": alert_id, "claimed_by": by, "claimed_at_us": now_us}
         with self._transaction(write=True) as tx:
-            new = catalog_tables.insert(tx.engine, claims).values(row).on_conflict_do_nothing()
-            if tx.execute(new.returning(claims.c.alert_id)).first() is not None:
-                append(tx, Act("alert.claimed", by, "alert", alert_id), now_us)
-                return by
-            return str(tx.execute(sa.select(claims.c.claimed_by).where(claims.c.alert_id == alert_id)).scalar_one())
+            for _ in range(_TRIES_MAX):
+                new = catalog_tables.insert(tx.engine, claims).values(row).on_conflict_do_nothing()
+                if tx.execute(new.returning(claims.c.alert_id)).first() is not None:
+                    append(tx, Act("alert.claimed", by, "alert", alert_id), now_us)
+                    return by
+                held = sa.select(claims.c.claimed_by).where(claims.c.alert_id == alert_id)
+                holder = tx.execute(held).scalar_one_or_none()
+                if holder is not None:
+                    return str(holder)  # else it was released in between, which PostgreSQL lets happen
+        raise RetryableError(f"alert {alert_id[:8]} is claimed and released by others all the time")
 
     def release(self, alert_id: str, by: str, now_us: int, seen: str | None = None) -> bool:
         """Let go of an alert, if it is still with whom it was seen with.
