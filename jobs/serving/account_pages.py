@@ -14,7 +14,8 @@ from jobs.desk_copies import keep_if_there
 from jobs.serving import dossiers, exception_form, words
 from jobs.serving.guard import RefusedError, asked
 from jobs.serving.serving import Serving, to
-from pipeline.decisions import DECISIONS
+from pipeline.alerts import without_nul
+from pipeline.decisions import DECISIONS, Verdict
 from pipeline.io.desk.alert_queue import QueuedAlert, QueueFilter
 from pipeline.io.desk.judging import Refused, prepare
 from pipeline.io.desk.numbers import sha256_of_id
@@ -24,6 +25,12 @@ from pipeline.judging import Judgement
 ALERTS_MAX: Final = 50
 SEQ_CHARS: Final = 18
 """Digits of a verdict's place among all."""
+
+SENT_BEFORE: Final = (
+    "This form was sent before, and the verdict that it gave then says something else; what stands here now is not on "
+    "record. If you want it, send it again."
+)
+"""Of a page that the browser kept, which was filled in anew."""
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _HEX32: Final = re.compile(r"[0-9a-f]{32}")
@@ -101,7 +108,10 @@ def judge_it(serving: Serving, request: Request) -> Response:
         (prepared,) = prepare(lake, serving.catalog, [judgement], serving.clock.now_us(), anyway=has_alerts)
     if isinstance(prepared, Refused):
         return again(serving, request, account, Filled(form, prepared.why), status=400)
-    stands = serving.catalog.desk.verdicts.give_over(prepared, int(over))
+    book = serving.catalog.desk.verdicts
+    stands = book.known([verdict_id]).get(verdict_id) or book.give_over(prepared, int(over))
+    if stands.verdict_id == verdict_id and not _says(stands, judgement):
+        return again(serving, request, account, Filled(form, SENT_BEFORE), status=409)
     if stands.verdict_id != verdict_id:
         said = (
             f"{stands.given_by} was quicker: the verdict above came while you were reading, and yours is not on "
@@ -111,6 +121,12 @@ def judge_it(serving: Serving, request: Request) -> Response:
     keep_if_there(serving.settings, serving.catalog)
     done = "withdrawn" if decision == "withdrawn" else "judged"
     return to(f"/accounts/{account.sha256}", done, anchor="decisions")
+
+
+def _says(verdict: Verdict, judgement: Judgement) -> bool:
+    """Whether a verdict on record says what was sent."""
+    said = (without_nul(judgement.account_id), judgement.decision, judgement.why, judgement.given_by)
+    return (verdict.account_id, verdict.decision, verdict.why, verdict.given_by) == said
 
 
 def add_exception(serving: Serving, request: Request) -> Response:

@@ -591,6 +591,30 @@ def test_an_exceptions_form_that_is_sent_twice_counts_once(ana: Visitor, catalog
     assert {one.reason for one in catalog.desk.exceptions.find(subject=subject)} == {"Contract", "Another"}
 
 
+def test_a_verdicts_form_that_comes_again_with_other_words_says_that_it_does_not_count(
+    served: Served, ana: Visitor, catalog: Catalog
+) -> None:
+    account = "acct_008"
+    page = f"/accounts/{digest_of(account)}"
+    assert ana.fill("/", "/accounts", account=account).headers["location"] == page
+    action = f"{page}/verdict"
+    kept = hidden_fields(ana.get(page).text, action)
+    form = {**kept, "decision": "benign", "why": "A customer"}
+    for _ in range(2):  # a double click
+        assert "done=judged" in ana.send(action, form).headers["location"]
+    for changed in ({"decision": "harvesting"}, {"why": "Another <b>reason</b>"}, {"decision": "withdrawn"}):
+        answer = ana.send(action, {**form, **changed})
+        assert (answer.status, "This form was sent before" in answer.text) == (409, True)
+    elsewhere = f"/accounts/{digest_of(HARVESTER)}/verdict"
+    assert "This form was sent before" in ana.send(elsewhere, form).text
+    assert [one.decision for one in catalog.desk.verdicts.of(account)] == ["benign"]
+    assert catalog.desk.verdicts.of(HARVESTER) == []
+    anew = {**form, **hidden_fields(answer.text, action), "decision": "harvesting"}
+    assert "done=judged" in ana.send(action, anew).headers["location"]
+    assert "done=judged" in ana.send(action, form).headers["location"]  # it did count, and is history now
+    assert [one.decision for one in catalog.desk.verdicts.of(account)] == ["harvesting", "benign"]
+
+
 @pytest.mark.parametrize("number", ("", "x" * 32, "A" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n"))
 def test_an_exceptions_form_without_its_number_is_not_put_on_record(
     ana: Visitor, catalog: Catalog, number: str
