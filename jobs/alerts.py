@@ -22,7 +22,6 @@ from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.standing import standing_of
 
-
 """Alerts that a table shows unless told otherwise."""
 
 SAID_AT_MOST: Final = 5

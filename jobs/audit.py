@@ -78,7 +78,11 @@ def list_records(  # noqa: PLR0913, PLR0917  # one argument per flag is how Type
         if action and not ledger.desk.audit.records(replace(wanted, limit=1)):
             _check_action(action)
         found = ledger.desk.audit.walk(wanted)  # there may be more than memory holds
-        say(listed.in_form(form, CSV_COLUMNS, map(_as_object, found), lambda width: _as_table(list(found), limit, width)))
+        say(
+            listed.in_form(
+                form, CSV_COLUMNS, map(_as_object, found), lambda width: _as_table(list(found), limit, width)
+            )
+        )
 
 
 def _whole(ledger: Catalog, subject: str) -> str:

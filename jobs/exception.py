@@ -64,8 +64,8 @@ def add(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     until_us = _until_us(expires, now_us)
     made = AllowEntry(uuid.uuid4().hex, scope, subject, only, owner.strip(), reason.strip(), now_us, who, until_us)
     check(made, now_us, settings.exception_days_max)
-    if rule:
-        check_rule(rule, _rule_names(settings))
+    if rule.strip():
+        check_rule(rule.strip(), _rule_names(settings))
     with opened(settings) as ledger:
         if scope == "account" and not anyway:
             _check_seen(settings, ledger, subject)

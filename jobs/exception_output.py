@@ -72,9 +72,7 @@ class Listing:
     def in_form(self, form: listed.Form) -> Iterable[str]:
         """The list, for people or for programs."""
         shown = [entry for entry in self.entries if self.every or entry.state_at(self.now_us) == "active"]
-        return listed.in_form(
-            form, CSV_COLUMNS, map(self._object, shown), lambda width: self._as_table(shown, width)
-        )
+        return listed.in_form(form, CSV_COLUMNS, map(self._object, shown), lambda width: self._as_table(shown, width))
 
     def _as_table(self, shown: Sequence[AllowEntry], width: int | None) -> str:
         lines = listed.table(_HEAD, [self._row(entry) for entry in shown], width, _GIVE_WAY) if shown else []

@@ -113,9 +113,7 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterato
     """CSV in pieces (RFC 4180 with line feeds); what is None is empty, what has parts is JSON."""
     yield _csv_line(columns)
     for row in rows:
-        yield _csv_line(
-            [json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in columns]
-        )
+        yield _csv_line([json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in columns])
 
 
 def _csv_line(cells: Sequence[Any]) -> str:

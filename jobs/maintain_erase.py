@@ -112,7 +112,7 @@ def _show(done: Erased, grace_s: float) -> None:
     if done.unkeyed:
         out.print(
             f"{done.unkeyed:,} records of the audit log are from before catalog version 7: their hash of the id has no "
-            "key, so who reads them can find it by trying ids (docs/verdicts.md, \"Erased accounts\")",
+            'key, so who reads them can find it by trying ids (docs/verdicts.md, "Erased accounts")',
             style="yellow", highlight=False, soft_wrap=True,
         )  # fmt: skip
     if done.aside:

@@ -22,9 +22,13 @@ DAY_US: Final = 86_400_000_000
 def subject_of(account: str, organisation: str, rule: str) -> tuple[Scope, str, str]:
     """What an exception speaks of: scope, subject, and the rule that it is narrowed to.
 
+    Spaces around the name of an organisation or a rule are those of whoever pasted it.  An account's id may have them:
+    it is left as it is, and whether there is such an account is for who asks to see.
+
     Raises:
         ConfigError: of nothing, or of two things.
     """
+    organisation, rule = organisation.strip(), rule.strip()
     if account and organisation:
         raise ConfigError("an exception speaks of an account or of an organisation: make one for each")
     if account or organisation:

@@ -107,7 +107,8 @@ def _line(number: int, cells: list[str], names: list[str], said: tuple[str, str]
         judgement = _judgement(row, source, row.get("by", "").strip() or by)
     except ConfigError as error:
         return Line(number, None, str(error))
-    content = verdict_id_of(*(row.get(name, "").strip() for name in COLUMNS))
+    account_id = row["account_id"]  # may differ from another by spaces alone
+    content = verdict_id_of(account_id, *(row.get(name, "").strip() for name in COLUMNS if name != "account_id"))
     seen[content] = seen.get(content, 0) + 1  # said twice in one file it is two verdicts, and in two files one
     verdict_id = verdict_id_of(content, str(seen[content]))
     return Line(number, Judgement(**{**_fields(judgement), "verdict_id": verdict_id}))

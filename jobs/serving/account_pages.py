@@ -18,7 +18,6 @@ from pipeline.alerts import without_nul
 from pipeline.decisions import DECISIONS, Verdict
 from pipeline.io.desk.alert_queue import QueuedAlert, QueueFilter
 from pipeline.io.desk.judging import Refused, prepare
-from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.io.lake import Lake
 from pipeline.judging import Judgement
 
@@ -51,9 +50,7 @@ class Account:
 
 def find(serving: Serving, request: Request) -> Response:
     """Lead on to the page of an account whose id was typed."""
-    typed = asked(request).form.get("account", "")
-    is_one = typed.strip() and serving.catalog.desk.queue.account_of(sha256_of_id(typed)) is not None
-    account_id = typed if is_one else typed.strip()  # ids may end in spaces; what is pasted often does
+    account_id = dossiers.as_meant(serving, asked(request).form.get("account", ""))
     if not account_id:
         raise RefusedError(400, "No id", "Give the id of an account.")
     return to(dossiers.address_of(serving, account_id))

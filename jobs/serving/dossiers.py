@@ -10,6 +10,7 @@ from pipeline.dossier.page import body
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.numbers import sha256_of_id
+from pipeline.io.desk.stored_rows import seen
 from pipeline.io.dossier import UnknownAccountError, Wanted, read_dossier
 from pipeline.io.lake import Lake
 from pipeline.io.views.session import Session
@@ -58,6 +59,22 @@ def show(serving: Serving, account_id: str, person: str, *, texts: bool) -> Show
     with serving.drawing:
         made = body(dossier, link=lambda name: address_of(serving, name))
     return Shown(made, texts=dossier.seen.texts.shown)
+
+
+def as_meant(serving: Serving, typed: str) -> str:
+    """An account's id as it is meant: ids may begin or end in spaces, and what is pasted often does.
+
+    Raises:
+        RetryableError: the catalog does not answer.
+        SchemaError: a file of the lake is missing or broken.
+        RefusedError: too many people read the lake.
+    """
+    bare = typed.strip()
+    if bare in {"", typed} or serving.catalog.desk.queue.account_of(sha256_of_id(typed)) is not None:
+        return bare and typed
+    with serving.reading():
+        is_one = seen(Lake.open(serving.settings.lake, create=False), serving.catalog, [typed])
+    return typed if is_one else bare
 
 
 def address_of(serving: Serving, account_id: str) -> str:

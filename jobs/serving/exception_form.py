@@ -11,7 +11,7 @@ from typing import Final
 from jobs.desk_copies import keep_if_there
 from jobs.serving.serving import Serving
 from pipeline.alerts import without_nul
-from pipeline.allowing import check, check_rule
+from pipeline.allowing import check, check_rule, subject_of
 from pipeline.decisions import SCOPES, AllowEntry
 from pipeline.errors import ConfigError
 from pipeline.io.desk.allowing import check_seen
@@ -71,16 +71,30 @@ def _is_same(stands: AllowEntry, entry: AllowEntry) -> bool:
 
 def _entry(form: Mapping[str, str], person: str, now_us: int) -> AllowEntry:
     said = {name: form.get(name, "").strip() for name in FIELDS}
+    given = form.get("subject", "")
     exception_id = form.get("exception_id", "")
     if not _ID.fullmatch(exception_id):
         raise ConfigError("the form lacks the number by which it counts once, however often it is sent: send it again")
     if said["scope"] not in SCOPES:
         raise ConfigError("say what it speaks of: an account, an organisation or a rule")
+    if not said["subject"]:
+        raise ConfigError(f"the {said['scope']}'s name is missing")
+    scope, subject, rule = {
+        "account": lambda: subject_of(given, "", said["rule"]),
+        "organisation": lambda: subject_of("", given, said["rule"]),
+        "rule": lambda: subject_of("", "", given),
+    }[said["scope"]]()
     return AllowEntry(
-        exception_id=exception_id, scope=said["scope"], subject=form.get("subject", ""),
-        rule="" if said["scope"] == "rule" else said["rule"], owner=said["owner"], reason=said["reason"],
-        created_at_us=now_us, created_by=person, expires_at_us=_until_us(said["until"]),
-    )  # fmt: skip
+        exception_id=exception_id,
+        scope=scope,
+        subject=subject,
+        rule=rule,
+        owner=said["owner"],
+        reason=said["reason"],
+        created_at_us=now_us,
+        created_by=person,
+        expires_at_us=_until_us(said["until"]),
+    )
 
 
 def _until_us(day: str) -> int:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobs.desk_copies import keep_if_there
-from jobs.serving import exception_form
+from jobs.serving import dossiers, exception_form
 from jobs.serving.guard import RefusedError, asked
 from jobs.serving.serving import Serving, to
 from pipeline.decisions import SCOPES
@@ -25,9 +25,11 @@ def show(serving: Serving, request: Request) -> Response:
 
 
 def add(serving: Serving, request: Request) -> Response:
-    """Put an exception on record; spaces around its subject are those of whoever pasted it."""
+    """Put an exception on record."""
     known = asked(request)
-    form = {**known.form, "subject": known.form.get("subject", "").strip()}
+    subject = known.form.get("subject", "")
+    is_account = known.form.get("scope") == "account"
+    form = {**known.form, "subject": dossiers.as_meant(serving, subject) if is_account else subject}
     wrong = exception_form.add(serving, form, known.person)
     return _page(serving, request, known.form, wrong) if wrong else to("/exceptions", "excepted")
 

@@ -24,12 +24,15 @@ from pipeline.watch import load_watch
 from tests import mounts
 from tests.lake_maker import make_lake
 from tests.triage import BOUND_S, ROOT, Served, Visitor, hidden_fields, serving
-from tests.unit.io.dossier_lake import HARVESTER, HOSTILE, traffic
+from tests.unit.io.dossier_lake import HARVESTER, HOSTILE, event, traffic
 from tests.unit.jobs.test_alerts import alert, keep
 
 KEY = "correct-horse-battery-staple-7"
 LONG = HOSTILE + "x" * 10_000
 WORDS = "<img src=x onerror=alert(1)> {{ 7*7 }} </textarea><script>alert('why')</script> & \"'"
+SPACED = " acct in spaces "
+"""It has an event and nothing else."""
+
 SOON = f"{datetime.now(UTC) + timedelta(days=20):%Y-%m-%d}"
 
 
@@ -41,7 +44,7 @@ def digest_of(account: str) -> str:
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scored for real; two accounts with odd names have alerts, too."""
     root = tmp_path_factory.mktemp("serve") / "lake"
-    with make_lake(root, traffic(), watch=load_watch(read_settings(None))) as maker:
+    with make_lake(root, [*traffic(), event(SPACED, 200)], watch=load_watch(read_settings(None))) as maker:
         reasons = (f"{WORDS}: x > 1", WORDS, f"{WORDS} taken", f"look at {WORDS}", f"what to do: {WORDS}")
         keep(maker.catalog, [alert(account, reasons=reasons, rule="odd") for account in (HOSTILE, LONG)])
     return root
@@ -338,6 +341,9 @@ def test_an_account_is_found_by_its_id_and_one_that_was_never_seen_says_what_is_
     assert answer.status == 200
     assert "Nothing is known of this account" in answer.text
     assert ana.fill("/", "/accounts", account=" ").status == 400
+    spaced = ana.fill("/", "/accounts", account=SPACED)
+    assert spaced.headers["location"] == f"/accounts/{digest_of(SPACED)}"
+    assert "Nothing is known" not in ana.get(spaced.headers["location"]).text
     judged = ana.fill(missing.headers["location"], f"{missing.headers['location']}/verdict", decision="benign", why="x")
     assert (judged.status, "never seen" in judged.text) == (400, True)
 
@@ -544,7 +550,7 @@ def test_an_exception_on_an_account_that_was_never_seen_stays_in_its_form(ana: V
 
 
 @pytest.mark.parametrize(
-    ("scope", "subject"), (("organisation", "org_spaced"), ("account", "acct_008"), ("rule", "risk_high"))
+    ("scope", "subject"), (("organisation", "org_spaced"), ("account", "acct_009"), ("rule", "risk_high"))
 )
 def test_spaces_around_what_an_exception_speaks_of_are_not_kept(
     ana: Visitor, catalog: Catalog, scope: str, subject: str
@@ -565,6 +571,12 @@ def test_an_account_whose_id_ends_in_spaces_and_whose_events_are_gone_gets_an_ex
     said = {"owner": "Sales", "reason": "Contract", "until": SOON}
     assert ana.fill(page, f"{page}/exception", **said).status == 303
     assert [one.subject for one in catalog.desk.exceptions.find(subject=account)] == [account]
+
+
+def test_spaces_that_an_accounts_id_has_are_kept(ana: Visitor, catalog: Catalog) -> None:
+    said = {"scope": "account", "subject": SPACED, "owner": "Sales", "reason": "Pasted", "until": SOON}
+    assert ana.fill("/exceptions", "/exceptions", **said).status == 303
+    assert [one.subject for one in catalog.desk.exceptions.find(subject=SPACED)] == [SPACED]
 
 
 @pytest.mark.parametrize("where", ("exceptions", "account"))

@@ -1,4 +1,4 @@
-"""Hashes under the catalog's own key: who knows what was hashed, and has the key, can check it; nobody else can guess it.
+"""Hashes under the catalog's own key: who knows what was hashed and has the key can check it; nobody else can guess it.
 
 Ids of accounts are often easy to guess (a customer's number, an e-mail address), so their plain hashes can be looked up
 by trying all of them.  The audit log keeps such hashes of ids for good, also of those that were erased.

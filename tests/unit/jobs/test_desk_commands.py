@@ -211,6 +211,21 @@ def test_an_exception_from_its_making_to_its_end(stillwatch: Command, maker: Lak
     assert "not covered" not in stillwatch("alerts", "show", before.alert_id)[1]
 
 
+def test_spaces_around_organisation_and_rule_are_not_kept_and_an_account_with_them_is_another(
+    stillwatch: Command, maker: LakeMaker
+) -> None:
+    said = ("--owner", "sales", "--reason", "pilot", "--expires", "1h")
+    assert stillwatch("exception", "add", "--organisation", " org_1 ", "--rule", " risk_high\t", *said)[0] == 0
+    (entry,) = maker.catalog.desk.exceptions.find()
+    assert (entry.scope, entry.subject, entry.rule) == ("organisation", "org_1", "risk_high")
+    for command in (
+        ("exception", "add", "--account", " acct_1 ", *said),
+        ("verdict", " acct_1 ", "benign", "--why", "w"),
+    ):
+        code, _, error = stillwatch(*command)
+        assert (code, "near to it are acct_1. Check the id" in error) == (2, True), error
+
+
 def test_an_exception_that_expired_is_said_so(stillwatch: Command, maker: LakeMaker) -> None:
     now_us = SystemClock().now_us()
     stillwatch(
