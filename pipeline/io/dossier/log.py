@@ -9,6 +9,7 @@ from typing import Final
 
 from pipeline.dossier import Activity, Bucket, Sample, Used
 from pipeline.dossier.dossier import TextState, UsedKind
+from pipeline.io.dossier.lake_time import last_hour
 from pipeline.io.dossier.rows import DAY_US, HOUR_US, Row, hour_sql, moment_sql, network_sql, rows_of
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal
@@ -41,10 +42,12 @@ class Logged:
     Attributes:
         activity: totals.
         hours: every hour that has requests, in order.
+        latest_us: the last request, but for those that are dated far ahead of the lake's time; None: there are none.
     """
 
     activity: Activity
     hours: tuple[Bucket, ...]
+    latest_us: int | None
 
 
 def read_activity(session: Session, account_id: str, back_us: int = USED_BACK_US) -> Logged:
@@ -65,7 +68,10 @@ def read_activity(session: Session, account_id: str, back_us: int = USED_BACK_US
         FROM access WHERE account_id = {literal(account_id)} GROUP BY hour_us ORDER BY hour_us""",  # noqa: S608  # the id is quoted
     )
     last_us = max((row["last_us"] for row in hours), default=None)
-    since_us = None if last_us is None else max(hours[0]["hour_us"], (last_us - back_us) // HOUR_US * HOUR_US)
+    end = last_hour(session.live_files())
+    in_time = [row["last_us"] for row in hours if end is None or row["hour_us"] <= end * HOUR_US]
+    latest_us = max(in_time, default=last_us)
+    since_us = None if latest_us is None else max(hours[0]["hour_us"], (latest_us - back_us) // HOUR_US * HOUR_US)
     used = {} if since_us is None else _read_used(session, account_id, since_us)
     return Logged(
         Activity(
@@ -80,6 +86,7 @@ def read_activity(session: Session, account_id: str, back_us: int = USED_BACK_US
             distinct={kind: used.get(kind, ((), 0))[1] for kind in _COLUMNS},
         ),
         tuple(_bucket(row, row["hour_us"]) for row in hours),
+        latest_us,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pipeline.io.dossier.lake_time import last_hour
 from pipeline.io.dossier.rows import HOUR_US, moment_sql, rows_of
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal
@@ -17,10 +18,10 @@ _HOURS: Final = 24
 
 def near_ids(session: Session, account_id: str) -> list[str]:
     """The likest first: those that begin with it, that it begins with, or that are a few letters away."""
-    times = [file.time_max_us for file in session.live_files() if file.table_name == "access" and file.time_max_us]
-    if not times or not account_id or len(account_id) > _CHARS_MAX:
+    last = last_hour(session.live_files())
+    if last is None or not account_id or len(account_id) > _CHARS_MAX:
         return []
-    since = max(times) - _HOURS * HOUR_US
+    since = (last + 1 - _HOURS) * HOUR_US
     wanted = literal(account_id)
     rows = rows_of(
         session,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pipeline.commits import FileEntry
 from pipeline.dossier import Activity, LookedThrough, Shared
 from pipeline.dossier.dossier import SharedKind, UsedKind
+from pipeline.io.dossier.lake_time import requests_by_hour
 from pipeline.io.dossier.rows import HOUR_US, moment_sql, network_sql, rows_of
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal
@@ -31,16 +31,13 @@ def choose(files: Sequence[FileEntry], last_us: int, look_back_us: int, requests
 
     Args:
         files: of the lake.
-        last_us: when that was.
+        last_us: when that was, or when one was that is not far ahead of the lake's time.
         look_back_us: how far back, at most.
         requests_max: how many requests at most; the last hour is looked through whatever it holds; None: all.
     """
     last = last_us // HOUR_US
     wanted = range(last, last - max(1, -(-look_back_us // HOUR_US)), -1)
-    rows = Counter[int]()
-    for file in files:
-        if file.table_name == "access" and file.time_min_us is not None:
-            rows[file.time_min_us // HOUR_US] += file.rows
+    rows = requests_by_hour(files)
     total, first = rows[last], last
     for hour in wanted[1:]:
         if requests_max is not None and total + rows[hour] > requests_max:

@@ -94,7 +94,7 @@ def read_dossier(session: Session, catalog: Catalog, account_id: str, wanted: Wa
         if not (sign_up or logged.hours or alerts or scored.history or decided.verdicts or decided.exceptions):
             raise UnknownAccountError(account_id, tuple(near_ids(session, account_id)[:_NEAR_SAID]))
         samples, texts = _samples(session, catalog, account_id, logged.hours, wanted)
-        looked = _looked(session, logged.activity, wanted)
+        looked = _looked(session, logged.latest_us, wanted)
         if looked:
             of_log, alone_in_log = neighbours.read_neighbours(session, account_id, logged.activity, looked)
             shared, alone = [*shared, *of_log], [*alone, *alone_in_log]
@@ -180,13 +180,13 @@ def _kept_since_us(catalog: Catalog) -> int | None:
     return None if mark is None else int(datetime.strptime(mark, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()) * 10**6
 
 
-def _looked(session: Session, activity: Activity, wanted: Wanted) -> LookedThrough | None:
-    if activity.last_us is None:
+def _looked(session: Session, latest_us: int | None, wanted: Wanted) -> LookedThrough | None:
+    if latest_us is None:
         return None
     files = session.live_files()
     if wanted.look_back_us is not None:
-        return neighbours.choose(files, activity.last_us, wanted.look_back_us, None)
-    return neighbours.choose(files, activity.last_us, neighbours.LOOK_BACK_US, neighbours.REQUESTS_MAX)
+        return neighbours.choose(files, latest_us, wanted.look_back_us, None)
+    return neighbours.choose(files, latest_us, neighbours.LOOK_BACK_US, neighbours.REQUESTS_MAX)
 
 
 def _population(wanted: Wanted) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from pipeline.commits import FileEntry
 from pipeline.config import read_settings
 from pipeline.decisions import AllowEntry, Verdict
 from pipeline.dossier import Bucket
@@ -17,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.dossier import UnknownAccountError, Wanted, read_dossier
+from pipeline.io.dossier.lake_time import last_hour
 from pipeline.io.dossier.log import SAMPLES, timeline
 from pipeline.io.dossier.neighbours import choose
 from pipeline.io.read_only import read_only_engine
@@ -248,6 +250,45 @@ def test_a_long_timeline_is_by_day() -> None:
     assert (len(days), width) == (20, 24 * HOUR_US)
     assert days[3] == Bucket(3 * 24 * HOUR_US, 4, 8, 12, 0)
     assert timeline(hours[:8]) == (tuple(hours[:8]), HOUR_US)
+
+
+def test_a_request_that_is_dated_far_ahead_moves_neither_neighbours_nor_what_an_account_came_with(
+    tmp_path: Path,
+) -> None:
+    ahead = 400 * 24 * 60
+    stray = [event(HARVESTER, ahead, api_key_id="key_later"), event("acct_005", ahead + 90)]
+    with make_lake(tmp_path / "lake", [*traffic(), *stray]) as maker:
+        seen = dossier_of(maker.root, HARVESTER).seen
+        with pytest.raises(UnknownAccountError) as caught:
+            dossier_of(maker.root, "acct_lou")
+    assert seen.activity.last_us == 1_772_352_000_000_000 + ahead * 60_000_000, "a fact, and it is shown"
+    assert [used.value for used in seen.activity.used["key"]] == ["key_shared", "key_later"]
+    assert ("key", 1) in [(one.kind, one.others) for one in seen.shared]
+    assert seen.looked is not None
+    assert seen.looked.requests == len(traffic())
+    assert caught.value.near[0] == HARVESTER
+
+
+@pytest.mark.parametrize(
+    ("hours", "last"),
+    (
+        ({}, None),
+        ({10: 5}, 10),
+        ({10: 5, 11: 1}, 11),
+        ({10: 100, 34: 1}, 34),  # a day: clocks may be as much ahead
+        ({10: 100, 35: 1}, 10),
+        ({10: 100, 35: 1, 90: 1}, 10),
+        ({10: 100, 35: 3, 36: 2}, 36),  # traffic that has begun again
+        ({9: 30, 10: 30, 35: 1, 70: 1}, 10),
+        ({10: 1, 400: 100}, 400),
+    ),
+)
+def test_the_lakes_last_hour_is_not_that_of_a_clock_that_is_ahead(hours: dict[int, int], last: int | None) -> None:
+    files = [
+        FileEntry(str(hour), "access", "", 0, rows, 0, "", hour * HOUR_US, hour * HOUR_US + 1)
+        for hour, rows in hours.items()
+    ]
+    assert last_hour(files) == last
 
 
 def test_neighbours_are_looked_for_in_no_more_requests_than_bounded(root: Path) -> None:
