@@ -16,6 +16,7 @@ from jobs.serving.guard import RefusedError, asked
 from jobs.serving.serving import Serving, to
 from pipeline.alerts import without_nul
 from pipeline.decisions import DECISIONS, Verdict
+from pipeline.errors import SchemaError
 from pipeline.io.desk.alert_queue import QueuedAlert, QueueFilter
 from pipeline.io.desk.judging import Refused, prepare
 from pipeline.io.lake import Lake
@@ -100,9 +101,13 @@ def judge_it(serving: Serving, request: Request) -> Response:
     )  # fmt: skip
     # Of an account that has alerts, the requests may be gone by retention: that is no reason not to judge it.
     has_alerts = bool(_alerts(serving, account, 1))
-    with serving.reading():
-        lake = Lake.open(serving.settings.lake, create=False)
-        (prepared,) = prepare(lake, serving.catalog, [judgement], serving.clock.now_us(), anyway=has_alerts)
+    try:
+        with serving.reading():
+            lake = Lake.open(serving.settings.lake, create=False)
+            (prepared,) = prepare(lake, serving.catalog, [judgement], serving.clock.now_us(), anyway=has_alerts)
+    except SchemaError as error:
+        said = f"Your verdict is not on record. {dossiers.unreadable(error)}"
+        return again(serving, request, account, Filled(form, said), status=503)
     if isinstance(prepared, Refused):
         return again(serving, request, account, Filled(form, prepared.why), status=400)
     book = serving.catalog.desk.verdicts

@@ -55,25 +55,34 @@ def show(serving: Serving, account_id: str, person: str, *, texts: bool) -> Show
         near = tuple((name, address_of(serving, name)) for name in error.near)
         return Shown(why_not="Nothing is known of this account: the lake holds no event and no score of it.", near=near)
     except (ConfigError, SchemaError) as error:
-        return Shown(why_not=f"The lake cannot be read at this moment: {error}")
+        return Shown(why_not=unreadable(error))
     with serving.drawing:
         made = body(dossier, link=lambda name: address_of(serving, name))
     return Shown(made, texts=dossier.seen.texts.shown)
 
 
+def unreadable(error: Exception) -> str:
+    """That something in the lake is missing or broken, and who is to know."""
+    return f"The lake cannot be read at this moment; tell whoever runs Stillwatch: {error}"
+
+
 def as_meant(serving: Serving, typed: str) -> str:
     """An account's id as it is meant: ids may begin or end in spaces, and what is pasted often does.
 
+    Where a file of the lake cannot be read, the spaces are taken for those of whoever pasted it.
+
     Raises:
         RetryableError: the catalog does not answer.
-        SchemaError: a file of the lake is missing or broken.
         RefusedError: too many people read the lake.
     """
     bare = typed.strip()
     if bare in {"", typed} or serving.catalog.desk.queue.account_of(sha256_of_id(typed)) is not None:
         return bare and typed
-    with serving.reading():
-        is_one = seen(Lake.open(serving.settings.lake, create=False), serving.catalog, [typed])
+    try:
+        with serving.reading():
+            is_one = seen(Lake.open(serving.settings.lake, create=False), serving.catalog, [typed])
+    except SchemaError:
+        return bare
     return typed if is_one else bare
 
 

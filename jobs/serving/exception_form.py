@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from jobs.desk_copies import keep_if_there
+from jobs.serving import dossiers
 from jobs.serving.serving import Serving
 from pipeline.alerts import without_nul
 from pipeline.allowing import check, check_rule, subject_of
 from pipeline.decisions import SCOPES, AllowEntry
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.desk.allowing import check_seen
 from pipeline.io.lake import Lake
 from pipeline.moments import micros_of, moment_at
@@ -52,6 +53,8 @@ def add(serving: Serving, form: Mapping[str, str], person: str) -> str:
             _check_seen(serving, entry.subject)
     except ConfigError as error:
         return str(error)
+    except SchemaError as error:
+        return f"It is not on record. {dossiers.unreadable(error)}"
     stands = serving.catalog.desk.exceptions.add(entry)
     keep_if_there(serving.settings, serving.catalog)
     return "" if _is_same(stands, entry) else SENT_BEFORE

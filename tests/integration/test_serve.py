@@ -786,6 +786,32 @@ def test_a_lake_on_a_read_only_mount_can_be_looked_at_and_nothing_decided(tmp_pa
             assert (texts.status, "exam question about" in texts.text) == (403, False)
 
 
+def test_forms_that_need_a_file_that_is_broken_come_back_and_say_so(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    with make_lake(root, traffic(), rows_per_commit=40, watch=load_watch(read_settings(None))) as maker:
+        keep(maker.catalog, [alert("acct_alerted")])
+        for file in maker.catalog.live_files():
+            (root / file.path).write_bytes(b"no Parquet <b>")
+        with serving(root, STILLWATCH_SERVE_TOKEN=KEY) as served:
+            ana = served.visitor("Ana", KEY)
+            said = {"owner": "Sales", "reason": "A <b>contract</b>", "until": SOON}
+            form = {**hidden_fields(ana.get("/exceptions").text, "/exceptions"), **said, "scope": "account"}
+            for subject in (HARVESTER, f" {HARVESTER} "):
+                answer = ana.send("/exceptions", {**form, "subject": subject})
+                assert (answer.status, "It is not on record. The lake cannot be read" in answer.text) == (400, True)
+                assert "A &lt;b&gt;contract&lt;/b&gt;</textarea>" in answer.text
+            page = ana.fill("/", "/accounts", account=HARVESTER).headers["location"]
+            shown = ana.get(page)
+            assert (shown.status, "The lake cannot be read at this moment" in shown.text) == (200, True)
+            judged = ana.fill(page, f"{page}/verdict", decision="benign", why="Known")
+            assert (judged.status, "Your verdict is not on record" in judged.text) == (503, True)
+            assert "Known</textarea>" in judged.text
+            ok = ana.fill("/exceptions", "/exceptions", **{**said, "scope": "account", "subject": "acct_alerted"})
+            assert ok.status == 303, "its alert says that there is such an account"
+        assert [one.subject for one in maker.catalog.desk.exceptions.find()] == ["acct_alerted"]
+        assert maker.catalog.desk.verdicts.find() == []
+
+
 def test_many_at_once_are_all_answered(served: Served) -> None:
     """More than the lake has readers: each is answered, or told that it is busy."""
     ana = served.visitor("Ana", KEY)

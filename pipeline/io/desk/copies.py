@@ -135,7 +135,7 @@ def _copy_marks(tx: sa.Connection, folder: Path, *, also_missing: bool) -> None:
     for one in sorted(numbers):
         within = columns.verdict_seq.between(one * MARK_NUMBERS, (one + 1) * MARK_NUMBERS - 1)
         query = sa.select(*_copied(tables.verdict_marks)).where(within).order_by(*tables.verdict_marks.primary_key)
-        _write(_marks_path(folder, one), tx.execute(query).mappings().all(), folder.parent)
+        _write(_marks_path(folder, one), [dict(row) for row in tx.execute(query).mappings()], folder.parent)
     (folder / f"{MARKS}.ndjson").unlink(missing_ok=True)  # all of them, as catalogs before version 7 had it
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy.exc import ProgrammingError
 
-from pipeline.dossier import Activity, Bucket, Dossier, Inferred, LookedThrough, Sample, Seen, Shared, SignUp, Texts
+from pipeline.dossier import Bucket, Dossier, Inferred, LookedThrough, Sample, Seen, Shared, SignUp, Texts
 from pipeline.dossier.dossier import SharedKind, TextState
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog
