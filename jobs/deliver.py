@@ -12,12 +12,13 @@ import typer
 
 from jobs import actors, deliver_output, logs, options
 from jobs.catalogs import opened
-from jobs.deliver_run import Deliverer, check_sinks, undelivered, wanted_of
+from jobs.deliver_run import Deliverer, check_sinks, undelivered
 from jobs.run import Stop
 from pipeline.alerts import ID_CHARS, Alert
 from pipeline.config import Settings, read_settings
 from pipeline.delivery.parcels import AlertParcel, Later, Refused
-from pipeline.delivery.ports import Step, Wanted
+from pipeline.delivery.ports import Step
+from pipeline.delivery.sinks import wanted_by
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.catalog_alerts import PAST, UNCLEAR, AlertFilter
@@ -110,7 +111,7 @@ def status(
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
     with opened(settings) as ledger:
-        found = ledger.desk.delivery_records.state(_wanted(settings), _DEAD_SHOWN)
+        found = ledger.desk.delivery_records.state(wanted_by(settings.sinks), _DEAD_SHOWN)
     known = {one.sink for one in found.sinks}
     new = sorted(set(settings.sinks) - known)
     if as_json:
@@ -161,6 +162,37 @@ def replay(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     typer.echo(f"{count:,} to be sent again")
 
 
+@app.command()
+def forget(
+    sink: Annotated[str, typer.Argument(metavar="SINK", help="Name of a sink that has left the settings.")],
+    by: actors.By = "",
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Do it; without this, only say what waits for it.")
+    ] = False,
+    config: options.ConfigFile = None,
+    lake: options.LakeFolder = None,
+    catalog: options.CatalogUrl = None,
+) -> None:
+    """Forget a sink that has left the settings: what waits for it, and what is dead, is sent to it no more.
+
+    What it has got stays on record. A sink of this name that comes back is a new one, and gets what is raised then.
+
+    Exit codes: 0 done; 2 there is no such sink, it stands in the settings, somebody sends to it at this moment, or a
+    wrong setting; 4 the catalog does not answer.
+    """
+    settings = read_settings(config, lake=lake, catalog=catalog)
+    if sink in settings.sinks:
+        raise ConfigError(
+            f"sink {sink} stands in the settings: take its table [sinks.{sink}] out and stop who delivers by it first; "
+            "else it is there again, as a new one, at the next start"
+        )
+    now_us = SystemClock().now_us()
+    with opened(settings) as ledger:
+        records = ledger.desk.delivery_records
+        found = records.forget(sink, actors.actor(by), now_us) if apply else records.sink(sink)
+    typer.echo(deliver_output.forgotten(found, applied=apply))
+
+
 @app.command(name="test")
 def try_sink(
     sink: Annotated[str, typer.Argument(metavar="SINK", help="Name of its table in the settings.")],
@@ -206,7 +238,3 @@ def _whole_id(ledger: Catalog, prefix: str) -> str:
         count = "several alerts' ids begin" if found else "no alert's id begins"
         raise ConfigError(f"--alert {prefix[:40]!r}: {count} so")
     return found[0].alert_id
-
-
-def _wanted(settings: Settings) -> dict[str, Wanted]:
-    return {name: wanted_of(sink) for name, sink in settings.sinks.items()}

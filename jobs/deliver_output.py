@@ -77,20 +77,35 @@ def show(state: DeliveryState, new: Sequence[str], now_us: int) -> None:
             why, tries = harmless(one.error), str(one.attempts or "–")
             dead.add_row(*map(Text, (one.sink, one.key, f"{one.alerts:,}", tries, _ago(one.at_us, now_us), why)))
         out.print(dead)
-    for name, words in _WORDS.items():
-        if state.outbox.get(name):
-            out.print(Text(words.format(state.outbox[name])))
+    for note in notes(state):
+        out.print(Text(note))
+
+
+def forgotten(sink: SinkState, *, applied: bool) -> str:
+    """What goes, or would go, with a sink."""
+    waits = f"{sink.waiting:,} alert{'' if sink.waiting == 1 else 's'} waiting for it and {_dead(sink)} dead"
+    if applied:
+        return f"sink {harmless(sink.sink)} is forgotten, with {waits}"
+    return f"sink {harmless(sink.sink)} has {waits}; --apply forgets all of it, and none is sent to it"
+
+
+def notes(state: DeliveryState) -> list[str]:
+    """What is to be said of alerts that are at no sink."""
+    return [words.format(state.outbox[name]) for name, words in _WORDS.items() if state.outbox.get(name)]
 
 
 def _row(sink: SinkState, now_us: int) -> tuple[str, ...]:
     held = f"{sink.holder.rpartition(':')[0]}" if sink.holder and (sink.held_until_us or 0) > now_us else "nobody"
-    dead = f"{sink.dead:,}" + (f" + {sink.dead_digests:,} digests" if sink.dead_digests else "")
     return (
         sink.sink, _state(sink), f"{sink.waiting:,}",
         "–" if sink.oldest_waiting_us is None else _ago(sink.oldest_waiting_us, now_us), f"{sink.sent:,}",
-        f"{sink.digested:,}", f"{sink.digests:,}", dead, f"{sink.suppressed:,}",
+        f"{sink.digested:,}", f"{sink.digests:,}", _dead(sink), f"{sink.suppressed:,}",
         "never" if sink.sent_at_us is None else _ago(sink.sent_at_us, now_us), held,
     )  # fmt: skip
+
+
+def _dead(sink: SinkState) -> str:
+    return f"{sink.dead:,}" + (f" + {sink.dead_digests:,} digests" if sink.dead_digests else "")
 
 
 def _state(sink: SinkState) -> str:

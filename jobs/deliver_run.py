@@ -14,9 +14,9 @@ import structlog
 
 from pipeline.config import Settings
 from pipeline.delivery.parcels import RuleWords
-from pipeline.delivery.ports import Step, Wanted
+from pipeline.delivery.ports import Step
 from pipeline.delivery.retrying import Patience
-from pipeline.delivery.sinks import SinkSettings
+from pipeline.delivery.sinks import SinkSettings, wanted_by, wanted_of
 from pipeline.delivery.worker import IDLE_S, SinkWorker, Terms, Turn
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog
@@ -47,16 +47,21 @@ def check_sinks(settings: Settings) -> None:
         )
     for name, sink in settings.sinks.items():
         if sink.timeout_s * TIMEOUTS_A_LEASE > settings.delivery_lease_s:
-            most = settings.delivery_lease_s / TIMEOUTS_A_LEASE
-            raise ConfigError(
-                f"setting sinks.{name}.timeout_s: {sink.timeout_s:g} is more than a quarter of delivery_lease_s "
-                f"({settings.delivery_lease_s:g}): give {most:g} at most, or a longer lease"
-            )
+            raise ConfigError(_too_short(settings, name, sink))
 
 
-def wanted_of(sink: SinkSettings) -> Wanted:
-    """Which alerts a sink gets."""
-    return Wanted(sink.severities, sink.rules)
+def _too_short(settings: Settings, name: str, sink: SinkSettings) -> str:
+    """Which of two settings that do not go together is to be changed, and to what."""
+    lease_s = settings.delivery_lease_s
+    needed_s = TIMEOUTS_A_LEASE * max(one.timeout_s for one in settings.sinks.values())
+    most_s = lease_s / TIMEOUTS_A_LEASE
+    whose = "as set" if "timeout_s" in sink.model_fields_set else "its default"
+    return (
+        f"setting delivery_lease_s: a sink is held for {lease_s:g} s at a time, and that must be at least "
+        f"{TIMEOUTS_A_LEASE} times as long as a message to it may take; for sink {name} that is {sink.timeout_s:g} s "
+        f"(timeout_s, {whose}): set delivery_lease_s = {needed_s:g}, or "
+        f"timeout_s = {most_s:g} or less in [sinks.{name}]"
+    )
 
 
 def rule_words(settings: Settings) -> dict[str, RuleWords]:
@@ -178,6 +183,6 @@ class Deliverer:
 
 def undelivered(settings: Settings, ledger: Catalog, names: Sequence[str]) -> int:
     """How many alerts still wait for these sinks."""
-    wanted = {name: wanted_of(sink) for name, sink in settings.sinks.items()}
+    wanted = wanted_by(settings.sinks)
     state = ledger.desk.delivery_records.state(wanted, 0)
     return sum(one.waiting for one in state.sinks if one.sink in names)

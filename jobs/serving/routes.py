@@ -17,6 +17,7 @@ from jobs.serving import (
     account_pages,
     alert_pages,
     audit_pages,
+    delivery_pages,
     exception_pages,
     login_pages,
     queue_pages,
@@ -50,6 +51,7 @@ def make(serving: Serving) -> ASGIApp:
         ("GET", "/exceptions", exception_pages.show),
         ("POST", "/exceptions", exception_pages.add),
         ("POST", "/exceptions/{exception_id:str}/end", exception_pages.end),
+        ("GET", "/deliveries", delivery_pages.show),
         ("GET", "/audit", audit_pages.show),
     )
     routes = [Route(path, _endpoint(serving, path, page), methods=[method]) for method, path, page in found]

@@ -30,7 +30,7 @@ RULES_KEPT_S: Final = 60.0
 
 KNOWN_MAX: Final = 1_000
 
-PARTS: Final = (("/", "Alerts"), ("/exceptions", "Exceptions"), ("/audit", "Audit"))
+PARTS: Final = (("/", "Alerts"), ("/exceptions", "Exceptions"), ("/deliveries", "Deliveries"), ("/audit", "Audit"))
 """The pages that every page leads to."""
 
 

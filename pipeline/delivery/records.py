@@ -62,6 +62,7 @@ class DeadLetter:
         error: why.
         attempts: that failed; 0: not known.
         at_us: when it was given up, wall clock.
+        is_digest: it is a digest.
     """
 
     sink: str
@@ -70,6 +71,7 @@ class DeadLetter:
     error: str
     attempts: int
     at_us: int
+    is_digest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pydantic
 
 from pipeline.alerts import Severity
+from pipeline.delivery.ports import Wanted
 
 PAGERDUTY_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 
@@ -226,3 +227,13 @@ def _hint(field: str, kind: type[_Sink]) -> str:
 def path_of(sink: FileSink) -> Path:
     """Its file."""
     return Path(sink.path).expanduser()
+
+
+def wanted_of(sink: SinkSettings) -> Wanted:
+    """Which alerts a sink gets."""
+    return Wanted(sink.severities, sink.rules)
+
+
+def wanted_by(sinks: Mapping[str, SinkSettings]) -> dict[str, Wanted]:
+    """Which alerts each sink gets, by its name."""
+    return {name: wanted_of(sink) for name, sink in sinks.items()}

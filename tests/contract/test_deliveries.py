@@ -11,9 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from pipeline.delivery.ports import AlertItem, DigestItem, Done, Lease, Wanted
-from pipeline.errors import ConfigError, FencedError
+from pipeline.errors import ConfigError, FencedError, RetryableError
 from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import NEW, PAST, ROUTED
+from pipeline.io.desk import delivery_records
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.delivery_told import told
 from pipeline.io.rewriting.ledger import RewriteLedger
@@ -323,3 +324,50 @@ def _rows(url: str) -> int:
         count = sum(connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar_one() for name in names)
     engine.dispose()
     return count
+
+
+def test_a_sink_is_forgotten_with_all_that_is_its_own_and_nobody_elses(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_records, "_ROWS_MAX", 2)
+    book, records = catalog.desk.deliveries, catalog.desk.delivery_records
+    book.register(["soc", "pager"], NOW_US)
+    commit(catalog, range(5))
+    book.route(NOW_US)
+    lease, other = dead(catalog, hold(catalog)), dead(catalog, hold(catalog, "pager"))
+    commit(catalog, range(5, 8))
+    book.route(NOW_US)
+    with pytest.raises(ConfigError, match="sends to it at this moment"):
+        records.forget("soc", "ana", NOW_US)
+    state = records.forget("soc", "ana", lease.until_us)
+    assert (state.waiting, state.dead) == (3, 5)
+    (left,) = records.state({}, 100).sinks
+    assert (left.sink, left.waiting, left.dead) == ("pager", 3, 5)
+    with pytest.raises(RetryableError, match="not in the catalog any more"):
+        book.look(lease)
+    assert book.look(other) == other
+    with pytest.raises(ConfigError, match="there is no sink 'soc' on record; there are: pager"):
+        records.forget("soc", "ana", lease.until_us)
+    book.register(["soc"], NOW_US)
+    again = next(one for one in records.state({}, 100).sinks if one.sink == "soc")
+    assert (again.waiting, again.dead, again.sent) == (0, 0, 0), "a new one"
+
+
+def test_a_sink_whose_forgetting_was_killed_is_taken_by_nobody_and_forgotten_by_the_next(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book, records = catalog.desk.deliveries, catalog.desk.delivery_records
+    book.register(["soc"], NOW_US)
+    commit(catalog, range(2))
+    book.route(NOW_US)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(records), "_forget_rows", _die)
+        with pytest.raises(KeyboardInterrupt):
+            records.forget("soc", "ana", NOW_US)
+    assert book.acquire("soc", "one", LEASE_S, NOW_US + 10**12) is None
+    records.forget("soc", "ana", NOW_US)
+    assert records.state({}, 1).sinks == ()
+
+
+def _die(*_arguments: object) -> None:
+    raise KeyboardInterrupt

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import CATALOG_FILE, read_settings
+from pipeline.delivery.ports import Done, Wanted
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.watch import load_watch
@@ -810,6 +812,41 @@ def test_forms_that_need_a_file_that_is_broken_come_back_and_say_so(tmp_path: Pa
             assert ok.status == 303, "its alert says that there is such an account"
         assert [one.subject for one in maker.catalog.desk.exceptions.find()] == ["acct_alerted"]
         assert maker.catalog.desk.verdicts.find() == []
+
+
+def test_how_deliveries_stand_is_on_a_page(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    sinks = ("well", "soc <b>")
+    with make_lake(root, traffic()) as maker:
+        keep(maker.catalog, [alert("acct_1"), alert("acct_2", 1)])
+        book = maker.catalog.desk.deliveries
+        book.register(sinks, 1)
+        book.route(1)
+        for sink in sinks:
+            lease = book.acquire(sink, "host:1", 60.0, 1)
+            assert lease is not None
+            queue = book.queue(lease, Wanted(), 10)
+            standing = replace(lease.standing, cursor=queue.items[0].seq + 1)
+            if sink == "well":
+                book.mark(
+                    lease, replace(standing, cursor=queue.end, sent=2, sent_at_us=1), Done(sent=queue.items), 1, 1
+                )
+                continue
+            failing = replace(standing, failures=3, error="no <i>answer</i>", error_at_us=1, next_try_us=1)
+            book.mark(lease, failing, Done(dead=[(queue.items[0], "it answered 400 <u>", 1)]), 1, 1)
+        config = tmp_path / "stillwatch.toml"
+        config.write_text("[sinks.late]\ntype = 'file'\npath = 'x'\n")
+        with serving(root, "--config", str(config), STILLWATCH_SERVE_TOKEN=KEY) as served:
+            page = served.visitor("Ana", KEY).get("/deliveries").text
+    words = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert "soc &lt;b&gt; failing not in the settings waiting 1" in words
+    assert "no &lt;i&gt;answer&lt;/i&gt; 3 failures in a row" in words
+    assert "it answered 400 &lt;u&gt;" in words
+    assert "late new" in words
+    assert "and never started" in words
+    assert "well well not in the settings" in words
+    for markup in ("<i>", "<u>", "soc <b>"):
+        assert markup not in page
 
 
 def test_many_at_once_are_all_answered(served: Served) -> None:

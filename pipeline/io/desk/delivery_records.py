@@ -20,6 +20,10 @@ from pipeline.io.desk.transactions import Transaction
 
 _ROWS_MAX: Final = 500
 _NAMED_MAX: Final = 20
+_GOING: Final = "(forgotten)"
+"""Holds a sink that is being forgotten."""
+
+_NEVER_US: Final = 1 << 62
 
 _asides, _digests, _sinks = delivery_asides.c, delivery_digests.c, delivery_sinks.c
 
@@ -73,6 +77,55 @@ class DeliveryRecords:
             count += len(found)
             if len(found) < _ROWS_MAX:
                 return count
+
+    def sink(self, name: str) -> SinkState:
+        """How a sink stands that is not in the settings.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        with self._transaction(snapshot=True) as tx:
+            return _sink_state(tx, _sink_row(tx, name), None)
+
+    def forget(self, name: str, by: str, now_us: int) -> SinkState:
+        """Forget a sink, with all that waits for it or is dead; the log of alerts is that of all sinks, and stays.
+
+        Args:
+            name: of the sink.
+            by: who asks.
+            now_us: wall clock.
+
+        Returns:
+            How it stood.
+
+        Raises:
+            ConfigError: there is none of this name, or somebody sends to it.
+        """
+        state = self.sink(name)
+        with self._transaction(write=True) as tx:
+            # from now on nobody can take it, or mark anything; should this end here, it is forgotten by the next call
+            free = sa.or_(_sinks.holder.in_(["", _GOING]), _sinks.until_us <= now_us)
+            take = sa.update(delivery_sinks).where(_sinks.sink == name, free)
+            if tx.execute(take.values(holder=_GOING, until_us=_NEVER_US, epoch=_sinks.epoch + 1)).rowcount != 1:
+                raise _held(_sink_row(tx, name), now_us)
+        for table in (delivery_asides, delivery_digests):
+            self._forget_rows(table, name)
+        with self._transaction(write=True) as tx:
+            if tx.execute(sa.delete(delivery_sinks).where(_sinks.sink == name)).rowcount:
+                said = {"waiting": state.waiting, "dead": state.dead, "dead_digests": state.dead_digests}
+                append(tx, Act("delivery.sink_forgotten", by, "sink", name, said), now_us)
+        return state
+
+    def _forget_rows(self, table: sa.Table, sink: str) -> None:
+        """A portion at a time: the main job must not wait."""
+        (key,) = (column for column in table.primary_key if column.name != "sink")
+        query = sa.select(key).where(table.c.sink == sink).limit(_ROWS_MAX)
+        while True:
+            with self._transaction(write=True) as tx:
+                some = tx.execute(query).scalars().all()
+                tx.execute(sa.delete(table).where(table.c.sink == sink, key.in_(some)))
+            if len(some) < _ROWS_MAX:
+                return
 
     def dead_id(self, prefix: str) -> str:
         """The whole id of the one dead alert or digest that begins so.
@@ -130,6 +183,22 @@ class DeliveryRecords:
                 return count
 
 
+def _sink_row(tx: sa.Connection, name: str) -> Any:
+    row = tx.execute(sa.select(delivery_sinks).where(_sinks.sink == name)).mappings().one_or_none()
+    if row is None:
+        known = ", ".join(tx.execute(sa.select(_sinks.sink).order_by(_sinks.sink)).scalars()) or "none"
+        raise ConfigError(f"there is no sink {name[:80]!r} on record; there are: {known}")
+    return row
+
+
+def _held(row: Any, now_us: int) -> ConfigError:
+    left_s = (row["until_us"] - now_us) / 1e6
+    return ConfigError(
+        f"sink {row['sink']}: {row['holder'].rpartition(':')[0]} sends to it at this moment, by settings that have it; "
+        f"stop it first. If it has died, its hold ends in {left_s:.0f} s"
+    )
+
+
 def _wake(tx: sa.Connection, sink: str, keys: Sequence[str], by: str, now_us: int) -> None:
     """Let a sink be tried at once, and say in the audit log who asked."""
     tx.execute(sa.update(delivery_sinks).where(_sinks.sink == sink).values(next_try_us=0))
@@ -176,7 +245,7 @@ def _dead(tx: sa.Connection, limit: int) -> list[DeadLetter]:
         DeadLetter(row["sink"], row["alert_id"], 1, row["error"], row["attempts"], row["at_us"])
         for row in tx.execute(single.limit(limit)).mappings()
     ] + [
-        DeadLetter(row["sink"], row["digest_id"], row["alerts"], row["error"], 0, row["done_at_us"])
+        DeadLetter(row["sink"], row["digest_id"], row["alerts"], row["error"], 0, row["done_at_us"], is_digest=True)
         for row in tx.execute(many.limit(limit)).mappings()
     ]
     return sorted(found, key=lambda one: one.at_us, reverse=True)[:limit]

@@ -107,8 +107,18 @@ def test_without_a_sink_there_is_nothing_to_do(out: Out) -> None:
 
 def test_a_message_may_not_take_longer_than_its_sink_is_held(out: Out, tmp_path: Path) -> None:
     sink = {"type": "file", "path": str(tmp_path / "alerts.ndjson"), "timeout_s": 30.0}
-    with pytest.raises(ConfigError, match=r"sinks\.file\.timeout_s: 30 is more than a quarter"):
+    said = (
+        r"for sink file that is 30 s \(timeout_s, as set\): set delivery_lease_s = 120, or timeout_s = 15 or less in "
+        r"\[sinks\.file\]"
+    )
+    with pytest.raises(ConfigError, match=said):
         run(out({"file": sink}), "--once")
+    outgoing = out({})
+    outgoing.config.write_text(f"delivery_lease_s = 20\n[sinks.file]\ntype = 'file'\npath = '{tmp_path / 'a'}'\n")
+    with pytest.raises(
+        ConfigError, match=r"10 s \(timeout_s, its default\): set delivery_lease_s = 40, or timeout_s = 5 "
+    ):
+        run(outgoing, "--once")
 
 
 def test_status_of_a_sink_that_left_the_settings_says_so(out: Out, tmp_path: Path) -> None:
@@ -119,6 +129,30 @@ def test_status_of_a_sink_that_left_the_settings_says_so(out: Out, tmp_path: Pat
     said = run(renamed, "status")[1]
     assert "not in the settings" in said
     assert "never started" in said
+
+
+def test_a_sink_that_left_the_settings_is_forgotten_when_somebody_asks(out: Out, tmp_path: Path) -> None:
+    with Misbehaving([answering(400), answering(503)]) as server:
+        outgoing = out({"soc": refusing(server)})
+        outgoing.raise_alerts(range(4))
+        assert run(outgoing, "--once")[0] == 4
+    with pytest.raises(ConfigError, match=r"sink soc stands in the settings: take its table \[sinks\.soc\] out"):
+        run(outgoing, "forget", "soc", "--apply")
+    renamed = out({"file": {"type": "file", "path": str(tmp_path / "alerts.ndjson")}})
+    with pytest.raises(ConfigError, match="there is no sink 'sock' on record; there are: soc"):
+        run(renamed, "forget", "sock", "--apply")
+    said = run(renamed, "forget", "soc")[1]
+    assert (
+        said == "sink soc has 3 alerts waiting for it and 1 dead; --apply forgets all of it, and none is sent to it\n"
+    )
+    assert "soc" in run(renamed, "status")[1]
+    assert run(renamed, "forget", "soc", "--by", "ana", "--apply")[1] == (
+        "sink soc is forgotten, with 3 alerts waiting for it and 1 dead\n"
+    )
+    assert "soc" not in run(renamed, "status")[1]
+    with renamed.catalog() as catalog:
+        (record,) = catalog.desk.audit.records(AuditFilter(action="delivery.sink_forgotten"))
+    assert (record.actor, record.subject, record.details["waiting"]) == ("ana", "soc", 3)
 
 
 def test_a_test_says_that_it_is_one_and_changes_nothing_else(out: Out) -> None:
