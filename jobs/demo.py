@@ -385,12 +385,17 @@ class _Demo:
         if riskiest is not None:
             command = _typed("alerts", "show", *lake, riskiest.alert_id[:_ID_SHOWN])
             about["all that there is to say of the riskiest"] = command
+            known = _typed("account", *lake, "--accounts", str(accounts), riskiest.account_id)
+            about["all that is known of its account; --html FILE makes a page of it"] = known
         view.title(self._console, "What to try next")
         view.commands(
             self._console,
             {
                 "the alerts, the latest first": _typed("alerts", "list", *lake),
                 **about,
+                "the same in a browser: alerts, accounts, verdicts": _typed(
+                    "serve", *lake, "--accounts", str(accounts)
+                ),
                 "accounts by risk, alerted or not": f'{ask} "{_RISKIEST}"',
                 "what rules and models would have made of this traffic, as a page with plots": _typed(
                     "backtest", "--events", str(self._lake), *said

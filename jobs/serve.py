@@ -28,7 +28,6 @@ from pipeline.errors import ConfigError
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.lake import Lake
-from pipeline.io.read_only import cannot_write
 from pipeline.watch import load_rules
 
 TOKEN_VARIABLE: Final = "STILLWATCH_SERVE_TOKEN"  # noqa: S105  # the name of the variable
@@ -103,7 +102,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
             catalog=ledger,
             gate=gate,
             rules=known_rules,
-            read_only=cannot_write(settings.catalog_url),
+            read_only=ledger.read_only,
             style=words.style_sheet()[0],
         )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Final, cast
 
 import typer
-from sqlalchemy.exc import ProgrammingError
 
 from jobs import actors, options, sql_output
 from jobs.catalogs import opened
@@ -24,17 +23,15 @@ from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import Act
+from pipeline.io.desk.looks import NotRecordedError, record_look
 from pipeline.io.lake import Lake
-from pipeline.io.read_only import cannot_write
 from pipeline.io.views.export import export as export_views
 from pipeline.io.views.session import Seen, Session
 
 ROWS_MAX_DEFAULT: Final = 40
 QUERIED: Final = "content.queried"
 EXPORTED: Final = "content.exported"
-UNRECORDED: Final = (
-    "the catalog cannot be written here, so `stillwatch audit` will not tell of this look at stored text"
-)
+WITHOUT_TEXT: Final = "a query that leaves the views content and events out is answered; an export holds them"
 _BY_SUFFIX: Final[dict[str, Format]] = {
     ".csv": "csv",
     ".json": "json",
@@ -106,7 +103,8 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
 
     Views: access, content, events (both side by side), rejects, account_windows, alerts, and of the catalog verdicts,
     exceptions, audit, lake_files, lake_commits, lake_offsets, lake_holes.  Filter on event_time or on dt (and hour):
-    only the files of that time are opened.  A query of content or events is recorded: see `stillwatch audit`.
+    only the files of that time are opened.  A query of content or events is recorded (see `stillwatch audit`), and
+    refused where it cannot be.
 
     Exit codes: 0 done; 2 a wrong query or setting; 4 the catalog does not answer; 5 a file of the lake is missing or
     broken.
@@ -123,7 +121,7 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
     interactive = query is None and sys.stdin.isatty()
     if interactive and out is not None:
         raise ConfigError("--out needs a query")
-    with _in_plain_words(), Session.open(settings, _recorder(settings, by)) as session:
+    with _in_plain_words(), Session.open(settings, _recorder(by)) as session:
         if interactive:
             from jobs.sql_prompt import prompt  # noqa: PLC0415  # takes a moment to load, and few commands need it
 
@@ -167,32 +165,28 @@ def _run(session: Session, statement: str, shape: Shape, out: BinaryIO, *, is_te
             sql_output.write(result, shape.form, cast(BinaryIO, Harmless(out)) if is_terminal else out)
 
 
-def _recorder(settings: Settings, by: str) -> Seen:
+def _recorder(by: str) -> Seen:
     """What records that somebody looks at stored text."""
 
     def record(catalog: Catalog, views: Sequence[str], query: str) -> None:
         details = {"views": list(views)}  # the query's words may name accounts, which an erasure could not find
-        _record(settings, catalog, Act(QUERIED, actors.actor(by), details=details, keyed={"query": query}))
+        _record(catalog, Act(QUERIED, actors.actor(by), details=details, keyed={"query": query}))
 
     return record
 
 
-def _record(settings: Settings, catalog: Catalog, act: Act) -> None:
-    """Record a look at stored text; where that cannot be, because the reader may not write the catalog, say so."""
-    if not cannot_write(settings.catalog_url):
-        try:
-            catalog.desk.audit.record(act, SystemClock().now_us())
-        except ProgrammingError:  # PostgreSQL: the role may read alone
-            pass
-        else:
-            return
-    typer.echo(UNRECORDED, err=True)
+def _record(catalog: Catalog, act: Act) -> None:
+    """Record a look at stored text, or refuse it."""
+    try:
+        record_look(catalog, act, SystemClock().now_us())
+    except NotRecordedError as error:
+        raise ConfigError(f"{error}; {WITHOUT_TEXT}") from None
 
 
 def _export(settings: Settings, target: Path, by: str) -> None:
     lake = Lake.open(settings.lake, create=False)
     with opened(settings) as catalog:
-        _record(settings, catalog, Act(EXPORTED, by))
+        _record(catalog, Act(EXPORTED, by))
         files = export_views(lake, catalog, target)
     typer.echo(f"{target}: views over {files:,} files, as the lake is now; open it read-only", err=True)
 

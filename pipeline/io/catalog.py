@@ -60,8 +60,11 @@ _WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
 class Catalog:
     """Connection to the catalog.  Safe to use from several threads and processes at once."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, read_only: bool = False) -> None:
         self._engine = engine
+        self.read_only = read_only
+        """This process may not write it."""
+
         self._groups: dict[str, str] = {}
         self.sources = source_book.SourceBook(self.transaction)
         """Files and past ranges that backfills have read."""
@@ -85,10 +88,11 @@ class Catalog:
             RetryableError: the database does not answer.
             SchemaError: a newer Stillwatch made it.
         """
-        engine = read_only_engine(url) if not create and cannot_write(url) else engine_of(url)
+        read_only = not create and cannot_write(url)
+        engine = read_only_engine(url) if read_only else engine_of(url)
         if not create and is_missing_file(engine.url):
             raise ConfigError(f"there is no catalog at {url_without_password(url)}: has `stillwatch run` written here?")
-        catalog = cls(engine)
+        catalog = cls(engine, read_only=read_only)
         try:
             version = catalog._version()
             if create and (version is None or version in tables.MIGRATIONS):

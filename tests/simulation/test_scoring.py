@@ -212,18 +212,17 @@ def test_a_catalog_that_was_lost_and_rebuilt_replays_to_the_same_scores(site: Sc
     """What was learned up to where comes back from the copy, which every act adds to."""
     for number in range(12):
         site.judge(number)
-        site.land_more(20, file_rows_max=10, watch_limits=NEVER)
+        site.land_more(10, file_rows_max=10, watch_limits=NEVER)
         copies.copy(site.lake.root, site.catalog, every_table=False)
-    assert site.snapshots() == []
     before, marks = site.found(), site.catalog.desk.verdicts.marks(P0)
-    assert len(marks) >= 12
+    assert len([offset for offset, _ in marks if offset > max(site.snapshots(), default=0)]) > 4, "they are replayed"
     site.catalog.close()
     url = sqlite_url(tmp_path / "rebuilt.db")
     rebuild(site.lake, url, plan_of(site.lake), 1)
     site.catalog = Catalog.open(url, create=False)
     assert site.catalog.desk.verdicts.marks(P0) == marks
     assert site.found().windows == before.windows
-    site.land_more(60, watch_limits=NEVER)
+    site.land_more(50, watch_limits=NEVER)
     assert site.found().windows == site.wanted().windows
     assert len(site.found().windows) > len(before.windows)
 

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import ProgrammingError
-
 from pipeline.dossier import Bucket, Dossier, Inferred, LookedThrough, Sample, Seen, Shared, SignUp, Texts
 from pipeline.dossier.dossier import SharedKind, TextState
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.audit_log import Act
+from pipeline.io.desk.looks import NotRecordedError, record_look
 from pipeline.io.dossier import feed as feeds
 from pipeline.io.dossier import log, neighbours
 from pipeline.io.dossier.desk import read_alerts, read_decided, with_alerted
@@ -151,11 +150,9 @@ def _samples(
         return samples, Texts(shown=False, why_not=_why_none(samples), kept_since_us=kept_since_us)
     act = Act("content.seen", wanted.by, "account", account_id, {"requests": count, "where": wanted.where})
     try:
-        catalog.desk.audit.record(act, wanted.now_us)
-    except (RetryableError, ProgrammingError) as error:  # the latter: PostgreSQL's role may read alone
-        said = " ".join(str(getattr(error, "orig", error)).split())
-        why = f"whoever looks at texts goes on record, and the record cannot be written: {said}"
-        return [_without_text(sample) for sample in samples], Texts(False, why, kept_since_us)
+        record_look(catalog, act, wanted.now_us)
+    except (NotRecordedError, RetryableError) as error:
+        return [_without_text(sample) for sample in samples], Texts(False, str(error), kept_since_us)
     return samples, Texts(shown=True, why_not="", kept_since_us=kept_since_us)
 
 

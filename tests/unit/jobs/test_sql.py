@@ -447,14 +447,19 @@ def test_a_look_at_stored_text_is_recorded_and_no_other_query_is(run: Run, root:
     ]
 
 
-def test_a_look_that_cannot_be_recorded_is_said_to_be_none(
-    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_look_that_cannot_be_recorded_is_refused(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = looks(root)
-    monkeypatch.setattr("jobs.sql.cannot_write", lambda _url: True)
-    result = run("SELECT prompt FROM content LIMIT 1")
-    assert result.exit_code == 0
-    assert result.stderr == (
-        "the catalog cannot be written here, so `stillwatch audit` will not tell of this look at stored text\n"
-    )
+    monkeypatch.setattr("pipeline.io.catalog.cannot_write", lambda _url: True)
+    for words in (("SELECT prompt FROM content LIMIT 1",), ("--export", str(tmp_path / "views.duckdb"))):
+        with pytest.raises(
+            ConfigError, match="the record cannot be written: the catalog cannot be written from here; a"
+        ):
+            run(*words)
+        assert "the record cannot be written: the catalog cannot be written from here; a query that" in str(
+            result.stderr
+        )
+    assert not (tmp_path / "views.duckdb").exists()
+    assert run("SELECT count(*) FROM access").exit_code == 0
     assert looks(root) == before
