@@ -299,7 +299,7 @@ def test_an_erased_account_is_sent_to_nobody(catalog: Catalog) -> None:
     book.register(["soc"], NOW_US)
     commit(catalog, range(1, 4))
     book.route(NOW_US)
-    RewriteLedger(catalog, "test:1").erase_account(alert_of(1).entity_id)
+    RewriteLedger(catalog, "test:1").erase_account(alert_of(1).entity_id, NOW_US)
     lease = hold(catalog)
     items = book.queue(lease, ALL, 10).items
     assert {item.alert.entity_id for item in items if isinstance(item, AlertItem)} == {"account-2", "account-3"}
