@@ -15,6 +15,7 @@ from jobs import account_output, actors, listed, options
 from jobs.catalogs import opened
 from jobs.out_files import replacing
 from pipeline.config import Settings, read_settings
+from pipeline.dossier import Dossier
 from pipeline.errors import ConfigError
 from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog
@@ -29,6 +30,22 @@ _HOW_TO_LIST: Final = (
 )
 
 
+Form = Literal["text", "json"]
+FormFlag = Annotated[Form, typer.Option("--format", metavar="text|json", help="What is printed.")]
+PageFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a page with plots that opens anywhere, without a network, instead."),
+]
+LookBack = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        help="How far back from its last request other accounts are looked for that share something, such as 7d. "
+        "[default: 24h, or less where that is more than 3 million requests]",
+    ),
+]
+
+
 def account(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
     account_id: Annotated[
         str,
@@ -37,24 +54,12 @@ def account(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     config: options.ConfigFile = None,
-    form: Annotated[
-        Literal["text", "json"], typer.Option("--format", metavar="text|json", help="What is printed.")
-    ] = "text",
-    html: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a page with plots that opens anywhere, without a network, instead."),
-    ] = None,
+    form: FormFlag = "text",
+    html: PageFile = None,
     no_content: Annotated[
         bool, typer.Option("--no-content", help="Leave the texts of requests out; then nothing goes on record.")
     ] = False,
-    look_back: Annotated[
-        str,
-        typer.Option(
-            metavar="DURATION",
-            help="How far back from its last request other accounts are looked for that share something, such as 7d. "
-            "[default: 24h, or less where that is more than 3 million requests]",
-        ),
-    ] = "",
+    look_back: LookBack = "",
     accounts: options.AccountsFeed = None,
     models: options.ModelsFolder = None,
     by: actors.By = "",
@@ -84,11 +89,18 @@ def account(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
         models=Path(settings.models).expanduser() if settings.models else None,
         look_back_us=round(options.duration_s(look_back) * 1e6) if look_back else None,
     )
+    _show(_read(settings, account_id, wanted), form, html)
+
+
+def _read(settings: Settings, account_id: str, wanted: Wanted) -> Dossier:
     with _opened(settings) as (session, ledger):
         try:
-            dossier = read_dossier(session, ledger, account_id, wanted)
+            return read_dossier(session, ledger, account_id, wanted)
         except UnknownAccountError as error:
             raise ConfigError(_unknown(error, settings)) from None
+
+
+def _show(dossier: Dossier, form: Form, html: Path | None) -> None:
     if html is not None:
         from pipeline.dossier.page import page  # noqa: PLC0415  # draws: takes a moment to load
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
@@ -23,7 +24,7 @@ from jobs.serving import routes, words
 from jobs.serving.access import Key, Proxy, Sessions, networks_of
 from jobs.serving.guard import Gate
 from jobs.serving.serving import Serving
-from pipeline.config import read_settings
+from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
@@ -83,20 +84,56 @@ def serve(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     logs.configure("info")
     proxy = _proxy(trust_proxy_user, proxy_from, token)
     _check_reach(host, has_guard=bool(token) or proxy is not None)
-    known_rules = {rule.name: rule for rule in load_rules(settings)}
-    Lake.open(settings.lake, create=False)
-    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger, _listening(host, port) as ear:
-        bound = int(ear.getsockname()[1])
-        address = public_url.rstrip("/") or f"http://{_in_url(host)}:{bound}"
-        key = None if proxy else Key(token, on_new=lambda made: _say(f"log in at {address}/login?key={made}"))
-        gate = Gate(
+    _serve(settings, _Entrance(host, port, public_url, token, proxy))
+    _say("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entrance:
+    """How people get in.
+
+    Attributes:
+        host: to listen on.
+        port: 0: any that is free.
+        public_url: how browsers reach it; empty: directly.
+        token: the operator's key; empty: there is none.
+        proxy: that says who is asking; None: people log in.
+    """
+
+    host: str
+    port: int
+    public_url: str
+    token: str
+    proxy: Proxy | None
+
+    def address(self, bound: int) -> str:
+        """Where the page is, when it listens on a port."""
+        return self.public_url.rstrip("/") or f"http://{_in_url(self.host)}:{bound}"
+
+    def gate(self, bound: int) -> Gate:
+        """Who is let in, when it listens on a port."""
+        address = self.address(bound)
+        own = None if self.proxy else Key(self.token, lambda made: _say(f"log in at {address}/login?key={made}"))
+        return Gate(
             sessions=Sessions(SystemClock().elapsed_s),
-            hosts=_names(host, bound, public_url),
-            secure=public_url.startswith("https://"),
-            key=key,
-            proxy=proxy,
+            hosts=_names(self.host, bound, self.public_url),
+            secure=self.public_url.startswith("https://"),
+            key=own,
+            proxy=self.proxy,
             cookie_name=f"stillwatch_{bound}",
         )
+
+
+def _serve(settings: Settings, entrance: _Entrance) -> None:
+    """Listen, and answer until it is to stop."""
+    known_rules = {rule.name: rule for rule in load_rules(settings)}
+    Lake.open(settings.lake, create=False)
+    with (
+        contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger,
+        _listening(entrance.host, entrance.port) as ear,
+    ):
+        bound = int(ear.getsockname()[1])
+        gate = entrance.gate(bound)
         serving = Serving(
             settings=settings,
             catalog=ledger,
@@ -107,12 +144,11 @@ def serve(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
         )
 
         def greet() -> None:
-            _say(f"the triage page of {settings.lake} is at {address}")
-            if key is not None:
-                key.announce()
+            _say(f"the triage page of {settings.lake} is at {entrance.address(bound)}")
+            if gate.key is not None:
+                gate.key.announce()
 
         _run(serving, ear, greet)
-    _say("stopped")
 
 
 def _run(serving: Serving, ear: socket.socket, greet: Callable[[], None]) -> None:

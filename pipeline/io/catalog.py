@@ -62,9 +62,7 @@ class Catalog:
 
     def __init__(self, engine: sa.Engine, *, read_only: bool = False) -> None:
         self._engine = engine
-        self.read_only = read_only
-        """This process may not write it."""
-
+        self.read_only = read_only  # this process may not write it
         self._groups: dict[str, str] = {}
         self.sources = source_book.SourceBook(self.transaction)
         """Files and past ranges that backfills have read."""
