@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any, Final
 
 import jinja2
+from markupsafe import Markup
 
 from jobs.alerts_output import requests_query
 from jobs.listed import shown_account
@@ -48,7 +49,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update(
-        account=shown_account, age=age, day=day, details=details, done_by=done_by, iso=iso, moment=time_in_words,
+        account=shown_account, age=age, apart=apart, day=day, details=details, done_by=done_by, iso=iso, moment=time_in_words,
         number=number_in_words, parts=parts, plain=plain, query=requests_query, risk=risk, sha256=sha256_of_id,
         whole=whole, why=why,
     )  # fmt: skip
@@ -119,6 +120,11 @@ def risk(value: float | None) -> str:
 def plain(text: str) -> str:
     """A stranger's text with what cannot be seen written out, so that nothing looks other than it is."""
     return harmless(text, keep="\n\t")
+
+
+def apart(text: str) -> Markup:
+    """The same within a sentence: written from right to left, it turns nothing beside it around."""
+    return Markup("<bdi>{}</bdi>").format(plain(text))
 
 
 def parts(alert: Alert) -> ReasonParts:
