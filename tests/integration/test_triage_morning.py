@@ -17,16 +17,19 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from pipeline.config import CATALOG_FILE, read_settings
+from pipeline.decisions import AllowEntry, Verdict
 from pipeline.io.catalog import Catalog, sqlite_url
+from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.watch import load_watch
 from tests.browser import Watched, watched_page
 from tests.lake_maker import LakeMaker
 from tests.triage import Served, serving
 from tests.unit.io.dossier_lake import HARVESTER, HOSTILE, event, traffic
+from tests.unit.jobs.test_alerts import alert, keep
 
 SCREENSHOTS = "STILLWATCH_TEST_SCREENSHOTS"
-NARROW = 390
+NARROW, NARROWEST = 390, 320
 SOON = f"{datetime.now(UTC) + timedelta(days=20):%Y-%m-%d}"
 Shoot = Callable[[Page, str], None]
 
@@ -220,6 +223,35 @@ def test_what_strangers_wrote_runs_nowhere(browser: Browser, served: Served, mak
             page.goto(served.address + path)
             page.wait_for_load_state("networkidle")
         assert page.locator("script, svg[onload], b[onmouseover]").count() == 0
+        check_calm(watched)
+
+
+def test_long_words_names_and_ids_stick_out_of_no_page(
+    browser: Browser, served: Served, maker: LakeMaker, catalog: Catalog, shoot: Shoot
+) -> None:
+    """Whatever the width; and text from right to left turns nothing beside it around."""
+    right_to_left = "חשבון לקוח 17 (ראשי)"
+    ids = ("x" * 10_000, "tenant:eu-west-1/" + "abcdef" * 40, right_to_left)
+    alerts = [alert(one, number, reasons=("w" * 300, "do")) for number, one in enumerate(ids)]
+    keep(catalog, alerts)
+    now_us = SystemClock().now_us()
+    for one in alerts:
+        catalog.desk.claims.claim(one.alert_id, "Somebody " * 9, now_us)
+    catalog.desk.verdicts.give(Verdict("1" * 32, right_to_left, "benign", "לקוח ותיק", "דנה", now_us))
+    entry = AllowEntry("2" * 32, "account", ids[0], "", "o" * 200, "w" * 300, now_us, "ana", now_us + 10**12)
+    catalog.desk.exceptions.add(entry)
+    catalog.desk.deliveries.register(["s" * 60], now_us)
+    with watched_page(browser, scripts=False) as watched:
+        page = watched.page
+        log_in(page, served, "A" * 80)
+        paths = ["/?decided=any&suppressed=any", "/exceptions", "/deliveries", "/audit"]
+        for path in [*paths, *(f"/alerts/{one.alert_id}" for one in alerts)]:
+            page.goto(served.address + path)
+            for width in (NARROWEST, NARROW, 800, 1200):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+        expect(page.locator(".tag bdi")).to_have_text("דנה")
+        shoot(page, "12-right-to-left")
         check_calm(watched)
 
 
