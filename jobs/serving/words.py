@@ -50,8 +50,8 @@ def environment() -> jinja2.Environment:
     )  # fmt: skip
     made.filters.update(
         account=shown_account, age=age, apart=apart, day=day, details=details, done_by=done_by, iso=iso,
-        moment=time_in_words, number=number_in_words, parts=parts, plain=plain, query=requests_query, risk=risk, sha256=sha256_of_id,
-        whole=whole, why=why,
+        moment=time_in_words, number=number_in_words, parts=parts, plain=plain, query=requests_query, risk=risk,
+        sha256=sha256_of_id, whole=whole, why=why,
     )  # fmt: skip
     return made
 
