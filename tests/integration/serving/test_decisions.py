@@ -82,7 +82,7 @@ def test_one_of_two_who_claim_at_once_has_it(served: Served, catalog: Catalog) -
     assert done == ["claimed", "held", "held", "held"]
     (holder,) = catalog.desk.claims.holders([alert_id(catalog, HARVESTER)]).values()
     other = next(who for who, name in zip(people, ("Ana", "Ben", "Cem", "Dee"), strict=True) if name != holder)
-    assert f'<span class="holder">{holder}</span>' in other.get("/").text
+    assert f'<span class="holder"><bdi>{holder}</bdi></span>' in other.get("/").text
 
 
 @pytest.mark.parametrize("where", ("queue", "alert"))
