@@ -185,7 +185,7 @@ def again(
         verdicts=desk.verdicts.of(account.account_id),
         verdict={"decision": "", "why": "", **filled.verdict},
         verdict_wrong=filled.verdict_wrong,
-        exceptions=desk.exceptions.find(subject=account.account_id),
+        exceptions=[one for one in desk.exceptions.find(subject=account.account_id) if one.scope == "account"],
         exception={name: filled.exception.get(name, "") for name in exception_form.FIELDS},
         exception_wrong=filled.exception_wrong,
         usual_until=exception_form.usual_until(serving),

@@ -11,6 +11,7 @@ from pipeline.reasons import number_in_words, time_in_words, weighed_of
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC, and plots want no zone
 REASONS_MAX: Final = 5
+RISK_SHOWN_MIN: Final = 0.001
 
 _DAY_US: Final = 86_400_000_000
 
@@ -71,8 +72,10 @@ def whole(number: float | None) -> str:
 
 
 def risk_words(risk: float | None) -> str:
-    """A risk."""
-    return "unknown" if risk is None else number_in_words(risk)
+    """A risk; how far below a thousandth one is says nothing."""
+    if risk is None:
+        return "unknown"
+    return "below 0.001" if 0 < risk < RISK_SHOWN_MIN else number_in_words(risk)
 
 
 def percentile(measure: Measure) -> str:

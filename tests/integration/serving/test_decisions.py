@@ -242,6 +242,14 @@ def test_an_account_whose_id_ends_in_spaces_and_whose_events_are_gone_gets_an_ex
     assert [one.subject for one in catalog.desk.exceptions.find(subject=account)] == [account]
 
 
+def test_an_exception_on_an_organisation_of_an_accounts_name_is_not_the_accounts(ana: Visitor) -> None:
+    page = ana.fill("/", "/accounts", account="acct_010").headers["location"]
+    said = {"scope": "organisation", "subject": "acct_010", "owner": "Sales", "reason": "Of another", "until": SOON}
+    assert ana.fill("/exceptions", "/exceptions", **said).status == 303
+    assert "Of another" in ana.get("/exceptions").text
+    assert "Of another" not in ana.get(page).text
+
+
 def test_spaces_that_an_accounts_id_has_are_kept(ana: Visitor, catalog: Catalog) -> None:
     said = {"scope": "account", "subject": SPACED, "owner": "Sales", "reason": "Pasted", "until": SOON}
     assert ana.fill("/exceptions", "/exceptions", **said).status == 303

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from rich.cells import cell_len
 
 from jobs import listed
+from jobs.serving.words import done_by
 from pipeline.alerts import Alert
 from pipeline.batch import Partition
 from pipeline.commits import Commit
@@ -328,6 +329,7 @@ def test_every_action_that_the_code_records_is_known() -> None:
     recorded = set(re.findall(r'Act\(\s*"([a-z_.]+)"', sources))
     assert len(recorded) > 10
     assert recorded <= set(ACTIONS)
+    assert [action for action in ACTIONS if done_by(action) == action] == [], "the triage page has words for each"
 
 
 def test_tables_fit_80_columns() -> None:
