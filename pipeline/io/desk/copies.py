@@ -34,18 +34,19 @@ NUMBERS: Final = 500
 MARK_NUMBERS: Final = 50
 """Verdicts whose marks, of all partitions, are in one file."""
 
+KEYS: Final = "keys"
 NUMBERED: Final = {"verdicts": tables.verdicts, "audit": tables.audit_log}
 WHOLE: Final = {
     "exceptions": tables.exceptions,
     "claims": tables.claims,
     "topics": tables.verdict_offsets,
-    "keys": tables.audit_keys,
+    KEYS: tables.audit_keys,
     "suppressions": tables.suppressions,
     "organisations": tables.alert_orgs,
 }
 MARKS: Final = "marks"
 TABLES: Final = {**NUMBERED, **WHOLE, MARKS: tables.verdict_marks}
-_OFTEN: Final = ("exceptions", "claims", "topics", "keys")
+_OFTEN: Final = ("exceptions", "claims", "topics", KEYS)
 """Those that are small; the others grow with alerts, and `maintain` copies them."""
 
 _NOT_COPIED: Final = {"copied"}
@@ -94,13 +95,13 @@ def copy(root: Path, catalog: Catalog, *, every_table: bool = True, anew: bool =
     folder = root / DESK
     with catalog.transaction(write=True) as tx:
         next_number(tx, _LOCK)  # one at a time
-        for name, table in NUMBERED.items():
-            _copy_numbered(tx, folder, name, table, anew=anew)
-        _copy_marks(tx, folder, also_missing=every_table)
-        for name, table in WHOLE.items():
+        for name, table in WHOLE.items():  # the keys before what was hashed with them
             if every_table or anew or name in _OFTEN:
                 rows = [dict(row) for row in tx.execute(sa.select(table).order_by(*table.primary_key)).mappings()]
                 _write(folder / f"{name}.ndjson", rows, root)
+        for name, table in NUMBERED.items():
+            _copy_numbered(tx, folder, name, table, anew=anew)
+        _copy_marks(tx, folder, also_missing=every_table)
 
 
 def _copy_numbered(tx: sa.Connection, folder: Path, name: str, table: sa.Table, *, anew: bool) -> None:
@@ -207,6 +208,12 @@ def read(root: Path) -> Copied:
                     f"{path} cannot be read ({error}): it says what people decided, or who did what. Bring it back "
                     "from a backup, or move it away and do without"
                 ) from error
+    if not copied.count(KEYS) and any(audit_log.KEYED in row["details"] for row in copied.rows.get("audit", ())):
+        raise LakeDamagedError(
+            f"{root / DESK / KEYS}.ndjson is not there: the audit log's hashes were made with it, and without it "
+            "nobody can be found by an id, and every decision looks changed. Bring it back from a backup, or move "
+            "audit-*.ndjson away, too, and do without the record"
+        )
     return copied
 
 
@@ -232,7 +239,7 @@ def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) 
         offsets: how far each partition is landed: models have learned nothing beyond.
     """
     with catalog.transaction(write=True) as tx:
-        if copied.count("keys"):
+        if copied.count(KEYS):
             tx.execute(sa.delete(tables.audit_keys))  # the new catalog's own: nothing was hashed with it yet
         for name, table in TABLES.items():
             rows = copied.rows.get(name, [])

@@ -211,6 +211,19 @@ def test_a_copy_that_cannot_be_read_stops_the_rebuild_and_is_named(maker: LakeMa
         plan_of(maker.lake)
 
 
+def test_a_copy_of_the_record_without_its_key_stops_the_rebuild(maker: LakeMaker) -> None:
+    give(maker)
+    key = maker.root / copies.DESK / "keys.ndjson"
+    kept = key.read_bytes()
+    key.unlink()
+    with pytest.raises(LakeDamagedError, match=r"keys\.ndjson is not there: the audit log's hashes"):
+        plan_of(maker.lake)
+    key.write_bytes(kept)
+    with contextlib.closing(rebuilt(maker)) as catalog:
+        assert catalog.desk.audit.compared().is_sound
+        assert catalog.desk.audit.records(AuditFilter(subject="acct_1"))
+
+
 def test_an_act_holds_where_its_copy_cannot_be_written(maker: LakeMaker) -> None:
     (maker.root / copies.DESK).write_text("in the way")
     with capture_logs() as logs:
