@@ -31,7 +31,10 @@ from pipeline.io.views.session import Seen, Session
 ROWS_MAX_DEFAULT: Final = 40
 QUERIED: Final = "content.queried"
 EXPORTED: Final = "content.exported"
-WITHOUT_TEXT: Final = "a query that leaves the views content and events out is answered; an export holds them"
+WITHOUT_TEXT: Final = (
+    "a query that leaves the views content and events and the bytes of rejects (raw) out is answered; an export has "
+    "all of these"
+)
 _BY_SUFFIX: Final[dict[str, Format]] = {
     ".csv": "csv",
     ".json": "json",
@@ -103,8 +106,8 @@ def sql(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a
 
     Views: access, content, events (both side by side), rejects, account_windows, alerts, and of the catalog verdicts,
     exceptions, audit, lake_files, lake_commits, lake_offsets, lake_holes.  Filter on event_time or on dt (and hour):
-    only the files of that time are opened.  A query of content or events is recorded (see `stillwatch audit`), and
-    refused where it cannot be.
+    only the files of that time are opened.  A query of content or events, or of the bytes of rejects (raw), is
+    recorded (see `stillwatch audit`), and refused where it cannot be.
 
     Exit codes: 0 done; 2 a wrong query or setting; 4 the catalog does not answer; 5 a file of the lake is missing or
     broken.

@@ -13,7 +13,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import duckdb
@@ -73,10 +73,19 @@ class Plan:
         scans: for each table that is read, the filters of each of its scans, in DuckDB's words, all of which must hold;
             None where the plan does not tell.
         writing: name of an operator that writes something; empty if there is none.
+        read: for each table that is read, what is said to be read of it: columns and filters, in DuckDB's words.
     """
 
     scans: Mapping[str, Sequence[Sequence[str]] | None]
     writing: str = ""
+    read: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def looks_at(self, table: str, column: str) -> bool:
+        """Whether it may read a column of a table, be it to compare it with something."""
+        if table not in self.scans:
+            return False
+        named = re.compile(rf"\b{re.escape(column)}\b")
+        return self.scans[table] is None or any(named.search(text) for text in self.read.get(table, ()))
 
     def of_table(self, table: str) -> Sequence[Sequence[str]] | None:
         """The scans of a table of the lake; None where the plan does not tell.
@@ -89,7 +98,7 @@ class Plan:
 
     def unpruned(self) -> Plan:
         """The same, but it wants all files."""
-        return Plan(dict.fromkeys(self.scans), self.writing)
+        return Plan(dict.fromkeys(self.scans), self.writing, self.read)
 
 
 def read_plan(logical: str, physical: str) -> Plan:
@@ -101,15 +110,18 @@ def read_plan(logical: str, physical: str) -> Plan:
     """
     named = [table for _, node in _operators(logical) if (table := _table(node))]
     found: dict[str, list[Sequence[str]]] = {name: [] for name in named}
+    read: dict[str, list[str]] = {}
     for parent, node in _operators(physical):
         table = _table(node)
         if table:
             found.setdefault(table, []).append(_filters(parent, node))
+            said = node["extra_info"]
+            read.setdefault(table, []).extend([*_texts(said.get("Projections")), *_texts(said.get("Filters"))])
     # Fewer scans than the query names: an optimiser has dropped one, and might not do so over the files.
     scans = {table: filters if len(filters) >= named.count(table) else None for table, filters in found.items()}
     names = [node["name"] for plan in (logical, physical) for _, node in _operators(plan)]
     writing = [name for name in names if _WRITING & set(name.split("_"))]
-    return Plan(scans, writing[0] if writing else "")
+    return Plan(scans, writing[0] if writing else "", read)
 
 
 def _operators(plan: str) -> Iterator[tuple[Node | None, Node]]:

@@ -266,7 +266,12 @@ class Session:
 
     def _tell(self, plan: Plan, statement: _Statement) -> None:
         """Tell that stored text is looked at, before it is."""
-        looked_at = sorted(tables.TEXT_VIEWS & set(plan.scans))
+        looked_at = sorted(
+            name
+            for name in plan.scans
+            if name in tables.TEXT_VIEWS
+            or any(plan.looks_at(name, column) for column in tables.TEXT_COLUMNS.get(name, ()))
+        )
         if looked_at:
             self._seen(self._catalog, looked_at, statement.text)
 

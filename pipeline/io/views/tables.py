@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -211,7 +211,10 @@ FILE_VIEWS: Final = tuple(TABLE_SCHEMAS)
 
 DESK_VIEWS: Final = tuple(desk.SCHEMAS)
 TEXT_VIEWS: Final = frozenset({"content", EVENTS})
-"""Whoever asks them may see what people wrote."""
+"""Views that hold what people and models wrote, whatever is asked of them."""
+
+TEXT_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {"rejects": ("raw",)}
+"""Columns of other views that hold it: what could not be decoded may hold a prompt."""
 
 CATALOG_VIEWS: Final = tuple(name for name in VIEWS if name.startswith("lake_"))
 

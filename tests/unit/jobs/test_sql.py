@@ -447,6 +447,25 @@ def test_a_look_at_stored_text_is_recorded_and_no_other_query_is(run: Run, root:
     ]
 
 
+@pytest.mark.parametrize(
+    ("query", "is_look"),
+    (
+        ("SELECT error_type, count(*) FROM rejects GROUP BY ALL", False),
+        ("SELECT count(*) FROM rejects", False),
+        ("SELECT topic FROM (SELECT raw, topic FROM rejects)", False),
+        ("FROM rejects", True),
+        ("SELECT octet_length(r) FROM (SELECT raw AS r FROM rejects)", True),
+        ("SELECT count(*) FROM rejects WHERE raw = 'x'::BLOB", True),
+        ("SELECT count(*) FROM rejects AS a JOIN rejects AS b ON a.raw = b.raw", True),
+        ("WITH x AS (SELECT * FROM rejects) SELECT count(DISTINCT raw) FROM x", True),
+    ),
+)
+def test_the_bytes_of_rejects_are_stored_text(run: Run, root: Path, query: str, is_look: bool) -> None:
+    before = len(looks(root))
+    run(query, "--by", "ana")
+    assert looks(root)[before:] == ([("content.queried", "ana", ["rejects"])] if is_look else [])
+
+
 def test_a_look_that_cannot_be_recorded_is_refused(
     run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -454,7 +473,8 @@ def test_a_look_that_cannot_be_recorded_is_refused(
     monkeypatch.setattr("pipeline.io.catalog.cannot_write", lambda _url: True)
     for words in (("SELECT prompt FROM content LIMIT 1",), ("--export", str(tmp_path / "views.duckdb"))):
         with pytest.raises(
-            ConfigError, match="the record cannot be written: the catalog cannot be written from here; a"
+            ConfigError,
+            match="the record cannot be written: the catalog cannot be written from here; a query that leaves",
         ):
             run(*words)
     assert not (tmp_path / "views.duckdb").exists()
