@@ -19,7 +19,7 @@ from pipeline.features.rows import COUNT, FeatureRows
 from pipeline.scoring.combination import PARTS, probability_of
 from pipeline.scoring.drift import DriftDetector
 from pipeline.scoring.evidence import channels_of
-from pipeline.scoring.explain import top_contributions
+from pipeline.scoring.explain import no_contributions, top_contributions
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
 from pipeline.scoring.kinds import COLD, LOOKS, likeliest_kind, stage_of
 from pipeline.scoring.logistic_regression import LogisticRegression
@@ -40,8 +40,9 @@ _APART: Final = 1e-6
 
 _ANY: Final = LOOKS.index("any")
 
-_FOREST: Final = PARTS.index("mondrian_forest")
-_LINEAR: Final = PARTS.index("logistic_regression")
+_ZSCORE, _HALF_SPACE, _FOREST, _LINEAR, _TREES = map(
+    PARTS.index, ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression", "extra_trees")
+)
 
 _AHEAD_ROWS: Final = 4096
 """Rows that are looked at by the models that blocks do not teach, at once: many together cost less each."""
@@ -55,7 +56,7 @@ class _Ahead:
         values: float32[n, F], of the features that models look at.
         filled: float64[n, F], with medians for unknown ones.
         ranks: float64[n, F].
-        linear: float64[n, F], what each feature adds to the logistic regression's log-odds.
+        linear: float64[n], the logistic regression's log-odds.
         forest: float64[n, K], the Mondrian forest's probabilities.
         trees: float64[n, K], the extra trees'; NaN for cold rows.
         precedents: float64[n], by how much verdicts move the log-odds.
@@ -74,6 +75,25 @@ class _Ahead:
     def part(self, rows: slice | npt.NDArray[np.int64]) -> _Ahead:
         """Of some of the rows."""
         return _Ahead(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Told:
+    """What the combination of all parts says of n rows.
+
+    Attributes:
+        risk: float64[n].
+        top: int16[n, TOP], see `Scores`.
+        contribution: float32[n, TOP].
+    """
+
+    risk: Floats
+    top: npt.NDArray[np.int16]
+    contribution: npt.NDArray[np.float32]
+
+    def part(self, rows: slice | npt.NDArray[np.int64]) -> _Told:
+        """Of some of the rows."""
+        return _Told(self.risk[rows], self.top[rows], self.contribution[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,9 +152,16 @@ class Ensemble:
         for first in range(0, len(rows), _AHEAD_ROWS):
             some = rows.slice(first, first + _AHEAD_ROWS)
             ahead = self._look_ahead(some)
+            told = None if self._heeds_blocks else self._tell(ahead, None, np.zeros(len(some)))
             for start, stop in self._pieces(len(some)):
-                piece = some.slice(start, stop)
-                yield piece, self._score(piece, ahead.part(slice(start, stop)))
+                piece, rows_of = some.slice(start, stop), slice(start, stop)
+                yield piece, self._score(piece, ahead.part(rows_of), told and told.part(rows_of))
+
+    @property
+    def _heeds_blocks(self) -> bool:
+        """Whether the risk listens to what blocks teach: if not, it can be told of many blocks at once."""
+        weights = self.models.combination.weights
+        return bool(weights[_ZSCORE] or weights[_HALF_SPACE])
 
     def _pieces(self, rows: int) -> list[tuple[int, int]]:
         """Where to cut the next `rows` rows, so that each piece ends at the latest where the block does."""
@@ -150,7 +177,7 @@ class Ensemble:
             values=values,
             filled=filled,
             ranks=ranks,
-            linear=self.logistic_regression.contributions(ranks),
+            linear=self.logistic_regression.log_odds(ranks),
             forest=self.mondrian_forest.predict_proba(ranks),
             trees=trees,
             precedents=precedents,
@@ -166,15 +193,15 @@ class Ensemble:
                 moved[rows] = self.precedents.moved(seen, group)
         return trees, moved
 
-    def _score(self, rows: FeatureRows, ahead: _Ahead) -> Scores:
+    def _score(self, rows: FeatureRows, ahead: _Ahead, told: _Told | None) -> Scores:
         known = np.flatnonzero(ahead.stage != COLD)
         scores = Scores.unknown(len(rows), self._versions)
         if not len(known):
             return scores
         ranks = self.population.ranks(ahead.values)
         if len(known) < len(rows):
-            ahead = ahead.part(known)
-        self._score_known(ahead, ranks[known], known, scores)
+            ahead, told = ahead.part(known), told and told.part(known)
+        self._score_known(ahead, told, ranks[known], known, scores)
         return replace(scores, ranks=ranks)
 
     @property
@@ -186,37 +213,68 @@ class Ensemble:
         """The values with NaN for features that the models do not look at."""
         return np.where(self.models.used, values, np.float32(np.nan))
 
-    def _score_known(self, ahead: _Ahead, ranks: Floats, at: npt.NDArray[np.int64], scores: Scores) -> None:
-        combination, forest, trees = self.models.combination, ahead.forest, ahead.trees
-        stage = ahead.stage
+    def _score_known(
+        self, ahead: _Ahead, told: _Told | None, ranks: Floats, at: npt.NDArray[np.int64], scores: Scores
+    ) -> None:
         towards = zscore_contributions(self.population.zscores(ahead.values), self.models.directions)
+        half_space = self.half_space_trees.score(ranks)
+        if told is None:
+            told = self._tell(ahead, towards, half_space)
+        scores.precedents[at], scores.risk[at] = ahead.precedents, told.risk
+        scores.top[at], scores.contribution[at] = told.top, told.contribution
         said = {
             "zscore": towards.sum(axis=1),
-            "half_space_trees": self.half_space_trees.score(ranks),
-            "logistic_regression": ahead.linear.sum(axis=1) + self.logistic_regression.learned.intercept,
+            "half_space_trees": half_space,
+            "mondrian_forest": ahead.forest[:, _ANY],
+            "logistic_regression": probability_of(ahead.linear),
+            "extra_trees": ahead.trees[:, _ANY],
         }
-        parts, look = self.models.evidence.parts(
-            channels_of(said["zscore"], said["half_space_trees"], said["logistic_regression"], forest, trees), stage
-        )
-        risk = probability_of(combination.log_odds(parts) + ahead.precedents)
-        scores.precedents[at] = ahead.precedents
-        scores.risk[at] = risk
-        said["logistic_regression"] = probability_of(said["logistic_regression"])
-        said["mondrian_forest"], said["extra_trees"] = forest[:, _ANY], trees[:, _ANY]
         for part in PARTS:
             scores.parts[part][at] = said[part]
-        worth = np.maximum(parts, 0.0)
-        added = _shared_out(towards, worth[:, 0] * combination.weights[0])
-        added += _shared_out(ahead.linear, worth[:, 3] * combination.weights[3])
-        risky = np.flatnonzero(risk >= EXPLAINED_FROM)
-        if len(risky):
-            if combination.weights[2]:
-                moved = self.mondrian_forest.contributions(ahead.ranks[risky], look[risky, 0])
-                added[risky] += _shared_out(moved, worth[risky, 2] * combination.weights[2])
-            if combination.weights[4]:
-                moved = self.models.trees.contributions(ahead.filled[risky], look[risky, 1], stage[risky])
-                added[risky] += _shared_out(moved, worth[risky, 4] * combination.weights[4])
-        scores.top[at], scores.contribution[at] = top_contributions(added)
+
+    def _tell(self, ahead: _Ahead, towards: Floats | None, half_space: Floats) -> _Told:
+        """Combine what all parts say.
+
+        Args:
+            ahead: n rows.
+            towards: float64[n, F], what each feature adds to the mean z-score; None if the risk does not listen to it.
+            half_space: float64[n], scores of the half-space trees.
+        """
+        weights = self.models.combination.weights
+        zscore = np.zeros(len(half_space)) if towards is None else towards.sum(axis=1)
+        channels = channels_of(zscore, half_space, ahead.linear, ahead.forest, ahead.trees)
+        parts, look = self.models.evidence.parts(channels, ahead.stage)
+        risk = probability_of(self.models.combination.log_odds(parts) + ahead.precedents)
+        told = _Told(risk, *no_contributions(len(risk)))
+        risky = risk >= EXPLAINED_FROM
+        rows = np.flatnonzero(risky | bool(weights[_ZSCORE] or weights[_LINEAR]))
+        if len(rows):
+            worth = np.maximum(parts[rows], 0.0) * weights
+            added = np.zeros((len(rows), ahead.values.shape[1]))
+            if towards is not None and weights[_ZSCORE]:
+                added += _shared_out(towards[rows], worth[:, _ZSCORE])
+            if weights[_LINEAR]:
+                linear = self.logistic_regression.contributions(ahead.ranks[rows])
+                added += _shared_out(linear, worth[:, _LINEAR])
+            self._explain(added, ahead.part(rows), look[rows], np.where(risky[rows, np.newaxis], worth, 0.0))
+            told.top[rows], told.contribution[rows] = top_contributions(added)
+        return told
+
+    def _explain(self, added: Floats, ahead: _Ahead, look: npt.NDArray[np.int64], worth: Floats) -> None:
+        """Share out what forest and trees are worth.
+
+        Args:
+            added: float64[n, F], changed in place.
+            ahead: n rows.
+            look: int64[n, 2], that the forest and the trees find likeliest.
+            worth: float64[n, P], evidence times weight.
+        """
+        if len(rows := np.flatnonzero(worth[:, _FOREST])):
+            moved = self.mondrian_forest.contributions(ahead.ranks[rows], look[rows, 0])
+            added[rows] += _shared_out(moved, worth[rows, _FOREST])
+        if len(rows := np.flatnonzero(worth[:, _TREES])):
+            moved = self.models.trees.contributions(ahead.filled[rows], look[rows, 1], ahead.stage[rows])
+            added[rows] += _shared_out(moved, worth[rows, _TREES])
 
     def learn(self, rows: FeatureRows, scores: Scores, may_learn: npt.NDArray[np.bool_]) -> None:
         """Count a scored piece into its block; a complete block is learned.

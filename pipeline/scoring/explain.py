@@ -34,6 +34,11 @@ class Reason:
     words: str
 
 
+def no_contributions(rows: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+    """What `top_contributions` says of rows of which there is nothing to tell."""
+    return np.full((rows, TOP), -1, dtype=np.int16), np.zeros((rows, TOP), dtype=np.float32)
+
+
 def top_contributions(contributions: Floats) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
     """The features that contribute most either way, the largest first.
 
@@ -50,8 +55,7 @@ def top_contributions(contributions: Floats) -> tuple[npt.NDArray[np.int16], npt
     largest = np.take_along_axis(largest, order, axis=1)
     amount = np.take_along_axis(contributions, largest, axis=1)
     tells = np.abs(amount) >= _SMALLEST_TOLD
-    top = np.full((len(contributions), TOP), -1, dtype=np.int16)
-    out = np.zeros((len(contributions), TOP), dtype=np.float32)
+    top, out = no_contributions(len(contributions))
     top[:, :kept], out[:, :kept] = np.where(tells, largest, -1), np.where(tells, amount, 0.0)
     return top, out
 

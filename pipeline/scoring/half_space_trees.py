@@ -7,6 +7,7 @@ Tan, Ting, Liu: Fast anomaly detection for streaming data, IJCAI 2011.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -23,7 +24,10 @@ WINDOW: Final = 256
 """Rows after which the masses that are scored with are replaced by those just learned."""
 SEED: Final = 7
 
+_NODES: Final = (1 << HEIGHT + 1) - 1
+
 Masses = npt.NDArray[np.int32]
+Nodes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +51,8 @@ class HalfSpaceTrees:
     """`river.anomaly.HalfSpaceTrees` over F features that are ranks in [0, 1], scored many rows at once."""
 
     def __init__(self, features: int, masses: TreeMasses | None = None) -> None:
-        self._river, self._feature, self._threshold = _trees(features)
-        nothing = np.zeros((N_TREES, (1 << HEIGHT + 1) - 1), dtype=np.int32)
+        self._river, self._branches = _trees(features)
+        nothing = np.zeros((N_TREES, _NODES), dtype=np.int32)
         start = masses or TreeMasses(nothing, nothing, learned=0, is_cold=True)
         self._scored_with, self._learning = start.scored_with, start.learning
         self._learned, self._is_cold = start.learned, start.is_cold
@@ -74,32 +78,37 @@ class HalfSpaceTrees:
 
     def _visits(self, ranks: Floats) -> Masses:
         """How many of the rows come by each node, int32[T, M]."""
-        rows, trees = np.arange(len(ranks))[:, np.newaxis], np.arange(N_TREES)[np.newaxis, :]
-        node = np.zeros((len(ranks), N_TREES), dtype=np.int64)
-        size = self._learning.shape[1]
-        visits = np.bincount((trees * size + node).ravel(), minlength=self._learning.size)
-        for _ in range(HEIGHT):
-            right = ranks[rows, self._feature[trees, node]] >= self._threshold[trees, node]
-            node = 2 * node + 1 + right
-            visits += np.bincount((trees * size + node).ravel(), minlength=self._learning.size)
+        visits = np.zeros(self._learning.size, dtype=np.int64)
+        for node in self._walk(ranks):
+            visits += np.bincount(node, minlength=len(visits))
         return visits.reshape(self._learning.shape).astype(np.int32)
+
+    def _walk(self, ranks: Floats) -> Iterator[Nodes]:
+        """The node of each row in each tree, int64[T * n] as places in the flattened masses, level by level."""
+        flat, row = np.ascontiguousarray(ranks).ravel(), np.arange(len(ranks)) * ranks.shape[1]
+        node = np.repeat(np.arange(N_TREES) * _NODES, len(ranks))
+        row, back = np.tile(row, N_TREES), 1 - node
+        yield node
+        for _ in range(HEIGHT):
+            branch = self._branches.take(node, mode="clip")
+            asked = row + branch.view(np.int64)[0::2]
+            right = flat.take(asked, mode="clip") >= branch.view(np.float64)[1::2]
+            node = 2 * node + back + right  # within a tree, node i has its children at 2i + 1 and 2i + 2
+            yield node
 
     def score(self, ranks: Floats) -> Floats:
         """River's `score_one` of each row, float64[n] in [0, 1], high where rows are rare; NaN while cold."""
         if self.is_cold:
             return np.full(len(ranks), np.nan)
-        rows, trees = np.arange(len(ranks))[:, np.newaxis], np.arange(N_TREES)[np.newaxis, :]
-        node = np.zeros((len(ranks), N_TREES), dtype=np.int64)
-        mass = self._scored_with[trees, node]
-        total = mass.astype(np.float64)
-        goes_on = mass >= self._river.size_limit
-        for level in range(1, HEIGHT + 1):
-            right = ranks[rows, self._feature[trees, node]] >= self._threshold[trees, node]
-            node = 2 * node + 1 + right
-            mass = self._scored_with[trees, node]
+        masses = self._scored_with.ravel()
+        total = np.zeros(N_TREES * len(ranks))
+        goes_on = np.ones(len(total), dtype=np.bool_)
+        for level, node in enumerate(self._walk(ranks)):
+            mass = masses.take(node, mode="clip")
             total += np.where(goes_on, mass * float(1 << level), 0.0)
             goes_on &= mass >= self._river.size_limit
-        score: Floats = 1.0 - total.sum(axis=1) / self._river._max_score  # noqa: SLF001
+        # Masses are whole numbers, so that their sums are exact in any order.
+        score: Floats = 1.0 - total.reshape(N_TREES, -1).sum(axis=0) / self._river._max_score  # noqa: SLF001
         return score
 
     @property
@@ -109,13 +118,19 @@ class HalfSpaceTrees:
 
 
 @cache
-def _trees(features: int) -> tuple[Any, npt.NDArray[np.int32], Floats]:
-    """River's trees, which are the same for every partition and never change, and what each branch asks for."""
+def _trees(features: int) -> tuple[Any, npt.NDArray[np.complex128]]:
+    """River's trees, which are the same for every partition and never change, and what each of their branches asks for.
+
+    A branch is sixteen bytes, one look into memory: the feature as int64 and the threshold as float64.
+    """
     river: Any = anomaly.HalfSpaceTrees(n_trees=N_TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
     river.learn_one(dict.fromkeys(range(features), 0.5))  # River makes the trees with its first row
-    branches = [_level_by_level(tree)[: (1 << HEIGHT) - 1] for tree in river.trees]
-    feature = np.array([[node.feature for node in nodes] for nodes in branches], dtype=np.int32)
-    return river, feature, np.array([[node.threshold for node in nodes] for nodes in branches])
+    packed = np.zeros((N_TREES, _NODES), [("feature", "i8"), ("threshold", "f8")])
+    for number, tree in enumerate(river.trees):
+        branches = _level_by_level(tree)[: (1 << HEIGHT) - 1]
+        packed["feature"][number, : len(branches)] = [node.feature for node in branches]
+        packed["threshold"][number, : len(branches)] = [node.threshold for node in branches]
+    return river, packed.ravel().view(np.complex128)
 
 
 def _level_by_level(root: Any) -> list[Any]:

@@ -79,13 +79,22 @@ class MondrianTrees:
     def leaves(self, values: Floats) -> Places:
         """The leaf of each row in each tree, int64[T, n]; `values` float64[n, F] without NaN."""
         leaves = np.empty((len(self.roots), len(values)), np.int64)
-        flat, row = np.ascontiguousarray(values).ravel(), np.arange(len(values)) * values.shape[1]
+        flat, row = self._asked(values).ravel(), np.arange(len(values)) * len(self._columns)
         at_once = min(len(self.roots), max(1, _PATHS_AT_ONCE // max(1, len(values))))
         room = _Room.of(at_once * len(values))
         for tree in range(0, len(self.roots), at_once):
             roots = self.roots[tree : tree + at_once].astype(np.int64)
             leaves[tree : tree + at_once] = self._descended(roots, row, flat, room)
         return leaves
+
+    @cached_property
+    def _columns(self) -> Places:
+        """The features that any node asks for, and the first one, which stands for none."""
+        return np.unique(np.append(self.feature, 0)).astype(np.int64)
+
+    def _asked(self, values: Floats) -> Floats:
+        """The columns that nodes ask for, side by side: float64[n, columns]."""
+        return np.ascontiguousarray(values.take(self._columns, axis=1))
 
     def _descended(self, roots: Places, rows: Places, flat: Floats, room: _Room) -> Places:
         """The leaf of each row in some trees, int64[trees, n]: paths of one tree are neighbours, as its nodes are."""
@@ -119,9 +128,10 @@ class MondrianTrees:
 
     @cached_property
     def _packed(self) -> npt.NDArray[np.complex128]:
-        """Left child, feature and threshold of each node side by side in 16 bytes: one look into memory for all."""
-        packed = np.empty(len(self.left), [("left", "i4"), ("feature", "i4"), ("threshold", "f8")])
-        packed["left"], packed["feature"], packed["threshold"] = self.left, self.feature, self.threshold
+        """Left child, column and threshold of each node side by side in 16 bytes: one look into memory for all."""
+        packed = np.empty(len(self.left), [("left", "i4"), ("column", "i4"), ("threshold", "f8")])
+        packed["left"], packed["threshold"] = self.left, self.threshold
+        packed["column"] = np.searchsorted(self._columns, self.feature)
         return packed.view(np.complex128)
 
     def _below(self, node: Places, row: Places, flat: Floats) -> tuple[Places, Places]:
@@ -164,17 +174,27 @@ class MondrianTrees:
         Each step down a path moves the node's probability, and the feature that was split on is credited with it; so a
         row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
         """
-        flat, node = np.ascontiguousarray(values).ravel(), np.tile(self.roots.astype(np.int64), len(values))
-        row = np.repeat(np.arange(len(values)) * values.shape[1], len(self.roots))
-        asked = np.repeat(kind, len(self.roots))
-        moved = np.zeros(values.size)
+        moved = np.zeros(values.shape)
+        at_once = max(1, _PATHS_AT_ONCE // len(self.roots))
+        for start in range(0, len(values), at_once):
+            some = slice(start, start + at_once)
+            moved[some, self._columns] = self._moved(self._asked(values[some]), kind[some])
+        return moved / len(self.roots)
+
+    def _moved(self, values: Floats, kind: npt.NDArray[np.int64]) -> Floats:
+        """The sum over all trees, float64[n, columns]; paths of one tree are neighbours, as its nodes are."""
+        flat, told, kinds = values.ravel(), self.probability.ravel(), self.probability.shape[1]
+        node = np.repeat(self.roots.astype(np.int64), len(values))
+        row = np.tile(np.arange(len(values)) * values.shape[1], len(self.roots))
+        asked = np.tile(kind, len(self.roots))
+        moved, now = np.zeros(values.size), told.take(node * kinds + asked)
         while len(node):
-            below, place = self._below(node, row, flat)
-            step = self.probability[below, asked] - self.probability[node, asked]
-            moved += np.bincount(place, step, minlength=values.size)
-            far = np.flatnonzero(self.left.take(below) != below)
-            row, node, asked = row[far], below[far], asked[far]
-        return moved.reshape(values.shape) / len(self.roots)
+            node, place = self._below(node, row, flat)
+            then = told.take(node * kinds + asked)
+            moved += np.bincount(place, then - now, minlength=values.size)
+            far = np.flatnonzero(self.left.take(node) != node)
+            row, node, asked, now = row.take(far), node.take(far), asked.take(far), then.take(far)
+        return moved.reshape(values.shape)
 
     def to_table(self) -> pa.Table:
         """One row a node: tree int32, feature int32, threshold, left int32, probability_1 and so on."""

@@ -62,19 +62,22 @@ class Scaling:
 
     @cached_property
     def missing(self) -> Floats:
-        """float64[F]: the rank that stands for an unknown value: that of the median."""
-        missing: Floats = self._known_ranks(self.median[np.newaxis, :])[0]
-        return missing
+        """float64[F]: the rank that stands for an unknown value: that of the median, which is a knot."""
+        steps = zip(self._steps, self.median.tolist(), strict=True)
+        return np.array([0.5 if np.isnan(at) else levels[np.searchsorted(knots, at)] for (knots, levels), at in steps])
 
     @cached_property
     def _steps(self) -> list[tuple[Floats, Floats]]:
         """For each feature its distinct knots and their ranks; equal knots share the mean of theirs."""
-        levels = np.linspace(0.0, 1.0, len(self.knots))
-        steps = []
-        for knots in self.knots.T:
-            distinct, first, count = np.unique(knots, return_index=True, return_counts=True)
-            steps.append((distinct, (levels[first] + levels[first + count - 1]) / 2))
-        return steps
+        count, levels = len(self.knots), np.linspace(0.0, 1.0, len(self.knots))
+        ordered = np.ascontiguousarray(self.knots.T)
+        is_first = np.ones(ordered.shape, dtype=np.bool_)
+        np.not_equal(ordered[:, 1:], ordered[:, :-1], out=is_first[:, 1:])
+        first = np.flatnonzero(is_first)
+        last = np.append(first[1:], ordered.size) - 1
+        distinct, ranks = ordered.ravel()[first], (levels[first % count] + levels[last % count]) / 2
+        ends = np.cumsum(is_first.sum(axis=1))[:-1]
+        return list(zip(np.split(distinct, ends), np.split(ranks, ends), strict=True))
 
     def filled(self, values: Values | Floats) -> Floats:
         """The values themselves, float64[n, F], with the median where one is unknown."""

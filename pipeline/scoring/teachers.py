@@ -37,11 +37,13 @@ class DailyTeachers:
         day = (at_us // _DAY_US).astype(np.int32)
         mixed = (key ^ day.astype(np.uint64)) * _MIX
         slot = (mixed >> np.uint64(50)).astype(np.int64)
+        last = dict(zip(slot.tolist(), self.days[slot].tolist(), strict=True))
         admitted = np.zeros(len(key), dtype=np.bool_)
-        for row in range(len(key)):
-            taught = self.days[slot[row]]
+        for row, (where, today) in enumerate(zip(slot.tolist(), day.tolist(), strict=True)):
+            taught = last[where]
             # A slot that is ahead was taken by a clock that runs ahead: it must not keep others out for years.
-            if taught < day[row] or taught > day[row] + 1:
-                self.days[slot[row]] = day[row]
+            if taught < today or taught > today + 1:
+                last[where] = today
                 admitted[row] = True
+        self.days[list(last)] = list(last.values())
         return admitted
