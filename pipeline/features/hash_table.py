@@ -7,7 +7,7 @@ copy; here it is one or two looks, whatever the length.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,6 @@ from pipeline.features.hashing import Hashes
 
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Moved = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 _SECRET: Final = np.uint64(secrets.randbits(64) | 1)
 _BITS_MIN: Final = 10
@@ -26,6 +25,28 @@ _FULL: Final = 0.6
 
 _GROWTH: Final = 2
 """Bits that a table grows by: memory that is touched for the first time costs more than what is done with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Where hashes went when their table grew: from the places `old` to the places `new`."""
+
+    old: Places
+    new: Places
+    places_before: int
+    places: int
+
+    def of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """An array kept by place, by the new places."""
+        made = np.zeros(self.places, values.dtype)
+        made[self.new] = values[self.old]
+        return made
+
+    def to(self, places: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """New places in the place of old ones; where nothing was, any."""
+        found = np.zeros(self.places_before, places.dtype)
+        found[self.old] = self.new
+        return found[places]
 
 
 class HashTable:
@@ -46,9 +67,10 @@ class HashTable:
         self.keys: Hashes = np.zeros(1 << self._bits, np.uint64)
         """By place; 0: empty."""
         self._taken = 0
+        """Places that are taken, at most."""
 
     def __len__(self) -> int:
-        return self._taken
+        return int(np.count_nonzero(self.keys))
 
     @property
     def places(self) -> int:
@@ -58,61 +80,63 @@ class HashTable:
     def find(self, keys: Hashes) -> tuple[Places, Mask]:
         """Where each of some hashes is, and whether it is here at all; 0 is not."""
         place = self._home(keys)
-        there = self.keys[place]
+        there = self.keys.take(place, mode="clip")
         known = there == keys
         ahead = np.flatnonzero(~known & (there != 0))
         while len(ahead):
             wanted = keys[ahead]
             place[ahead] = at = self._next(place[ahead], wanted)
-            there = self.keys[at]
+            there = self.keys.take(at, mode="clip")
             hit = there == wanted
             known[ahead[hit]] = True
             ahead = ahead[~hit & (there != 0)]
         return place, known & (keys != 0)
 
-    def put(self, keys: Hashes) -> Places:
-        """Put hashes for which there is room, no two alike and none of them here; the place of each.
+    def put(self, keys: Hashes) -> tuple[Places, Mask]:
+        """Put hashes, those that are not here yet; there must be room for all of them.
 
         Those in the order of `spread` are put fastest, for their places are near each other.
+
+        Returns:
+            The place of each, and whether it was not here: equal ones have one place, and are all new or none of them.
         """
-        place = self._home(keys)
+        place, is_new = self._home(keys), np.zeros(len(keys), np.bool_)
         self._taken += len(keys)
-        ahead = np.arange(len(keys))
-        at, wanted = place, keys
+        ahead, at, wanted = np.arange(len(keys)), place, keys
         while len(ahead):
-            empty = self.keys[at] == 0
-            self.keys[at[empty]] = wanted[empty]
-            ahead = ahead[self.keys[at] != wanted]
-            wanted = keys[ahead]
-            place[ahead] = at = self._next(place[ahead], wanted)
-        return place
+            there = self.keys.take(at, mode="clip")
+            empty = np.flatnonzero(there == 0)
+            spot = at[empty]
+            self.keys[spot] = wanted[empty]
+            there[empty] = self.keys[spot]  # of several that want one place, one has it
+            missed = there != wanted
+            is_new[ahead[empty]] = ~missed[empty]
+            missed = np.flatnonzero(missed)
+            ahead, wanted = ahead[missed], wanted[missed]
+            place[ahead] = at = self._next(at[missed], wanted)
+        return place, is_new
 
     def clear(self) -> None:
         """Empty all places."""
         self.keys[:] = 0
         self._taken = 0
 
-    def make_room(self, more: int) -> Moved | None:
+    def make_room(self, more: int) -> Moves | None:
         """Grow if need be, so that so many more hashes can be put.
 
         Returns:
-            What moves an array kept by place to the new places; None if all places are as they were.
+            Where they went; None if all are where they were.
         """
+        if _bits_for(self._taken + more) <= self._bits:
+            return None
+        self._taken = len(self)  # those that were put twice counted twice
         bits = _bits_for(self._taken + more)
         if bits <= self._bits:
             return None
-        bits = max(bits, self._bits + _GROWTH)
-        old = np.flatnonzero(self.keys)
-        kept = self.keys[old]
-        self.keys, self._bits, self._taken = np.zeros(1 << bits, np.uint64), bits, 0
-        new = self.put(kept)
-
-        def moved(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            made = np.zeros(self.places, values.dtype)
-            made[new] = values[old]
-            return made
-
-        return moved
+        before, old = self.places, np.flatnonzero(self.keys)
+        kept, self._bits = self.keys[old], max(bits, self._bits + _GROWTH)
+        self.keys, self._taken = np.zeros(1 << self._bits, np.uint64), 0
+        return Moves(old, self.put(kept)[0], before, self.places)
 
     def _home(self, keys: Hashes) -> Places:
         return (spread(keys) >> np.uint64(64 - self._bits)).view(np.int64)
@@ -129,12 +153,3 @@ def _bits_for(hashes: int) -> int:
 def spread(keys: Hashes) -> Hashes:
     """Hashes as this process scatters them; different ones stay different."""
     return keys * _SECRET
-
-
-def distinct(hashes: Hashes) -> tuple[Places, Places]:
-    """Where each different hash is among some, in the order of `spread`, and how many of it there are."""
-    scattered = spread(hashes)
-    order = np.argsort(scattered)
-    ascending = scattered[order]
-    heads = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1])) if len(order) else order
-    return order[heads], np.diff(heads, append=len(order))

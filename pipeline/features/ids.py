@@ -131,9 +131,9 @@ class AccountIds:
             self._twins[str(self._names[row])] = row
 
     def _put(self, rows: Ints) -> None:
-        if moved := self._table.make_room(len(rows)):
-            self._row_of_place = moved(self._row_of_place)
-        self._row_of_place[self._table.put(self._key(self._hashes[rows]))] = rows
+        if moves := self._table.make_room(len(rows)):
+            self._row_of_place = moves.of(self._row_of_place)
+        self._row_of_place[self._table.put(self._key(self._hashes[rows]))[0]] = rows
 
     @staticmethod
     def _key(hashed: Hashes) -> Hashes:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.features.hash_table import HashTable, distinct
+from pipeline.features.hash_table import HashTable
 from pipeline.features.hashing import Hashes, joined, mixed
 
 Ints = npt.NDArray[np.int64]
@@ -85,7 +85,7 @@ class Sharing:
         """Take the place of what `tables` was made of."""
         kept, new = tables["sharing"], tables["sharing_new"]
         self._kept = _Pairs(len(kept))
-        self._kept.put(*(kept[name].to_numpy() for name in ("pair", "thing", "stamp")))
+        self._kept.see(*(kept[name].to_numpy() for name in ("pair", "thing", "stamp")))
         self._new = [(new["pair"].to_numpy(), new["thing"].to_numpy())] if len(new) else []
 
 
@@ -106,16 +106,17 @@ class _Pairs:
     """
 
     def __init__(self, room: int = 0) -> None:
+        self._size = 0
         self._pairs, self._things = HashTable(room), HashTable()
-        self._thing = np.zeros(self._pairs.places, np.uint64)
-        """The thing of each pair, by the pair's place, …"""
+        self._thing = np.zeros(self._pairs.places, np.int32)
+        """The place of each pair's thing, by the pair's place, …"""
         self._stamp = np.zeros(self._pairs.places, np.int32)
         """… the block in which it was seen last, …"""
         self._count = np.zeros(self._things.places, np.int32)
         """… and the pairs of each thing, by the thing's place."""
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return self._size
 
     def others(self, things: Hashes, pairs: Hashes) -> Ints:
         """How many accounts have sent each thing, but for the one that the pair is of."""
@@ -125,39 +126,38 @@ class _Pairs:
         counts[some] = self._count[place[some]] - self._pairs.find(pairs[some])[1]
         return counts
 
-    def see(self, pairs: Hashes, things: Hashes, block: int) -> None:
+    def see(self, pairs: Hashes, things: Hashes, blocks: int | Ints) -> None:
         """Take in pairs, some of which may be here, or come twice.
 
         Args:
             pairs: hashes, none of them 0.
-            things: of each pair.
-            block: in which they are seen.
+            things: of each pair, none of them 0.
+            blocks: in which they are seen, or were last.
         """
-        place, known = self._pairs.find(pairs)
-        self._stamp[place[known]] = block
-        new = np.flatnonzero(~known)
-        new = new[distinct(pairs[new])[0]]
-        self.put(pairs[new], things[new], np.full(len(new), block))
+        if moves := self._pairs.make_room(len(pairs)):
+            self._thing, self._stamp = moves.of(self._thing), moves.of(self._stamp)
+        place, is_new = self._pairs.put(pairs)
+        self._stamp[place] = blocks
+        new = np.flatnonzero(is_new)
+        self._count_new(place[new], things[new])
 
-    def put(self, pairs: Hashes, things: Hashes, stamps: npt.NDArray[Any]) -> None:
-        """Take in pairs, no two alike and none of them here, with their things and when they were seen last."""
-        if moved := self._pairs.make_room(len(pairs)):
-            self._thing, self._stamp = moved(self._thing), moved(self._stamp)
-        place = self._pairs.put(pairs)
-        self._thing[place], self._stamp[place] = things, stamps
-        first, counts = distinct(things)
-        place, known = self._things.find(things[first])
-        self._count[place[known]] += counts[known]
-        first, counts = first[~known], counts[~known]
-        if moved := self._things.make_room(len(first)):
-            self._count = moved(self._count)
-        self._count[self._things.put(things[first])] = counts
+    def _count_new(self, place: Ints, things: Hashes) -> None:
+        """Note the things of pairs that were put just now, some of them twice."""
+        if moves := self._things.make_room(len(place)):
+            self._count, self._thing = moves.of(self._count), moves.to(self._thing)
+        numbers = np.arange(len(place), dtype=np.int32)
+        self._thing[place] = numbers  # of those that have one place, one stays
+        once = np.flatnonzero(self._thing[place] == numbers)
+        of_things, _ = self._things.put(things[once])
+        self._thing[place[once]] = of_things
+        np.add.at(self._count, of_things, np.ones(len(once), np.int32))
+        self._size += len(once)
 
     def ascending(self) -> tuple[Hashes, Hashes, Ints]:
         """All pairs in order, the thing of each, and the block in which it was seen last."""
         place = np.flatnonzero(self._pairs.keys)
         place = place[np.argsort(self._pairs.keys[place])]
-        return self._pairs.keys[place], self._thing[place], self._stamp[place].astype(np.int64)
+        return self._pairs.keys[place], self._things.keys[self._thing[place]], self._stamp[place].astype(np.int64)
 
     def drop_to(self, size: int) -> None:
         """Keep the pairs that were seen last; of those of one block that not all may stay, the first by pair."""
@@ -171,8 +171,20 @@ class _Pairs:
             some = place[seen == oldest + whole - 1]
             by_pair = np.argsort(self._pairs.keys[some])  # nobody chose the hashes
             kept = np.append(kept, some[by_pair[: size - len(kept)]])
-        pairs, things, stamps = self._pairs.keys[kept], self._thing[kept], self._stamp[kept]
+        self._keep(kept)
+
+    def _keep(self, kept: Ints) -> None:
+        """Keep the pairs of some places, and the things that they are of; the tables stay as large as they are."""
+        pairs, of_thing, stamps = self._pairs.keys[kept], self._thing[kept], self._stamp[kept]
+        counts = np.bincount(of_thing, minlength=self._things.places)
+        alive = np.flatnonzero(counts)
+        things = self._things.keys[alive]
         self._pairs.clear()  # in place: memory that is new costs more
         self._things.clear()
         self._count[:] = 0
-        self.put(pairs, things, stamps)
+        moved = np.zeros(len(counts), np.int32)
+        moved[alive], _ = self._things.put(things)
+        self._count[moved[alive]] = counts[alive]
+        place, _ = self._pairs.put(pairs)
+        self._thing[place], self._stamp[place] = moved[of_thing], stamps
+        self._size = len(kept)
