@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import polars_hash as plh
+import pyarrow as pa
 import xxhash
 
 Hashes = npt.NDArray[np.uint64]
@@ -63,6 +64,28 @@ def grouped(hashes: Hashes) -> tuple[Ints, Ints]:
     group[order] = np.cumsum(is_head) - 1
     heads = np.flatnonzero(is_head)
     return np.minimum.reduceat(order, heads) if len(heads) else heads, group
+
+
+def neighbours(hashes: Hashes) -> Ints:
+    """An order in which equal hashes are neighbours, and those that are equal stay in the order in which they came.
+
+    Sorted by 32 of their bits, in two passes of 16, of which NumPy sorts ten times as fast as of 64.
+    """
+    order = np.argsort(hashes.astype(np.uint16), kind="stable")
+    high = (hashes >> np.uint64(16)).astype(np.uint16).take(order)
+    order = order.take(np.argsort(high, kind="stable"))
+    ascending = hashes.take(order)
+    alike = ascending.astype(np.uint32)
+    if ((alike[1:] == alike[:-1]) & (ascending[1:] != ascending[:-1])).any():  # the 32 bits do not tell them apart
+        return np.argsort(hashes, kind="stable")
+    return order
+
+
+def numbered(hashes: Hashes) -> tuple[Ints, Ints]:
+    """What `grouped` says, quicker where few are different: numbers are given in the order in which hashes come."""
+    group = pa.array(hashes).dictionary_encode().indices.to_numpy().astype(np.int64)
+    latest = np.maximum.accumulate(group)
+    return np.flatnonzero(np.diff(latest, prepend=-1)), group
 
 
 def joined(first: Hashes, second: Hashes) -> Hashes:

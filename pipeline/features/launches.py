@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.errors import SchemaError
 from pipeline.features.clock import DAY, NEVER
-from pipeline.features.hashing import Hashes, grouped
+from pipeline.features.hashing import Hashes, numbered
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -54,10 +54,9 @@ class Launches:
         if self._start == NEVER and len(known):
             self._start = int(late[known[0]])
         watched = late >= self._start + WATCHED
-        first, of_record = grouped(models)
+        first, of_record = numbered(models)
         found = models[first]
-        for at in np.argsort(first).tolist():
-            model = int(found[at])
+        for at, model in enumerate(found.tolist()):
             if model and model not in self._first and len(self._first) < MODELS_MAX:
                 self._first[model] = int(late[first[at]]) if watched[first[at]] else _OLD
         since = np.array([self._first.get(model, _OLD) for model in found.tolist()], np.int64)[of_record]

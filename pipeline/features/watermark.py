@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from pipeline.errors import SchemaError
 from pipeline.features.clock import DAY, LATEST, NEVER, SECOND
+from pipeline.features.hashing import neighbours
 
 Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
@@ -118,7 +119,7 @@ def _votes(keys: Keys, times: Ints, ends: Ints, filled: npt.NDArray[np.bool_]) -
         ends: positions in the records, from 1 to n.
         filled: bool[ends], whether a whole window is known by then.
     """
-    order = np.argsort(keys, kind="stable")
+    order = neighbours(keys)
     again = np.full(len(keys), len(keys) + 1)  # where each record's account is seen next
     same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
     again[order[same]] = order[same + 1]
