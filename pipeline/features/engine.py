@@ -173,6 +173,7 @@ class AccountStates:
         events = Events(table, ordered, around, lambda name: self._known(table, name))
         for family in self._families:
             family.contribute(events, records)
+        records.close()
         tokens = np.maximum(events.integers("output_tokens"), 0)
         folding = _Fold(self._layout, self._accounts, ordered, cut, late)
         folding.begin(tokens)

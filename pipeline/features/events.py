@@ -200,7 +200,7 @@ class Events:
         def make() -> Ints:
             if self.is_absent(name):
                 return np.full(len(self), -1, np.int64)
-            return _filled(one_chunk(self._table[name]), pa.int64(), -1)[self._ordered.order]
+            return _filled(one_chunk(self._table[name]), pa.int64(), -1).take(self._ordered.order)
 
         return np.asarray(self._once(("integers", name), make))
 
@@ -213,7 +213,7 @@ class Events:
             column = one_chunk(self._table[name])
             is_text = pa.types.is_string_view(column.type) or pa.types.is_string(column.type)
             found = hashes(self._stream(name)) if is_text else _of_numbers(column)
-            return found[self._ordered.order]
+            return found.take(self._ordered.order)
 
         return np.asarray(self._once(("hashed", name), make))
 
@@ -236,7 +236,7 @@ class Events:
         def make() -> Hashes:
             if self.is_absent(name):
                 return np.zeros(len(self), np.uint64)
-            return hashes(cut(self._stream(name)))[self._ordered.order]
+            return hashes(cut(self._stream(name))).take(self._ordered.order)
 
         return np.asarray(self._once((name, what), make))
 
@@ -255,7 +255,7 @@ class Events:
             if self.is_absent(name):
                 return np.full(len(self), -1, np.int64)
             length = self._stream(name).str.len_bytes().cast(pl.Int64).fill_null(-1)
-            return np.asarray(length.to_numpy())[self._ordered.order]
+            return np.asarray(length.to_numpy()).take(self._ordered.order)
 
         return np.asarray(self._once(("lengths", name), make))
 

@@ -239,7 +239,8 @@ def _compute(views: Views) -> dict[str, Floats]:
         "oneshot_settings_top_7d": top_share(views.cells(View.WEEK, "oneshot_settings_mix")),
     }  # fmt: skip
     alike = views.week("oneshots_alike").astype(np.int64)
-    square = (views.cells(View.WEEK, "oneshot_bits").astype(np.int64) ** 2).sum(1)
+    bits = views.cells(View.WEEK, "oneshot_bits").astype(np.float64)
+    square = np.einsum("ij,ij->i", bits, bits)  # of whole numbers, and so exact in any order
     pairs = _BITS * alike * (alike - 1)
     found["oneshot_similarity_7d"] = np.where(alike > 2, ratio(square - _BITS * alike, pairs), np.nan)  # noqa: PLR2004
     for name, *_ in _MOMENTS:

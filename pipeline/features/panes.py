@@ -13,6 +13,8 @@ from pipeline.features.integers import Hashes, Ints, register_of
 
 _WORD: Final = np.uint64(63)
 _ONE: Final = np.uint64(1)
+_LANES: Final = 4
+"""Counts of 16 bits side by side in a word of 64: one pass adds so many flags up.  A pane has at most 65,535 events."""
 
 
 class Panes:
@@ -30,7 +32,8 @@ class Panes:
         self._cut = cut
         count = len(cut.heads)
         self._starts, self._stops = cut.begin, cut.last + 1
-        self._ones = np.ones(len(cut.of_event), np.uint32)
+        self._tallies: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        """Flags that are not counted yet."""
         self._cells: dict[int, Ints] = {}
         """Where each event's record begins among all numbers of a group, by group."""
         self.records: Final[list[Matrix]] = [np.zeros((count, group.width), group.dtype) for group in layout.groups]
@@ -58,10 +61,26 @@ class Panes:
         record[:, column] = until.take(self._stops) - until.take(self._starts)
 
     def tally(self, name: str, flags: npt.NDArray[np.bool_]) -> None:
-        """Count events in a `counter`."""
-        record, _ = self._column(name, Merge.SATURATE)
-        some = np.flatnonzero(flags)
-        np.add.at(record.reshape(-1), self._cell(name, some), self._ones[: len(some)])
+        """Count events in a `counter`; the flags must stay as they are until `close`."""
+        self._column(name, Merge.SATURATE)
+        self._tallies.append((name, flags))
+        if len(self._tallies) == _LANES:
+            self.close()
+
+    def close(self) -> None:
+        """Count what waits to be counted: to be called after the last contribution."""
+        if not self._tallies:
+            return
+        lanes = np.zeros((len(self._cut.of_event) + 1, _LANES), np.uint16)
+        for lane, (_, flags) in enumerate(self._tallies):
+            lanes[1:, lane] = flags
+        until = lanes.view(np.uint64)[:, 0]
+        np.cumsum(until, out=until)  # lanes may run over into each other, but differences of what does are right
+        counts = (until.take(self._stops) - until.take(self._starts)).view(np.uint16).reshape(-1, _LANES)
+        for lane, (name, _) in enumerate(self._tallies):
+            record, column = self._column(name, Merge.SATURATE)
+            record[:, column] = counts[:, lane]
+        self._tallies = []
 
     def largest(self, name: str, values: npt.NDArray[Any]) -> None:
         """Keep the largest of unsigned integers; 0 is "none"."""

@@ -12,7 +12,7 @@ from pipeline.features.feature import Feature
 from pipeline.features.fields import View, mix
 from pipeline.features.folding import Views
 from pipeline.features.hashing import Hashes, joined
-from pipeline.features.integers import Floats, cells_taken, top_share
+from pipeline.features.integers import Floats, cells_filled, cells_taken, top_share
 from pipeline.features.panes import Panes
 
 _TEMPLATE: Final = "signal 17: a constant frame; its settings are constant with it"
@@ -74,7 +74,7 @@ def _compute(views: Views) -> dict[str, Floats]:
     for name, cells, _ in _KINDS:
         counts = views.cells(View.WEEK, f"{name}_mix")
         found[f"{name}_top_share_7d"] = top_share(counts)
-        found[f"{name}_distinct_7d"] = cells_taken((counts > 0).sum(1), cells)
+        found[f"{name}_distinct_7d"] = cells_taken(cells_filled(counts), cells)
     return found
 
 

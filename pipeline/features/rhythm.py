@@ -13,7 +13,7 @@ from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import DAY_UP, Field, Merge, View, bitmap, mix
 from pipeline.features.folding import GENERATION, Views
-from pipeline.features.integers import Floats, bits_set, entropy, log2, ratio
+from pipeline.features.integers import Floats, bits_set, cells_filled, entropy, log2, ratio
 from pipeline.features.panes import Panes
 
 _AGENCIES: Final = "NSA/CISA/FBI AA26-251A, September 2026: use around the clock without idle time"
@@ -83,12 +83,12 @@ def _compute(views: Views) -> dict[str, Floats]:
     watched = _watched(views)
     gap = views.week("gap_max").astype(np.int64)
     again = views.week("gaps") > 0
-    active = (day > 0).sum(1)
+    active = cells_filled(day)
     # From the hour of the start to the hour of the clock there may be one more than hours have passed.
     hours = watched // HOUR + 2
     return {
         "hours_of_day_24h": active.astype(np.float64),
-        "hours_of_day_7d": (week > 0).sum(1).astype(np.float64),
+        "hours_of_day_7d": cells_filled(week).astype(np.float64),
         "active_hours_7d": np.minimum(ratio(bits_set(views.cells(View.WEEK, "hours")), hours), 1),
         "quiet_run_7d": _longest_run(week == 0).astype(np.float64),
         "longest_gap_7d": np.where(again, log2(1 + gap / SECOND), np.nan),
