@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from pipeline.accounts import Accounts, Facts
@@ -114,16 +115,25 @@ class AccountStates:
         start = 0
         while start < len(events):
             to_check = CHECK_EVERY - self._watermark.seen % CHECK_EVERY
-            size = min(SLICE_MAX, to_check, len(events) - start)
+            size = min(SLICE_MAX, len(events) - start)
+            if to_check < size and self._may_lack_room(events.slice(start, size)):
+                size = to_check
             rows = self._step(events.slice(start, size))
             if len(rows):
                 parts.append(rows)
             start += size
             if size == to_check:
                 self.dropped_for_room += self._accounts.check(self._watermark.late, self._accounts_max)
+            elif size > to_check:
+                self._accounts.drop_silent(self._watermark.late)
             if self._watermark.seen % typical.EVERY == 0:
                 self._renew(self._watermark.late)
         return FeatureRows.concat(parts)
+
+    def _may_lack_room(self, events: pa.Table) -> bool:
+        """Whether accounts could have to be dropped for room among some events: if not, no slice need end there."""
+        ids = pl.Series(pl.from_arrow(one_chunk(events["account_id"])))
+        return not self._accounts.has_room(len(ids), int(ids.str.len_bytes().sum()), self._accounts_max)
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain tables and plain values; `restore` makes a state of them that continues the same.

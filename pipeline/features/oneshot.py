@@ -144,7 +144,9 @@ def _votes(data: Bytes, ends: Ends) -> npt.NDArray[np.uint64]:
     for short in range(1, _RUN):  # a run over the end of a text counts for none
         at = ends[1:] - short
         cell[at[(at >= 0) & (at < runs)]] = texts * 2 * _BITS
-    votes = np.bincount(cell, minlength=texts * 2 * _BITS + 1)[:-1].reshape(texts, 2, _BITS)
+    counts = np.zeros(texts * 2 * _BITS + 1, np.int16)
+    np.add.at(counts, cell, np.ones(runs, np.int16))
+    votes = counts[:-1].reshape(texts, 2, _BITS)
     return np.packbits(votes[:, 1] > votes[:, 0], axis=1, bitorder="little").view(np.uint64)[:, 0]
 
 

@@ -13,8 +13,8 @@ from pipeline.features.integers import Hashes, Ints, register_of
 
 _WORD: Final = np.uint64(63)
 _ONE: Final = np.uint64(1)
-_LANES: Final = 4
-"""Counts of 16 bits side by side in a word of 64: one pass adds so many flags up.  A pane has at most 65,535 events."""
+_LANES: Final = 8
+"""Counts of 8 bits side by side in a word of 64: one pass adds so many flags up.  `emission` ends a pane before 256."""
 
 
 class Panes:
@@ -71,12 +71,12 @@ class Panes:
         """Count what waits to be counted: to be called after the last contribution."""
         if not self._tallies:
             return
-        lanes = np.zeros((len(self._cut.of_event) + 1, _LANES), np.uint16)
+        lanes = np.zeros((len(self._cut.of_event) + 1, _LANES), np.uint8)
         for lane, (_, flags) in enumerate(self._tallies):
             lanes[1:, lane] = flags
         until = lanes.view(np.uint64)[:, 0]
         np.cumsum(until, out=until)  # lanes may run over into each other, but differences of what does are right
-        counts = (until.take(self._stops) - until.take(self._starts)).view(np.uint16).reshape(-1, _LANES)
+        counts = (until.take(self._stops) - until.take(self._starts)).view(np.uint8).reshape(-1, _LANES)
         for lane, (name, _) in enumerate(self._tallies):
             record, column = self._column(name, Merge.SATURATE)
             record[:, column] = counts[:, lane]

@@ -133,9 +133,7 @@ class AccountColumns:
         Returns:
             How many were dropped for room.
         """
-        clock = self.columns["clock"][: self.rows_used]
-        live = clock > -NEVER
-        self._drop(np.flatnonzero(live & (clock + HORIZON <= late)))
+        self.drop_silent(late)
         over = len(self) - accounts_max
         chars_over = self._ids.chars - accounts_max * ID_CHARS
         if over <= 0 and chars_over <= 0:
@@ -147,6 +145,15 @@ class AccountColumns:
             over = max(over, int(np.searchsorted(sizes, chars_over)) + 1)
         self._drop(by_age[:over])
         return over
+
+    def drop_silent(self, late: int) -> None:
+        """Drop whoever has been silent past the horizon, which nobody can notice; `late` as in `check`."""
+        clock = self.columns["clock"][: self.rows_used]
+        self._drop(np.flatnonzero((clock > -NEVER) & (clock + HORIZON <= late)))
+
+    def has_room(self, more: int, chars: int, accounts_max: int) -> bool:
+        """Whether `check` would drop nobody for room, were there so many more accounts with ids of so many bytes."""
+        return len(self) + more <= accounts_max and self._ids.chars + chars <= accounts_max * ID_CHARS
 
     def _drop(self, rows: Ints) -> None:
         self._ids.drop(rows)

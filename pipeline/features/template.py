@@ -106,7 +106,7 @@ def outlines(texts: pl.Series) -> Hashes:
     cut = texts.str.slice(0, OUTLINE_CHARS)
     data, ends = flat(cut)
     kind = np.frombuffer(data.tobytes().translate(_KIND_OF_BYTE), np.uint8)
-    told = np.flatnonzero(kind)
+    told = np.flatnonzero(kind != 0)
     own = hashes(series(data[told], np.searchsorted(told, ends)))
     found = np.where(texts.is_null().to_numpy(), np.uint64(0), own)
     far = np.searchsorted(told[kind[told] == _FAR], ends)
