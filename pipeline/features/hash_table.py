@@ -46,7 +46,8 @@ class Moves:
         """New places in the place of old ones; where nothing was, any."""
         found = np.zeros(self.places_before, places.dtype)
         found[self.old] = self.new
-        return found[places]
+        moved: npt.NDArray[Any] = found[places]
+        return moved
 
 
 class HashTable:
