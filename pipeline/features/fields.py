@@ -128,12 +128,21 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Fields of one type and operation."""
+    """Fields of one type and operation.
+
+    Attributes:
+        dtype: of all of them.
+        merge: the operation.
+        width: integers of all of them.
+        stretches: which of them each view has.
+        is_of_single: whether every field is one integer: then families write whole columns of it.
+    """
 
     dtype: np.dtype[Any]
     merge: Merge
     width: int
     stretches: dict[View, Stretch]
+    is_of_single: bool
 
 
 class Layout:
@@ -183,7 +192,7 @@ class Layout:
             at = self.line_bytes[view]
             self.line_bytes[view] = end = at + (stop - start) * size
             stretches[view] = Stretch(start, stop, at, end)
-        return Group(np.dtype(dtype), merge, width, stretches)
+        return Group(np.dtype(dtype), merge, width, stretches, all(field.width == 1 for field in mine))
 
     def part(self, lines: npt.NDArray[np.uint8], view: View, name: str) -> Matrix:
         """The columns of a field in lines of a view, without a copy.

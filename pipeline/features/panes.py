@@ -36,8 +36,12 @@ class Panes:
         """Flags that are not counted yet."""
         self._cells: dict[int, Ints] = {}
         """Where each event's record begins among all numbers of a group, by group."""
-        self.records: Final[list[Matrix]] = [np.zeros((count, group.width), group.dtype) for group in layout.groups]
-        """One array a group of the layout, [panes, columns of the group], in the order of `Cut`."""
+        self.records: Final[list[Matrix]] = [
+            np.zeros((count, group.width), group.dtype, order="F" if group.is_of_single else "C")
+            for group in layout.groups
+        ]
+        """One array a group of the layout, [panes, columns of the group], in the order of `Cut`; in memory column by
+        column where columns are written, pane by pane where events of many panes fall in cells here and there."""
 
     def _column(self, name: str, merge: Merge) -> tuple[Matrix, int]:
         number, column = self._layout.place[name]
