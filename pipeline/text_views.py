@@ -127,6 +127,39 @@ def taken(array: pa.Array, order: Positions) -> pa.Array:
     return _array(array.type, own[order], buffers, valid)
 
 
+def heads(array: pa.Array, size: int) -> pa.Array:
+    """The first bytes of each element of a view array, as `binary_view`; `size` is more than `INLINE_BYTES_MAX`."""
+    views, buffers, valid = _parts(array)
+    length = views.view(np.uint32)[:, 0]
+    np.minimum(length, size, out=length)  # what is inside its view stays there, and the others begin where they did
+    return _array(pa.binary_view(), views, buffers, valid)
+
+
+def tails(array: pa.Array, size: int) -> pa.Array:
+    """The last bytes of each element of a view array, as `binary_view`; `size` is more than `INLINE_BYTES_MAX`."""
+    views, buffers, valid = _parts(array)
+    of_view = views.view(np.uint32)  # length, first bytes, number of the buffer, place in it
+    long = np.flatnonzero(of_view[:, 0] > size)
+    number, place = of_view[long, 2], of_view[long, 3] + (of_view[long, 0] - np.uint32(size))
+    of_view[long, 0], of_view[long, 3] = size, place
+    for index in np.flatnonzero(np.bincount(number)).tolist():
+        data = np.frombuffer(buffers[index], np.uint8)
+        words = np.ndarray((len(data) - 3,), "<u4", data, strides=(1,))
+        some = np.flatnonzero(number == index)
+        of_view[long.take(some), 1] = words[place.take(some)]
+    return _array(pa.binary_view(), views, buffers, valid)
+
+
+def _parts(array: pa.Array) -> tuple[Words, list[pa.Buffer], Mask | None]:
+    """The views of an array, to be changed; the buffers that they point into; what is valid, None for all."""
+    _, views, *buffers = array.buffers()
+    own = np.frombuffer(views, np.uint64)[2 * array.offset :][: 2 * len(array)].reshape(-1, 2).copy()
+    valid = None if array.null_count == 0 else array.is_valid().to_numpy(zero_copy_only=False)
+    if valid is not None:
+        own[~valid] = 0  # what stands there is anybody's guess
+    return own, buffers, valid
+
+
 def moved(array: pa.Array) -> pa.Array:
     """The same texts in a buffer of their own: what they came in can be freed, and they are near each other."""
     return array.cast(pa.string()).cast(pa.string_view()) if len(array.buffers()) > _OWN_BUFFERS else array

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from pipeline import text_views
+
 Bytes = npt.NDArray[np.uint8]
 Ends = npt.NDArray[np.int64]
 
@@ -30,3 +32,21 @@ def series(data: Bytes, ends: Ends) -> pl.Series:
     """Such bytes as a column of Binary again."""
     parts = [None, pa.py_buffer(np.ascontiguousarray(ends, np.int64)), pa.py_buffer(np.ascontiguousarray(data))]
     return pl.Series(pl.from_arrow(pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, parts)))
+
+
+def heads(texts: pl.Series, size: int) -> pl.Series:
+    """The first bytes of each text (String or Binary), as Binary; `size` is more than 12.  No byte is moved."""
+    return _of_views(text_views.heads(_views(texts), size))
+
+
+def tails(texts: pl.Series, size: int) -> pl.Series:
+    """The last bytes of each text (String or Binary), as Binary; `size` is more than 12.  No byte is moved."""
+    return _of_views(text_views.tails(_views(texts), size))
+
+
+def _views(texts: pl.Series) -> pa.Array:
+    return texts.cast(pl.Binary).to_arrow(compat_level=pl.CompatLevel.newest())
+
+
+def _of_views(array: pa.Array) -> pl.Series:
+    return pl.Series(pl.from_arrow(array))

@@ -10,16 +10,25 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from pipeline.features.clock import HOUR
 from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import DAY, View, bitmap, mix
+from pipeline.features.flat import flat
 from pipeline.features.folding import Views
 from pipeline.features.hashing import Hashes, joined
 from pipeline.features.integers import Floats, distinct_bits, ratio, top_share
 from pipeline.features.panes import Panes
+from pipeline.text_views import PADDING, ViewsBuilder
+
+_ZERO, _NINE = np.uint8(ord("0")), np.uint8(9)
+_POINT: Final = ord(".")
+_COLON: Final = ord(":")
+_GROUPS: Final = 3
+"""Of an IPv6 address that make a network."""
 
 _AGENCIES: Final = "NSA/CISA/FBI AA26-251A, September 2026: many addresses and user agents per account"
 
@@ -65,13 +74,22 @@ _FIELDS: Final = (
 
 
 def _networks(addresses: pl.Series) -> pl.Series:
-    trimmed = addresses.str.strip_chars_end("0123456789")
-    found = pl.select(pl.when(trimmed.str.ends_with(".")).then(trimmed).otherwise(addresses)).to_series()
-    six = addresses.str.contains(":", literal=True).fill_null(value=False)
-    if six.any():
-        groups = addresses.filter(six).str.split(":").list.slice(0, 3).list.join(":")
-        found = found.scatter(six.arg_true(), groups)
-    return found
+    """What each address begins with: up to the last point if only digits follow it; of groups, the first three."""
+    data, ends = flat(addresses)
+    size = np.diff(ends)
+    no_digit = np.append(np.flatnonzero(data - _ZERO > _NINE), -1)  # bytes below "0" wrap around
+    last = no_digit[np.searchsorted(no_digit[:-1], ends[1:]) - 1]
+    is_four = (last >= ends[:-1]) & (data.take(last, mode="clip") == _POINT) if len(data) else np.zeros(len(size), bool)
+    size = np.where(is_four, last + 1 - ends[:-1], size)
+    if len(colons := np.flatnonzero(data == _COLON)):
+        first, after = np.searchsorted(colons, ends[:-1]), np.searchsorted(colons, ends[1:])
+        third = np.append(colons, [0] * _GROUPS)[first + _GROUPS - 1]
+        six = np.where(first + _GROUPS <= after, third, ends[1:]) - ends[:-1]
+        size = np.where(after > first, six, size)
+    views = ViewsBuilder(len(size))
+    views.put(np.append(data, np.zeros(PADDING, np.uint8)), ends[:-1], size)
+    valid = None if addresses.null_count() == 0 else addresses.is_not_null().to_numpy()
+    return pl.Series(pl.from_arrow(views.array(valid, pa.binary_view())))
 
 
 def _contribute(events: Events, panes: Panes) -> None:

@@ -19,7 +19,7 @@ from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import WEEK, Field, Merge, View, counter, mix, total
-from pipeline.features.flat import Bytes, Ends, flat
+from pipeline.features.flat import Bytes, Ends, flat, heads
 from pipeline.features.folding import Views
 from pipeline.features.integers import Floats, Q, log2, log2_q, mean_spread, ratio, top_share
 from pipeline.features.panes import Panes
@@ -123,7 +123,7 @@ def simhashes(texts: pl.Series) -> npt.NDArray[np.uint64]:
 
     Source: Charikar 2002, over runs of bytes, which need no words and so no language.
     """
-    data, ends = flat(texts.cast(pl.Binary).bin.slice(0, SIMHASH_BYTES))
+    data, ends = flat(heads(texts, SIMHASH_BYTES))
     bits = np.empty(len(texts), np.uint64)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         stop = min(start + _TEXTS_AT_ONCE, len(texts))

@@ -19,7 +19,7 @@ from pipeline.features.events import Events
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import View, counter, mix, registers
-from pipeline.features.flat import flat, series
+from pipeline.features.flat import flat, heads, series, tails
 from pipeline.features.folding import Views
 from pipeline.features.hashing import Hashes, hashes
 from pipeline.features.integers import Floats, distinct_registers, log2, ratio, top_share
@@ -89,11 +89,11 @@ _FIELDS: Final = (
 
 
 def _head(size: int) -> Callable[[pl.Series], pl.Series]:
-    return lambda texts: texts.cast(pl.Binary).bin.slice(0, size)  # bytes: nobody walks through characters
+    return lambda texts: heads(texts, size)  # bytes: nobody walks through characters
 
 
 def _tail(texts: pl.Series) -> pl.Series:
-    return texts.cast(pl.Binary).bin.slice(-16)
+    return tails(texts, 16)
 
 
 def skeletons(texts: pl.Series) -> pl.Series:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text_views import PADDING, ViewsBuilder, kept, moved, nulls, reordered, taken
+from pipeline.text_views import PADDING, ViewsBuilder, heads, kept, moved, nulls, reordered, tails, taken
 
 TEXTS = st.lists(st.none() | st.text(max_size=30), max_size=20)
 
@@ -99,3 +99,16 @@ def test_nulls_of_any_number_share_their_memory() -> None:
     few, many = nulls(3, pa.string_view()), nulls(70_000, pa.string_view())
     assert (len(few), few.null_count, len(many), many.null_count) == (3, 3, 70_000, 70_000)
     assert nulls(5, pa.string_view()).buffers()[1].address == nulls(60_000, pa.string_view()).buffers()[1].address
+
+
+@given(TEXTS, st.integers(13, 40), st.integers(0, 5))
+def test_heads_and_tails_are_slices_of_bytes(texts: list[str | None], size: int, start: int) -> None:
+    array = pa.chunked_array([built(texts), built(["other, and long enough", None])]).combine_chunks().slice(start)
+    raw = [None if text is None else text.encode() for text in array.to_pylist()]
+    for made, expected in (
+        (heads(array, size), [None if text is None else text[:size] for text in raw]),
+        (tails(array, size), [None if text is None else text[-size:] for text in raw]),
+    ):
+        made.validate(full=True)
+        assert made.type == pa.binary_view()
+        assert made.to_pylist() == expected

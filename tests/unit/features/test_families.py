@@ -12,6 +12,7 @@ import pytest
 from pipeline.accounts import Accounts
 from pipeline.features import FAMILIES, NAMES
 from pipeline.features.engine import AccountStates
+from pipeline.features.identity import _networks
 from pipeline.features.oneshot import simhashes
 from pipeline.features.sharing import Sharing
 from tests.unit.features.logs import DAY_MS, HOUR_MS, START_MS, log, nasty, without
@@ -305,3 +306,15 @@ def test_old_days_leave_the_views() -> None:
     rows = AccountStates(FAMILIES).step(log(48, account_id=["a"] * 8 + ["b"] * 20 + ["a"] * 20, times_ms=times))
     assert [n for name, n in zip(rows.account_id, rows.exchanges.tolist(), strict=True) if name == "a"] == [8, 8, 16]
     assert rows.values[-1, NAMES.index("requests_7d")] == pytest.approx(log2(17))
+
+
+def test_networks_are_what_addresses_begin_with() -> None:
+    """Mapped addresses, names and other things that gateways write are among them; a text may be empty or missing."""
+    addresses = {
+        "10.1.2.3": "10.1.2.", "255.255.255.255": "255.255.255.", "10.1.2.": "10.1.2.", "1": "1", "": "", "a.b": "a.b",
+        "2001:db8:1:2::7": "2001:db8:1", "::1": "::1", "::ffff:10.1.2.3": "::ffff", "a:b": "a:b", "fe80::1.2": "fe80::1.2",
+        "h\u00f6st.7": "h\u00f6st.", "0f" * 20: "0f" * 20, None: None,
+    }  # fmt: skip
+    found = _networks(pl.Series(list(addresses), dtype=pl.String))
+    assert found.cast(pl.String).to_list() == list(addresses.values())
+    assert _networks(pl.Series([None, None], dtype=pl.String)).to_list() == [None, None]
