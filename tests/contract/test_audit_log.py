@@ -130,6 +130,20 @@ def test_what_an_older_versions_erasure_may_have_removed_is_not_said_to_be_wrong
     assert desk.audit.compared() == Compared(unclear=1, removed=[f"verdict {2:032x}"])
 
 
+def test_what_is_gone_from_an_older_record_may_have_gone_with_an_erasure_that_a_lost_catalog_had(
+    catalog: Catalog,
+) -> None:
+    """It was copied into the lake only with the next act."""
+    desk = catalog.desk
+    desk.audit.record(Act("verdict.given", "ana", details={"verdict": f"{1:032x}", "sha256": "s"}), NOW_US)
+    assert desk.audit.compared() == Compared(removed=[f"verdict {1:032x}"])
+    desk.verdicts.give(verdict_of(2))
+    desk.audit.record(Act("catalog.rebuilt", "host:1"), NOW_US)
+    with catalog.transaction(write=True) as tx:
+        tx.execute(sa.delete(tables.verdicts))
+    assert desk.audit.compared() == Compared(unclear=1, removed=[f"verdict {2:032x}"])
+
+
 def test_a_long_record_is_read_a_portion_at_a_time(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_log, "PORTION", 3)
     monkeypatch.setattr(seals, "_PORTION", 3)

@@ -46,8 +46,8 @@ class Compared:
         sealed: how many decisions were compared and are as they were made.
         unsealed: how many are there of whose content their record says nothing: an older version wrote it.
         erased: how many are not there any more, as the record of an erasure says.
-        unclear: how many are not there any more, and may have gone with an erasure of before catalog version 7, whose
-            record does not say which decisions went.
+        unclear: how many are not there any more, and may have gone with an erasure of before catalog version 7: its
+            record does not say which decisions went, and is itself lost where the catalog was lost right after it.
         changed: those that are not as they were made, as `verdict ID` or `exception ID`.
         removed: those that are not there any more, and that no erasure accounts for.
         unrecorded: those that are there, and were never put on record.
@@ -106,6 +106,7 @@ class _Comparison:
         erased: decisions that records of erasures name, until the record of the act itself is seen.
         ends: when exceptions were ended and by whom, by their ids.
         older_erasure: an erasure that does not say which decisions went was seen.
+        rebuilt: a rebuild of the catalog was seen.
     """
 
     key: Key
@@ -114,6 +115,7 @@ class _Comparison:
     erased: set[str] = field(default_factory=set)
     ends: dict[str, tuple[int, str]] = field(default_factory=dict)
     older_erasure: bool = False
+    rebuilt: bool = False
 
     def take(self, records: Sequence[Any], rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Compare the decisions of some records with their rows, by name."""
@@ -123,6 +125,8 @@ class _Comparison:
                 self.erased.update(details["decisions"])
             elif record.action == "erase":
                 self.older_erasure |= _OLDER_ERASURE in details
+            elif record.action == "catalog.rebuilt":
+                self.rebuilt = True
             elif record.action == "exception.ended":
                 self.ends.setdefault(str(details.get("exception")), (record.at_us, record.actor))
             elif name := _name_in(record.action, details):
@@ -136,7 +140,7 @@ class _Comparison:
             if name in self.erased:
                 self.erased.discard(name)
                 found.erased += 1
-            elif self.older_erasure:
+            elif self.older_erasure or (self.rebuilt and _KEYED not in details):
                 found.unclear += 1
             else:
                 found.removed.append(name)
@@ -156,7 +160,7 @@ class _Comparison:
 def _records(tx: sa.Connection, before_seq: int | None) -> Sequence[Any]:
     columns = audit_log.c
     query = sa.select(columns.seq, columns.action, columns.details, columns.at_us, columns.actor)
-    query = query.where(columns.action.in_((*_MADE, "exception.ended", ERASED, "erase")))
+    query = query.where(columns.action.in_((*_MADE, "exception.ended", ERASED, "erase", "catalog.rebuilt")))
     if before_seq is not None:
         query = query.where(columns.seq < before_seq)
     return tx.execute(query.order_by(columns.seq.desc()).limit(_PORTION)).all()

@@ -159,6 +159,7 @@ class Eraser(Rewriter):
         done.audit_id = self._ledger.note(
             ERASE, self._record(done, grace_s), self._clock.now_us(), account_id=self._named.account_id
         )
+        copies.keep(self._lake.root, self._catalog)
         self._step("noted")
         return done
 

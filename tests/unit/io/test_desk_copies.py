@@ -200,6 +200,9 @@ def test_an_erased_account_is_in_no_file_of_the_copy(maker: LakeMaker, account: 
     with contextlib.closing(rebuilt(maker)) as catalog:
         assert catalog.desk.verdicts.of(account) == []
         assert account not in {one.subject for one in catalog.desk.audit.records() if one.subject_type == "account"}
+        about = catalog.desk.audit.records(AuditFilter(subject=account))
+        assert [one.action for one in about][:2] == ["erase", "decisions.erased"], "the proof outlives the catalog"
+        assert catalog.desk.audit.compared().is_sound
         assert catalog.desk.audit.broken_at() is None
 
 
