@@ -13,11 +13,10 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from pipeline.features.events import Events
 from pipeline.features.family import Family
@@ -27,6 +26,11 @@ from pipeline.features.folding import Views
 from pipeline.features.hashing import grouped
 from pipeline.features.integers import Floats, ratio
 from pipeline.features.panes import Panes
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 
 Mask = npt.NDArray[np.bool_]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +18,11 @@ from pipeline.features.hashing import Hashes, hashes, mixed
 from pipeline.features.launches import Launches
 from pipeline.features.sharing import Sharing, thing
 from pipeline.text_views import one_chunk
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

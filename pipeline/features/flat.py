@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from pipeline import text_views
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 
 Bytes = npt.NDArray[np.uint8]
 Ends = npt.NDArray[np.int64]

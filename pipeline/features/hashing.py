@@ -7,14 +7,20 @@ published and fixed: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
-import polars_hash as plh
 import pyarrow as pa
 import xxhash
+
+if TYPE_CHECKING:
+    import polars as pl
+    import polars_hash as plh
+else:
+    from pipeline.late import polars as pl
+    from pipeline.late import polars_hash as plh
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -22,7 +28,11 @@ Ints = npt.NDArray[np.int64]
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT: Final = np.uint64(32)
 _TEXT: Final = "text"
-_XXH3: Final = plh.col(_TEXT).nchash.xxh3_64()
+
+
+@cache
+def _xxh3() -> pl.Expr:
+    return plh.col(_TEXT).nchash.xxh3_64()
 
 
 def hashes(texts: pl.Series) -> Hashes:
@@ -31,7 +41,7 @@ def hashes(texts: pl.Series) -> Hashes:
     Args:
         texts: String or Binary.
     """
-    found = pl.DataFrame({_TEXT: texts.cast(pl.Binary)}).select(_XXH3).to_series()
+    found = pl.DataFrame({_TEXT: texts.cast(pl.Binary)}).select(_xxh3()).to_series()
     return np.asarray((found.fill_null(0) if found.null_count() else found).to_numpy(), np.uint64)
 
 

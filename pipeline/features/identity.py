@@ -6,10 +6,9 @@ in its place (a keyed hash, say).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from pipeline.features.clock import HOUR
@@ -41,6 +40,11 @@ _KINDS: Final = (
     ("tls", "tls_ja4", "TLS fingerprints"),
     ("keys", "api_key_id", "API keys"),
 )
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 _DISPERSED: Final = (("networks", "networks"), ("agents", "client programs"))
 
 _FEATURES: Final = (

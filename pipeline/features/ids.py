@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from pipeline.features.flat import Bytes, flat
 from pipeline.features.hash_table import HashTable
 from pipeline.features.hashing import Hashes, grouped, hashes
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 
 Ints = npt.NDArray[np.int64]
 

@@ -7,6 +7,7 @@ the end of an array than in its middle.  Table entries are rounded coarser than 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -23,11 +24,19 @@ _MANTISSA: Final = 52
 _BIAS: Final = 1023
 _TABLE_BITS: Final = 16
 _TABLE: Final = 1 << _TABLE_BITS
-_LOG2: Final = np.array([round(math.log2(1 + i / _TABLE) * 2**40) / 2**40 for i in range(_TABLE)])
-_X_LOG2_X: Final = np.array([0, *(round(i * math.log2(i) * 1024) for i in range(1, 1 << 16))], np.int64)
 _ALPHA: Final = {16: 0.673, 32: 0.697, 64: 0.709}
 _RANK_MAX: Final = 40
 _WEIGHT: Final = np.int64(1) << (_RANK_MAX - np.minimum(np.arange(256), _RANK_MAX))
+
+
+@cache
+def _log2_table() -> Floats:
+    return np.array([round(math.log2(1 + i / _TABLE) * 2**40) / 2**40 for i in range(_TABLE)])
+
+
+@cache
+def _x_log2_x_table() -> Ints:
+    return np.array([0, *(round(i * math.log2(i) * 1024) for i in range(1, 1 << 16))], np.int64)
 
 
 def log2_q(x: Ints) -> Ints:
@@ -44,7 +53,7 @@ def log2_q(x: Ints) -> Ints:
 def log2(x: npt.NDArray[Any]) -> Floats:
     """log2 of positive numbers to four digits, from the exponent and a table; NaN where `x` is not positive."""
     bits = np.asarray(x).astype(np.float64).view(np.int64)
-    found = (bits >> _MANTISSA) - _BIAS + _LOG2[(bits >> (_MANTISSA - _TABLE_BITS)) & (_TABLE - 1)]
+    found = (bits >> _MANTISSA) - _BIAS + _log2_table()[(bits >> (_MANTISSA - _TABLE_BITS)) & (_TABLE - 1)]
     return np.where(np.asarray(x) > 0, found, np.nan)
 
 
@@ -78,7 +87,7 @@ def entropy(counts: npt.NDArray[Any]) -> Floats:
     """
     cells = _by_cell(counts)
     total = cells.sum(0, dtype=np.int64)
-    return np.maximum(log2(total) - ratio(_X_LOG2_X.take(cells).sum(0), total * 1024), 0)
+    return np.maximum(log2(total) - ratio(_x_log2_x_table().take(cells).sum(0), total * 1024), 0)
 
 
 def top_share(counts: npt.NDArray[Any]) -> Floats:

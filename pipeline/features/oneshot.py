@@ -8,11 +8,10 @@ and the account's next request is a first turn too; so it counts once the next o
 # ruff: noqa: E501  # a feature a line: its definition is a sentence
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from pipeline.features.clock import HORIZON
 from pipeline.features.events import Events
@@ -50,6 +49,11 @@ _MOMENTS: Final = (
     ("prompt", "log2(1 + bytes of the prompt)", "length of the texts of one-shots"),
     ("gap", "log2(1 + ms since the one-shot before)", "time between one-shots"),
 )
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 
 
 def _feature(name: str, unit: str, definition: str, words: str, signals: tuple[int, ...], source: str) -> Feature:

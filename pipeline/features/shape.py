@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import polars as pl
 
 from pipeline.features.events import Events, Mask
 from pipeline.features.family import Family
 from pipeline.features.feature import Feature
 from pipeline.features.fields import counter, total
 from pipeline.features.folding import Views
-from pipeline.features.hashing import hashes
+from pipeline.features.hashing import keys
 from pipeline.features.integers import Floats, Ints, Q, log2, log2_q, mean_spread, ratio
 from pipeline.features.panes import Panes
 
@@ -85,8 +84,8 @@ _FIELDS: Final = (
     total("cached_tokens"),
 )
 
-_LENGTH_REASONS: Final = hashes(pl.Series(["length", "max_tokens", "MAX_TOKENS", "max_output_tokens"]))
-_FILTER_REASONS: Final = hashes(pl.Series(["content_filter", "content_filtered", "safety", "SAFETY", "refusal"]))
+_LENGTH_REASONS: Final = keys(["length", "max_tokens", "MAX_TOKENS", "max_output_tokens"])
+_FILTER_REASONS: Final = keys(["content_filter", "content_filtered", "safety", "SAFETY", "refusal"])
 
 
 def _share(panes: Panes, name: str, counted: str, present: Mask, is_so: Mask) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from pipeline.features.events import Events
 from pipeline.features.family import Family
@@ -24,6 +23,11 @@ from pipeline.features.folding import Views
 from pipeline.features.hashing import Hashes, hashes
 from pipeline.features.integers import Floats, distinct_registers, log2, ratio, top_share
 from pipeline.features.panes import Panes
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from pipeline.late import polars as pl
 
 HEAD_CHARS: Final = 128
 """How much of a prompt the skeleton looks at: time is bounded, however long a prompt is."""

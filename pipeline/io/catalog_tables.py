@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from pipeline.batch import Partition
 from pipeline.commits import LOST, Commit, FileEntry, Hole
@@ -157,7 +157,11 @@ outbox = sa.Table(
 
 def insert(engine: sa.Engine, table: sa.Table) -> Any:
     """INSERT in the dialect that knows ON CONFLICT; both spell it the same way."""
-    return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+    if engine.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  # takes a moment to load, and most read alone
+
+    return postgresql.insert(table)
 
 
 def key_of(partition: Partition) -> dict[str, Any]:
