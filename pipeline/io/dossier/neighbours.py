@@ -9,14 +9,14 @@ from pipeline.commits import FileEntry
 from pipeline.dossier import Activity, LookedThrough, Shared
 from pipeline.dossier.dossier import SharedKind, UsedKind
 from pipeline.io.dossier.lake_time import requests_by_hour
-from pipeline.io.dossier.rows import HOUR_US, moment_sql, network_sql, rows_of
+from pipeline.io.dossier.rows import HOUR_US, moment_sql, network_prefix, network_sql, rows_of
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal
 
 KINDS: Final[Mapping[SharedKind, str]] = {
-    "key": "api_key_id", "network": network_sql("client_ip"), "asn": "asn::VARCHAR", "tls": "tls_ja4"
+    "key": "api_key_id", "network": "client_ip", "asn": "asn::VARCHAR", "tls": "tls_ja4"
 }  # fmt: skip
-"""Of the log: what is looked for, and its column."""
+"""Of the log: what is looked for, and its column; of networks, that of the addresses."""
 
 LOOK_BACK_US: Final = 24 * HOUR_US
 REQUESTS_MAX: Final = 3_000_000
@@ -75,24 +75,36 @@ def _used_kind(kind: SharedKind) -> UsedKind:
 
 
 def _query(account_id: str, asked: Mapping[SharedKind, Sequence[str]], looked: LookedThrough) -> str:
-    columns = ", ".join(f"{KINDS[kind]} AS v{place}" for place, kind in enumerate(asked))
-    within = [f"v{place} IN ({', '.join(map(literal, values))})" for place, values in enumerate(asked.values())]
+    names = {kind: f"v{place}" for place, kind in enumerate(asked)}
+    columns = ", ".join(f"{KINDS[kind]} AS {name}" for kind, name in names.items())
+    within = " OR ".join(_may_be(kind, KINDS[kind], values) for kind, values in asked.items())
     parts = [
-        f"SELECT {literal(kind)} AS kind, v{place} AS value, account_id, count(*) AS requests "  # noqa: S608  # as below
-        f"FROM near WHERE {within[place]} GROUP BY ALL"
-        for place, kind in enumerate(asked)
+        f"SELECT {literal(kind)} AS kind, {_value(kind, names[kind])} AS value, account_id, sum(times) AS requests "  # noqa: S608  # as below
+        f"FROM near GROUP BY ALL HAVING value IN ({', '.join(map(literal, values))})"
+        for kind, values in asked.items()
     ]  # fmt: skip
     return f"""
         WITH near AS MATERIALIZED (
-            FROM (SELECT account_id, {columns} FROM access
-                  WHERE event_time >= {moment_sql(looked.since_us)} AND event_time < {moment_sql(looked.until_us)}
-                    AND account_id <> {literal(account_id)})
-            WHERE {" OR ".join(within)}
+            SELECT account_id, {columns}, count(*) AS times FROM access
+            WHERE event_time >= {moment_sql(looked.since_us)} AND event_time < {moment_sql(looked.until_us)}
+              AND account_id <> {literal(account_id)} AND ({within})
+            GROUP BY ALL
         )
         SELECT kind, value, count(*) AS others,
                list(account_id ORDER BY requests DESC, account_id)[1:{EXAMPLES}] AS examples
         FROM ({" UNION ALL ".join(parts)})
         GROUP BY ALL ORDER BY others, kind, value"""  # noqa: S608  # names of our own, values quoted
+
+
+def _may_be(kind: SharedKind, column: str, values: Sequence[str]) -> str:
+    """A condition that is quick to look at and holds for every row that has one of some values, and for few others."""
+    if kind == "network":
+        return " OR ".join(f"starts_with({column}, {literal(network_prefix(value))})" for value in values)
+    return f"{column} IN ({', '.join(map(literal, values))})"
+
+
+def _value(kind: SharedKind, name: str) -> str:
+    return network_sql(name) if kind == "network" else name
 
 
 def in_order(shared: Sequence[Shared]) -> tuple[Shared, ...]:

@@ -31,6 +31,11 @@ def network_sql(address: str) -> str:
         ELSE {address} END"""
 
 
+def network_prefix(network: str) -> str:
+    """What every address of a network begins with, by `network_sql`; others may, too."""
+    return network.removesuffix("0/24") if network.endswith(".0/24") else network.removesuffix("::/48")
+
+
 def moment_sql(time_us: int) -> str:
     """A moment as SQL has it: a constant, so that files are left out by it."""
     return f"TIMESTAMPTZ '{moment_at(time_us):%Y-%m-%d %H:%M:%S.%f}+00'"

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import duckdb
@@ -155,17 +156,25 @@ class Pruner:
     def __init__(self) -> None:
         self._duckdb = duckdb.connect(config={"threads": 1})
         self._duckdb.execute("SET TimeZone = 'UTC'")
-        self._functions = frozenset(
-            name
-            for (name,) in self._duckdb.execute(
-                "SELECT function_name FROM duckdb_functions() GROUP BY function_name "
-                "HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT')"
-            ).fetchall()
-        )
 
     def close(self) -> None:
         """Close the connection."""
         self._duckdb.close()
+
+    @cached_property
+    def _functions(self) -> frozenset[str]:
+        """Those that say the same whenever they are asked; most queries call none."""
+        rows = self._duckdb.execute(
+            "SELECT function_name FROM duckdb_functions() GROUP BY function_name "
+            "HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT')"
+        ).fetchall()
+        return frozenset(name for (name,) in rows)
+
+    @cached_property
+    def _skeleton(self) -> str:
+        """The tree of a query in which only an expression is to be put."""
+        ((tree,),) = self._duckdb.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()
+        return str(tree)
 
     def paths(self, files: pa.Table, table: str, scans: Sequence[Sequence[str]] | None) -> list[str]:
         """Paths of the files that may hold a row that one of the scans lets through.
@@ -212,7 +221,7 @@ class Pruner:
         for part in _nodes(tree):
             if part["class"] == "COLUMN_REF" and part["column_names"] == [time_column]:
                 part["column_names"] = [by]
-        skeleton = json.loads(self._duckdb.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()[0][0])
+        skeleton = json.loads(self._skeleton)
         skeleton["statements"][0]["node"]["select_list"] = [tree]
         (sql,) = self._duckdb.execute("SELECT json_deserialize_sql($1)", [json.dumps(skeleton)]).fetchall()[0]
         return str(sql).removeprefix("SELECT ")
