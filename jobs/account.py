@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -13,6 +14,7 @@ import typer
 
 from jobs import account_output, actors, listed, options
 from jobs.catalogs import opened
+from jobs.collecting import no_collecting
 from jobs.out_files import replacing
 from pipeline.config import Settings, read_settings
 from pipeline.dossier import Dossier
@@ -89,20 +91,23 @@ def account(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
         models=Path(settings.models).expanduser() if settings.models else None,
         look_back_us=round(options.duration_s(look_back) * 1e6) if look_back else None,
     )
-    _show(_read(settings, account_id, wanted), form, html)
+    with no_collecting():
+        if html is not None:  # what draws takes as long to load as the lake to answer, and waits for nothing
+            threading.Thread(target=importlib.import_module, args=("pipeline.dossier.plots",), daemon=True).start()
+        _show(_read(settings, account_id, wanted), form, html)
 
 
 def _read(settings: Settings, account_id: str, wanted: Wanted) -> Dossier:
-    with _opened(settings) as (session, ledger):
+    with opened(settings) as ledger, contextlib.closing(_session(settings)) as session:
         try:
-            return read_dossier(session, ledger, account_id, wanted)
+            return read_dossier(session, ledger, account_id, wanted, aside=lambda: _session(settings))
         except UnknownAccountError as error:
             raise ConfigError(_unknown(error, settings)) from None
 
 
 def _show(dossier: Dossier, form: Form, html: Path | None) -> None:
     if html is not None:
-        from pipeline.dossier.page import page  # noqa: PLC0415  # draws: takes a moment to load
+        from pipeline.dossier.page import page  # noqa: PLC0415  # takes a moment to load
 
         with replacing(html, "--html") as out:
             out.write(page(dossier))
@@ -114,15 +119,8 @@ def _show(dossier: Dossier, form: Form, html: Path | None) -> None:
         listed.say(account_output.as_text(dossier, width))
 
 
-@contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[tuple[Session, Catalog]]:
-    with (
-        opened(settings) as ledger,
-        contextlib.closing(
-            Session(Lake.open(settings.lake, create=False), Catalog.open(settings.catalog_url, create=False))
-        ) as session,
-    ):
-        yield session, ledger
+def _session(settings: Settings) -> Session:
+    return Session(Lake.open(settings.lake, create=False), Catalog.open(settings.catalog_url, create=False))
 
 
 def _unknown(error: UnknownAccountError, settings: Settings) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from jobs.collecting import no_collecting
 from pipeline.errors import StillwatchError
 from pipeline.harmless import harmless
 
@@ -89,11 +89,8 @@ _register()
 
 def _imported(name: str) -> Any:
     """The command itself; `maintain` has commands of its own."""
-    gc.disable()  # imports make much and drop little: to look through it again and again is a sixth of their time
-    try:
+    with no_collecting():
         module = importlib.import_module(f"jobs.{name}")
-    finally:
-        gc.enable()
     own: typer.Typer | None = getattr(module, "app", None)
     if own is None:
         own = typer.Typer(add_completion=False, rich_markup_mode=None)

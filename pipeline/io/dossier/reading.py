@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +21,7 @@ from pipeline.io.dossier import feed as feeds
 from pipeline.io.dossier import log, neighbours
 from pipeline.io.dossier.desk import read_alerts, read_decided, with_alerted
 from pipeline.io.dossier.near import near_ids
-from pipeline.io.dossier.scores import read_scores
+from pipeline.io.dossier.scores import Scored, read_scores
 from pipeline.io.rewriting.ledger_rows import marks_in
 from pipeline.io.views.session import Session
 
@@ -61,7 +65,9 @@ class Wanted:
     look_back_us: int | None = None
 
 
-def read_dossier(session: Session, catalog: Catalog, account_id: str, wanted: Wanted) -> Dossier:
+def read_dossier(
+    session: Session, catalog: Catalog, account_id: str, wanted: Wanted, aside: Callable[[], Session] | None = None
+) -> Dossier:
     """All that is known of one account.  Writes nothing but, where texts are shown, who looked at whose.
 
     Args:
@@ -69,6 +75,7 @@ def read_dossier(session: Session, catalog: Catalog, account_id: str, wanted: Wa
         catalog: of the same lake.
         account_id: whose; anything, it may be as odd as strangers make it.
         wanted: what is to be in it.
+        aside: opens another session on the same lake; then scores are read while the log is.
 
     Raises:
         UnknownAccountError: nothing is known of it, anywhere.
@@ -82,10 +89,11 @@ def read_dossier(session: Session, catalog: Catalog, account_id: str, wanted: Wa
         sign_up, shared, alone = (
             feeds.read_sign_up(wanted.feed, account_id) if wanted.feed else (None, [], [])
         )  # fmt: skip
-        logged = log.read_activity(session, account_id, max(log.USED_BACK_US, wanted.look_back_us or 0))
         alerts, more = read_alerts(catalog, account_id)
         alerted = {(one.alert.raised_at_us, one.alert.offset): one.alert.rule for one in reversed(alerts)}
-        scored = read_scores(session, account_id, alerted, wanted.models)
+        with _meanwhile(session, aside, lambda one: read_scores(one, account_id, alerted, wanted.models)) as scores:
+            logged = log.read_activity(session, account_id, max(log.USED_BACK_US, wanted.look_back_us or 0))
+            scored = scores()
         orgs = [used.value for used in logged.activity.used["organisation"]]
         if sign_up and sign_up.org_id and sign_up.org_id not in orgs:
             orgs.append(sign_up.org_id)
@@ -114,6 +122,34 @@ def read_dossier(session: Session, catalog: Catalog, account_id: str, wanted: Wa
         ),
         decided,
     )
+
+
+@contextlib.contextmanager
+def _meanwhile(
+    session: Session, aside: Callable[[], Session] | None, read: Callable[[Session], Scored]
+) -> Iterator[Callable[[], Scored]]:
+    """Begin to read something in another session, of the same moment; gives what waits for it.
+
+    Without another session it is read when it is asked for.
+    """
+    if aside is None:
+        yield partial(read, session)
+        return
+    files, opened = session.live_files(), list[Session]()
+
+    def work() -> Scored:
+        with contextlib.closing(aside()) as other, other.one_moment(files):
+            opened.append(other)
+            return read(other)
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(work)
+        try:
+            yield reading.result
+        except BaseException:
+            for other in opened:
+                other.interrupt()  # nobody waits for it any more
+            raise
 
 
 def _seen(

@@ -228,11 +228,11 @@ class Pruner:
 
     def _condition(self, node: Node, time: str) -> str:
         """What must hold for a file to have a row for which the expression holds."""
+        if self._is_plain(node, {DT.name, HOUR.name}):  # the same for all rows of a file
+            return self._render(node)
         if node["class"] == "CONJUNCTION":
             word = " AND " if node["type"] == "CONJUNCTION_AND" else " OR "
             return word.join(f"({self._condition(child, time)})" for child in node["children"])
-        if self._is_plain(node, {DT.name, HOUR.name}):  # the same for all rows of a file
-            return self._render(node)
         if node["class"] == "COMPARISON":
             return self._comparison(node, time)
         if node["class"] == "BETWEEN":
@@ -293,14 +293,13 @@ class Pruner:
 
     def _is_plain(self, node: Node, columns: set[str]) -> bool:
         """Whether an expression has one value for given values of these columns, wherever and whenever computed."""
-        for part in _nodes(node):
-            if part["class"] not in _PLAIN:
-                return False
-            if part["class"] == "COLUMN_REF" and part["column_names"] not in [[column] for column in columns]:
-                return False
-            if part["class"] == "FUNCTION" and part["function_name"] not in self._functions:
-                return False
-        return True
+        parts = list(_nodes(node))
+        if any(part["class"] not in _PLAIN for part in parts):
+            return False
+        named = (part["column_names"] for part in parts if part["class"] == "COLUMN_REF")
+        if not all(names in [[column] for column in columns] for names in named):
+            return False
+        return all(part["function_name"] in self._functions for part in parts if part["class"] == "FUNCTION")
 
 
 def _nodes(tree: Any) -> Iterator[Node]:

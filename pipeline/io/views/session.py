@@ -132,6 +132,11 @@ class Session:
         self._duckdb.execute(f"SET allowed_directories = [{folders}]")
         self._duckdb.execute("SET enable_external_access = false")
 
+    def interrupt(self) -> None:
+        """Stop what another thread runs here, if anything."""
+        with contextlib.suppress(duckdb.ConnectionException):  # closed meanwhile
+            self._duckdb.interrupt()
+
     def close(self) -> None:
         """Close everything."""
         self._duckdb.close()
@@ -202,13 +207,16 @@ class Session:
         return self._catalog.live_files() if self._held is None else self._held
 
     @contextlib.contextmanager
-    def one_moment(self) -> Iterator[None]:
+    def one_moment(self, files: list[FileEntry] | None = None) -> Iterator[None]:
         """Let all queries over files, until the end, see the lake as it is now; for seconds, or files may be gone.
+
+        Args:
+            files: those of the moment that another session sees; None: as the lake is now.
 
         Raises:
             RetryableError: the catalog does not answer.
         """
-        self._held = self._catalog.live_files()
+        self._held = self._catalog.live_files() if files is None else files
         try:
             yield
         finally:
@@ -300,9 +308,12 @@ class Session:
     def _picked(self, plan: Plan, files: Sequence[FileEntry]) -> dict[str, list[str]]:
         """Paths to read of each table."""
         read = set(plan.scans) | (set(tables.EVENTS_FROM) if tables.EVENTS in plan.scans else set())
-        wanted = [table for table in tables.FILE_VIEWS if table in read]
-        rows = tables.files_rows([file for file in files if file.table_name in wanted])
-        return {table: self._pruner.paths(rows, table, plan.of_table(table)) for table in wanted}
+        picked = {}
+        for table in tables.FILE_VIEWS:
+            mine = [file for file in files if file.table_name == table] if table in read else []
+            if mine:
+                picked[table] = self._pruner.paths(tables.files_rows(mine), table, plan.of_table(table))
+        return picked
 
     def _replace(self, stand_in: str, sql: str) -> None:
         self._duckdb.execute(f"DROP TABLE {stand_in}")

@@ -97,6 +97,24 @@ def test_scores_are_read_with_reasons_in_sentences_and_features_beside_the_popul
     assert None not in places[: len(known)]
 
 
+def test_scores_that_are_read_in_a_session_of_their_own_are_the_same(root: Path) -> None:
+    settings, asked = read_settings(None, lake=str(root)), Wanted(NOW_US, "ann", texts=False)
+    with reading(root) as (session, catalog):
+        alone = read_dossier(session, catalog, HARVESTER, asked)
+        assert read_dossier(session, catalog, HARVESTER, asked, aside=lambda: Session.open(settings)) == alone
+        assert alone.inferred.history
+
+
+def test_what_goes_wrong_aside_goes_wrong(root: Path, tmp_path: Path) -> None:
+    settings = read_settings(None, lake=str(root))
+    asked = Wanted(NOW_US, "ann", texts=False, models=tmp_path / "none")
+    with reading(root) as (session, catalog):
+        with pytest.raises(ConfigError, match="no models in"):
+            read_dossier(session, catalog, HARVESTER, asked, aside=lambda: Session.open(settings))
+        with pytest.raises(UnknownAccountError):
+            read_dossier(session, catalog, "nobody", asked, aside=lambda: Session.open(settings))
+
+
 def test_alerts_come_with_what_became_of_them(root: Path) -> None:
     inferred = dossier_of(root, HARVESTER).inferred
     live = [raised for raised in inferred.alerts if raised.alert.state == "live"]
