@@ -18,7 +18,7 @@ demo: ## the whole job on an embedded broker, in about a minute
 	@sh infra/bootstrap.sh runtime
 	@$(bin)/stillwatch demo $(ARGS)
 
-test: ## all tests but the soak, in as many processes as there are cores (ARGS='-n 0': in one)
+test: ## all tests but the soak, in a process more than there are cores (ARGS='-n 0': in one)
 	@sh infra/bootstrap.sh dev
 	@$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 

@@ -54,6 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("watchdog_s", "Seconds after its timeout at which a test that still runs ends the whole run.")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: much of a test's time is spent waiting for servers and processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SERVER_LINES] = []
     config.stash[_STDERR] = os.dup(sys.__stderr__.fileno())  # before pytest catches what is written there
