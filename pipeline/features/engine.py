@@ -219,7 +219,6 @@ class AccountStates:
             return FeatureRows.empty(self._width)
         position, kind, seen = emitted
         order = self._emission_order(position, kind, seen)
-        position, kind, seen = position[order], kind[order], seen.taken(order)
         ids = self._accounts.ids_of(seen.row)
         seen = seen.with_facts(self._facts(ids, position, *typically))
         values = np.empty((len(order), self._width), np.float32)
@@ -230,15 +229,15 @@ class AccountStates:
                 values[:, column] = numbers[feature.name]
                 column += 1
         return FeatureRows(
-            offset=offsets[position],
-            kind=kind,
-            account_id=ids,
-            key=seen.key,
-            scored_at=seen.clock * _US,
-            first_seen=seen.born * _US,
-            exchanges=seen.seq,
-            output_tokens=seen.tokens,
-            values=values,
+            offset=offsets[position[order]],
+            kind=kind[order],
+            account_id=[ids[row] for row in order.tolist()],
+            key=seen.key[order],
+            scored_at=seen.clock[order] * _US,
+            first_seen=seen.born[order] * _US,
+            exchanges=seen.seq[order],
+            output_tokens=seen.tokens[order],
+            values=values[order],  # numbers are put in order, of which there are fewer bytes than of what they are of
         )
 
     def _facts(self, ids: list[str], position: Ints, stops: list[int], shown: list[Tokens]) -> Facts | None:

@@ -125,14 +125,6 @@ class Views:
         """A field of one integer in the 7 d view, [n]."""
         return self.cells(View.WEEK, name)[:, 0]
 
-    def taken(self, order: Ints) -> Views:
-        """The accounts in another order."""
-        columns = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("layout", "facts")
-        }
-        lines = {view: _taken(line, order) for view, line in columns.pop("lines").items()}
-        return Views(self.layout, lines, **{name: column[order] for name, column in columns.items()})
-
     def with_facts(self, facts: Facts | None) -> Views:
         """The same accounts, with what the feed says of them."""
         return replace(self, facts=facts)

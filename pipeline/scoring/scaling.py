@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Final, Self
 
 import numpy as np
@@ -76,8 +77,8 @@ class Scaling:
         first = np.flatnonzero(is_first)
         last = np.append(first[1:], ordered.size) - 1
         distinct, ranks = ordered.ravel()[first], (levels[first % count] + levels[last % count]) / 2
-        ends = np.cumsum(is_first.sum(axis=1))[:-1]
-        return list(zip(np.split(distinct, ends), np.split(ranks, ends), strict=True))
+        ends = [0, *np.cumsum(is_first.sum(axis=1)).tolist()]
+        return [(distinct[start:stop], ranks[start:stop]) for start, stop in pairwise(ends)]
 
     def filled(self, values: Values | Floats) -> Floats:
         """The values themselves, float64[n, F], with the median where one is unknown."""
