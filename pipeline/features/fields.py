@@ -111,9 +111,10 @@ def merge_into(into: Matrix, other: Matrix, merge: Merge) -> None:
     elif merge is Merge.OR:
         np.bitwise_or(into, other, out=into)
     else:
-        room = ~into  # largest of the type minus what is there
-        np.minimum(room, other, out=room)
-        np.add(into, room, out=into)
+        np.add(into, other, out=into)
+        over = into < other  # then the sum wrapped around
+        if over.any():
+            into[over] = np.iinfo(into.dtype).max
 
 
 @dataclass(frozen=True, slots=True)
