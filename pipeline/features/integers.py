@@ -150,6 +150,6 @@ def register_of(hashes: Hashes, count: int) -> tuple[Ints, npt.NDArray[np.uint8]
         count: registers, a power of two up to 64.
     """
     above = (hashes >> np.uint64(6)) | np.uint64(1 << 57)
-    lowest = (above & (~above + np.uint64(1))).astype(np.float64).view(np.int64)
-    rank = np.where(hashes != 0, (lowest >> _MANTISSA) - _BIAS + 1, 0).astype(np.uint8)
+    rank = np.bitwise_count(above ^ (above - np.uint64(1)))  # the lowest bit that is set and all below it
+    rank *= hashes != 0
     return (hashes & np.uint64(count - 1)).astype(np.int64), rank
