@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jobs import backfill_show as show
-from jobs.backfill_wish import Wish, finish_what_was_left, work
+from jobs.backfill_watched import finish_what_was_left, work
+from jobs.backfill_wish import Wish
 from jobs.backfill_work import FeedLog
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import BEGUN, FilePlan, check_unfinished, dealt, plan_files, unfinished
@@ -52,7 +53,7 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
     rows = sum(log.rows for hand in hands for log in hand)
     counts = work(hands, settings, rows, began)
     show.summary(
-        counts, skipped=plan.rows_asked - counts.read, out_of_range=_out_of_range(wish, plan),
+        counts, skipped=plan.rows_asked - counts.read, out_of_range=_out_of_range(wish, plan), blank=plan.blank,
         seconds=time.monotonic() - began,
     )  # fmt: skip
 
@@ -73,7 +74,7 @@ def looked_at(paths: Sequence[Path], wish: Wish) -> list[SourceFile]:
 
 def _out_of_range(wish: Wish, plan: FilePlan) -> int | None:
     """Rows that were not asked for; None where all were."""
-    return None if wish.asked.is_whole else plan.rows - plan.rows_asked
+    return None if wish.asked.is_whole else plan.rows_beyond
 
 
 def _try(wish: Wish, settings: Settings, found: Sequence[SourceFile]) -> None:
@@ -92,7 +93,7 @@ def _try(wish: Wish, settings: Settings, found: Sequence[SourceFile]) -> None:
     show.plan(plan)
     show.trial(
         trial, skipped=plan.rows_asked - trial.read, out_of_range=_out_of_range(wish, plan),
-        held=len(before & trial.hours.keys()),
+        blank=plan.blank, held=len(before & trial.hours.keys()),
     )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jobs import backfill_show as show
-from jobs.backfill_wish import Wish, finish_what_was_left, work
+from jobs.backfill_watched import finish_what_was_left, work
+from jobs.backfill_wish import Wish
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import dealt
 from pipeline.backfilling.ranges import RangePlan, layers, plan_ranges
@@ -40,10 +41,10 @@ class PastLog:
         return open_past(settings, self.ranges)
 
 
-def backfill_past(wish: Wish, settings: Settings, low: str | None, high: str | None) -> None:
+def backfill_past(wish: Wish, settings: Settings) -> None:
     """Land past ranges of a topic, or say what would be landed of them."""
     began = time.monotonic()
-    log = ask_log(settings, bound_of("--from", low), bound_of("--to", high))
+    log = ask_log(settings, bound_of("--from", wish.low), bound_of("--to", wish.high))
     if wish.dry_run:
         _try(settings, log)
         return

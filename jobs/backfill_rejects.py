@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs import backfill_show as show
-from jobs.backfill_wish import Wish, finish_what_was_left, work
+from jobs.backfill_watched import finish_what_was_left, work
+from jobs.backfill_wish import Wish
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.slices import Slice
 from pipeline.config import Settings

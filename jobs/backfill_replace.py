@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from jobs import backfill_replace_show as show
 from jobs import backfill_show
 from jobs.backfill_files import looked_at, placed_alone
-from jobs.backfill_wish import Wish, finish_what_was_left, work
+from jobs.backfill_watched import finish_what_was_left, work
+from jobs.backfill_wish import Wish
 from jobs.maintain_output import Opened, opened
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import FilePlan, plan_files
+from pipeline.backfilling.runs import Runs
 from pipeline.backfilling.slices import TIMELESS, FilePart, left_of
 from pipeline.committing import finish_pending
 from pipeline.config import Settings
@@ -26,7 +28,7 @@ from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.file_feed import Feed, FileFeed, Planned
 from pipeline.io.lake import Lake
-from pipeline.io.replaced_sources import Sources
+from pipeline.io.replaced_sources import Sources, Spans
 from pipeline.io.rewriting.annex import ANNEXES, Annex, Replacement, topics_of
 from pipeline.io.rewriting.arrivals import Arrivals
 from pipeline.io.rewriting.chosen import Chosen, total
@@ -86,10 +88,14 @@ def _asked(wish: Wish, what: Opened, files: Sequence[SourceFile]) -> _Asked:
         if not wish.asked.is_whole:  # rejects of no range stay, too
             stay += [TIMELESS for place in places if place.of.part.timeless]
         part = left_of(wish.asked, stay)
-        if file.rows and not part.is_empty:
+        if file.rows > file.blank and not part.is_empty:
             parts[file.sha256] = FilePart(file.sha256, part)
     now_us = SystemClock().now_us()
-    return _Asked(files, sources, Replacement.made(Chosen(spans, wish.asked), parts, now_us))
+    return _Asked(files, sources, Replacement.made(_chosen(spans, wish), parts, now_us))
+
+
+def _chosen(spans: Spans, wish: Wish) -> Chosen:
+    return Chosen({partition: Runs.merged(ends) for partition, ends in spans.items()}, wish.asked)
 
 
 def _try(wish: Wish, asked: _Asked, replacer: Replacer) -> None:
@@ -119,7 +125,7 @@ def _stays(replacer: Replacer, chosen: Chosen) -> dict[str, int]:
 
 
 def _out_of_range(wish: Wish, asked: _Asked) -> int | None:
-    return None if wish.asked.is_whole else sum(file.rows - file.rows_asked for file in asked.files)
+    return None if wish.asked.is_whole else sum(file.rows_beyond for file in asked.files)
 
 
 def _rows_asked(asked: _Asked) -> int:

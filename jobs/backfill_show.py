@@ -120,14 +120,14 @@ def _span(span: Span) -> str:
     return f"{span.first_offset:,} to {span.next_offset - 1:,}" if span.next_offset > span.first_offset else "nothing"
 
 
-def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = None) -> None:
+def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = None, blank: int = 0) -> None:
     """What a dry run found out."""
     table = _counts_table("Dry run: nothing was written")
     table.add_row("to be read", f"{found.read:,}")
     table.add_row("to be landed", f"{found.events:,}")
     table.add_row("to be rejected", f"{found.rejects:,}")
     table.add_row("skipped as already there", f"{skipped:,}")
-    _add_out_of_range(table, out_of_range)
+    _add_passed_over(table, out_of_range, blank)
     if found.hours:
         span = f"{len(found.hours):,}, from {_hour(min(found.hours))} to {_hour(max(found.hours) + 1)}"
         table.add_row("hours of events", span)
@@ -151,14 +151,16 @@ def rejects(found: Trial, done: Counts, *, out_of_range: int | None, seconds: fl
     table.add_row("rejects read", f"{found.read:,}")
     table.add_row("to be landed as events" if is_dry else "landed as events", f"{found.events:,}")
     table.add_row("still no events", f"{found.read - found.events - (out_of_range or 0):,}")
-    _add_out_of_range(table, out_of_range)
+    _add_passed_over(table, out_of_range, 0)
     if seconds is not None:
         table.add_row("files written", f"{done.files:,}, {done.bytes:,} bytes")
         table.add_row("seconds", f"{seconds:,.1f}")
     console().print(table)
 
 
-def summary(counts: Counts, *, skipped: int | None, seconds: float, out_of_range: int | None = None) -> None:
+def summary(
+    counts: Counts, *, skipped: int | None, seconds: float, out_of_range: int | None = None, blank: int = 0
+) -> None:
     """What was done."""
     table = _counts_table("Backfill")
     table.add_row("read", f"{counts.read:,}")
@@ -166,7 +168,7 @@ def summary(counts: Counts, *, skipped: int | None, seconds: float, out_of_range
     table.add_row("rejected", f"{counts.rejected:,}")
     if skipped is not None:
         table.add_row("skipped as already there", f"{skipped:,}")
-    _add_out_of_range(table, out_of_range)
+    _add_passed_over(table, out_of_range, blank)
     if counts.windows:
         table.add_row("scores", f"{counts.windows:,}")
         table.add_row("alerts of live rules", f"{counts.alerts:,}")
@@ -176,10 +178,12 @@ def summary(counts: Counts, *, skipped: int | None, seconds: float, out_of_range
     console().print(table)
 
 
-def _add_out_of_range(table: Table, rows: int | None) -> None:
-    """None where no range was asked for."""
-    if rows is not None:
-        table.add_row("out of range", f"{rows:,}")
+def _add_passed_over(table: Table, out_of_range: int | None, blank: int) -> None:
+    """Rows out of range, where one was asked for, and blank lines, where there are any."""
+    if out_of_range is not None:
+        table.add_row("out of range", f"{out_of_range:,}")
+    if blank:
+        table.add_row("blank lines", f"{blank:,}")
 
 
 def _counts_table(title: str) -> Table:

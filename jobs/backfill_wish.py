@@ -1,38 +1,28 @@
-"""What `stillwatch backfill` is asked for, and how its work is watched, stopped and reported."""
+"""What `stillwatch backfill` is asked for, and what it is refused for before anything is opened."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 
-import typer
-
-from jobs import backfill_show as show
-from jobs.backfill_work import Log, StoppedError, land, land_in_parallel
-from jobs.run import Stop
-from pipeline.backfilling.counts import Counts
-from pipeline.backfilling.slices import WHOLE, Slice
-from pipeline.committing import finish_pending
-from pipeline.config import Settings
-from pipeline.io.catalog import Catalog
-from pipeline.io.lake import Lake
-from pipeline.sources import FEED, is_past
-
-INTERRUPTED = 130
+from pipeline.backfilling.slices import WHOLE, Slice, between
+from pipeline.errors import ConfigError
+from pipeline.sources import FEED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the command line asks for, beside the settings; see `backfill`."""
+    """What the command line asks for, beside the settings: a field for each flag of `jobs/backfill_flags.py`."""
 
-    sources: tuple[str, ...]
-    feed: str
-    partitions: int | None
-    parallel: int
-    dry_run: bool
-    asked: Slice = WHOLE
+    sources: tuple[str, ...] = ()
+    score: bool | None = None
+    feed: str = "backfill"
+    partitions: int | None = None
+    parallel: int = 1
+    dry_run: bool = False
+    low: str | None = None
+    high: str | None = None
+    rejects: bool = False
     replaces: bool = False
     of: tuple[str, ...] = ()
 
@@ -41,39 +31,58 @@ class Wish:
         """Topic of the feed that scored files are added to."""
         return f"{FEED}{self.feed}"
 
+    @property
+    def is_past(self) -> bool:
+        """Whether records of a past range of the topic are asked for: `--from` and `--to` are of Kafka's log then."""
+        return not (self.sources or self.rejects) and (self.low is not None or self.high is not None)
 
-def finish_what_was_left(storage: Lake, ledger: Catalog) -> None:
-    """Show what a killed backfill had committed: nobody may have a reason to open its partitions again."""
-    for partition in {commit.partition for commit in ledger.pending() if is_past(commit.partition.topic)}:
-        finish_pending(storage, ledger, partition)
+    @property
+    def asked(self) -> Slice:
+        """Event times that are asked for, of files and rejects.
+
+        Raises:
+            ConfigError: `--from` and `--to` make no sense.
+        """
+        return WHOLE if self.is_past else between(self.low, self.high)
+
+    def check(self) -> None:
+        """Refuse what no backfill could do.
+
+        Raises:
+            ConfigError: a flag is wrong, or flags contradict each other; it says which, why and what to do instead.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", self.feed):
+            raise ConfigError(f"--feed {self.feed}: letters, digits, '.', '_' and '-', at most 80")
+        if self.replaces and self.rejects:
+            raise ConfigError(_REPLACES_REJECTS)
+        if bool(self.sources) + self.is_past + self.rejects != 1:
+            raise ConfigError(
+                "give either files, folders or globs, or a past range of the topic with --from and --to, or --rejects: "
+                + ("these are several" if self.sources else "nothing is named")
+            )
+        self._check_replaces(self.asked)
+        if self.rejects and self.score:
+            raise ConfigError("--score: rejects come out of their order, and are landed without scores")
+
+    def _check_replaces(self, asked: Slice) -> None:
+        """See that it is said what goes and what comes."""
+        if not self.replaces:
+            if self.of:
+                raise ConfigError("--of says what --replace takes away: give --replace, too")
+            return
+        if self.is_past:
+            raise ConfigError("--replace: name the files whose rows come in the place of those that go")
+        if self.sources and asked.is_whole and not self.of:
+            raise ConfigError("--replace: say what goes: a range with --from and --to, a source with --of, or both")
+        if self.score:
+            raise ConfigError(
+                "--score: what replaces other rows is landed without scores, for accounts are scored along a whole log "
+                "and not anew along a part of it; `stillwatch backtest` says what the new rows would have raised"
+            )
 
 
-def work(hands: Sequence[Sequence[Log]], settings: Settings, rows: int, began: float) -> Counts:
-    """Do the work; a signal ends it after what is read is written."""
-    stop, latest = Stop(), Counts()
-    if not hands:
-        return latest
-    stop.listen()
-    try:
-        with show.landing(rows) as shown:
-
-            def tell(counts: Counts, waits_for: str) -> None:
-                nonlocal latest
-                latest = counts
-                shown(counts, waits_for)
-
-            def stopped() -> bool:
-                return bool(stop.reason)
-
-            if len(hands) == 1:
-                return land(hands[0], settings, tell, stopped)
-            return land_in_parallel(hands, settings, tell, stopped)
-    except StoppedError:
-        show.summary(latest, skipped=None, seconds=time.monotonic() - began)
-        print(  # noqa: T201  # the one line that says why
-            f"stillwatch: ended early by {stop.reason}; what is landed stays, and the same command goes on from there",
-            file=sys.stderr,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        stop.unlisten()
+_REPLACES_REJECTS = (
+    "--replace --rejects: a reject that is an event today takes no row's place, for it has none of its own: leave "
+    "--replace out, and it is landed once, beside the reject, which says what it was taken for. To replace rows "
+    "and rejects of a range, leave --rejects out, and name the files that these records stand in"
+)

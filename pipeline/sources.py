@@ -7,6 +7,7 @@ place is a topic, a partition and an offset as any record's is.  No Kafka topic 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -42,6 +43,7 @@ class SourceFile:
         asked: how many of them are in the range that was asked for; None: all.
         part: those that are to be landed.
         edition: of the replacement that lands them; empty otherwise.
+        blank: lines that say nothing; they are numbered as all rows are, and never landed.
     """
 
     path: Path
@@ -51,11 +53,17 @@ class SourceFile:
     asked: int | None = None
     part: Slice = WHOLE
     edition: str = ""
+    blank: int = 0
 
     @property
     def rows_asked(self) -> int:
         """Rows in the range that was asked for."""
-        return self.rows if self.asked is None else self.asked
+        return self.rows - self.blank if self.asked is None else self.asked
+
+    @property
+    def rows_beyond(self) -> int:
+        """Rows out of that range."""
+        return self.rows - self.blank - self.rows_asked
 
     @property
     def identity(self) -> str:
@@ -142,6 +150,11 @@ class PastRange:
 def is_past(topic: str) -> bool:
     """Whether a topic is one of backfills, which Kafka cannot have."""
     return topic.startswith((FEED, PAST, AGAIN))
+
+
+def origin(topic: str) -> str:
+    """The topic whose records are landed under this one: ranges of its past, and rejects that became events."""
+    return re.sub(f"^(?:(?:{PAST}|{AGAIN})[0-9]+:)+", "", topic)
 
 
 def again(number: int, topic: str) -> str:

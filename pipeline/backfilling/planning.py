@@ -76,6 +76,16 @@ class FilePlan:
         return sum(file.rows_asked for file in self.files)
 
     @property
+    def rows_beyond(self) -> int:
+        """Rows of all files that are out of it."""
+        return sum(file.rows_beyond for file in self.files)
+
+    @property
+    def blank(self) -> int:
+        """Blank lines of all files."""
+        return sum(file.blank for file in self.files)
+
+    @property
     def bytes(self) -> int:
         """Size of all files."""
         return sum(file.bytes for file in self.files)
@@ -103,7 +113,7 @@ def plan_files(  # what is there, and what is wanted of it
     plan, seen = FilePlan(), set[str]()
     for file in files:
         plan.files.append(file)
-        if not file.rows:
+        if file.rows == file.blank:
             plan.found.append(Found(file, EMPTY))
         elif file.sha256 in seen:
             plan.found.append(Found(file, TWICE))

@@ -23,6 +23,7 @@ from pipeline.batch import Partition, Records
 from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, EVENT_SCHEMA, LINEAGE, Field
+from pipeline.io.ndjson import plain, spoken
 from pipeline.io.replay import key_of, open_lines
 from pipeline.io.views.session import Session
 from pipeline.io.views.tables import literal, quoted
@@ -118,30 +119,31 @@ def _chunks(files: Sequence[Path], partitioner: Partitioner) -> Iterator[Chunk]:
 def _line_chunks(path: Path, partitioner: Partitioner, before: int) -> Iterator[Chunk]:
     decoder, whole, first = Decoder(), Partition(str(path), 0), 0
     with open_lines(path) as lines:
-        for batch in batches(lines):
-            records = Records(
-                whole,
-                pa.array(batch, pa.binary()).cast(pa.binary_view()),
-                np.arange(first, first + len(batch)),
-                np.full(len(batch), -1),  # a line has no Kafka timestamp
-                first + len(batch),
+        for batch in batches(plain(lines)):
+            records, numbers = spoken(batch, first)
+            first += len(batch)
+            decoded = decoder.decode(
+                Records(
+                    whole,
+                    pa.array(records, pa.binary()).cast(pa.binary_view()),
+                    numbers,
+                    np.full(len(records), -1),  # a line has no Kafka timestamp
+                    first,
+                )
             )
-            decoded = decoder.decode(records)
-            at = decoded.events["offset"].to_numpy() - first
-            keys: list[str | None] = [None] * len(batch)
+            at = np.searchsorted(numbers, decoded.events["offset"].to_numpy())
+            rejected = np.searchsorted(numbers, decoded.rejects["offset"].to_numpy())
+            keys: list[str | None] = [None] * len(records)
             for position, account in zip(at.tolist(), decoded.events["account_id"].to_pylist(), strict=True):
                 keys[position] = account
             said = ""
-            for offset, reason in zip(
-                *(decoded.rejects[name].to_pylist() for name in ("offset", "reason")), strict=True
-            ):
-                key = key_of(batch[offset - first])
-                keys[offset - first] = None if key is None else key.decode()
-                said = said or f"{path}, line {offset + 1}: {reason}"
+            for position, reason in zip(rejected.tolist(), decoded.rejects["reason"].to_pylist(), strict=True):
+                key = key_of(records[position])
+                keys[position] = None if key is None else key.decode()
+                said = said or f"{path}, line {numbers[position] + 1}: {reason}"
             counted = _counted(decoded.rejects["error_type"], decoded.rejects["field"])
             parts = tuple(partitioner.divide(decoded.events, at, keys))
-            yield Chunk(parts, len(batch), counted, said, before + lines.bytes_read)
-            first += len(batch)
+            yield Chunk(parts, len(records), counted, said, before + lines.bytes_read)
 
 
 def batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:

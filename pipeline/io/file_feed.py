@@ -20,6 +20,7 @@ from pipeline.backtesting.partitioning import Partitioner
 from pipeline.batch import Partition, Records
 from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
+from pipeline.io.ndjson import spoken
 from pipeline.io.replay import key_of
 from pipeline.io.row_files import open_rows
 from pipeline.io.still_source import NO_TIMESTAMP, StillSource
@@ -101,20 +102,20 @@ class FileFeed(StillSource):
             )
 
     def _records(self, lines: Sequence[bytes], first: int, part: Slice) -> list[Records]:
-        """What of some lines is to be landed, by partition; rows beyond their slice are passed over."""
+        """What of some lines is to be landed, by partition; blank ones and those beyond their slice are passed over."""
         following = first + len(lines)
         if min(self.positions.values()) >= following:
             return []
-        values = pa.array(lines, pa.binary()).cast(pa.binary_view())
-        numbers = self._numbers(lines)
+        said, offsets = spoken(lines, first)
+        values = pa.array(said, pa.binary()).cast(pa.binary_view())
+        numbers = self._numbers(said)
         if not part.is_whole:
-            numbers[~part.holds(*stated_times(self._decoder, lines))] = -1
-        offsets = np.arange(first, following)
+            numbers[~part.holds(*stated_times(self._decoder, said))] = -1
         found = []
         for partition in self.partitions:
             stands = self.positions[partition]
             rows = np.flatnonzero((numbers == partition.number) & (offsets >= stands))
-            whole = len(rows) == len(lines)
+            whole = len(rows) == len(said)
             some = values if whole else taken(values, rows)
             stamps = np.full(len(rows), NO_TIMESTAMP, dtype=np.int64)
             if stands < following:

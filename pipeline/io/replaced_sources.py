@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.batch import Partition
 from pipeline.errors import ConfigError
 from pipeline.io.digests import sha256_of_file
-from pipeline.sources import AGAIN, FEED, PAST, FeedFile
+from pipeline.sources import FEED, FeedFile, origin
 
 Spans = dict[Partition, list[tuple[int, int]]]
 """First offsets, and those after the last."""
@@ -86,13 +86,13 @@ class Sources:
                     f"--of {name}: {place.name} is landed in part: let that backfill come to its end first"
                 )
             for at, offset in self._offsets.items():
-                if _origin(at.topic) == place.topic:
+                if origin(at.topic) == place.topic:
                     yield at, (place.first_offset, min(place.next_offset, offset))
 
     def _of_topic(self, topic: str) -> Iterator[tuple[Partition, tuple[int, int]]]:
         """A topic, what backfills landed of its past, and what was a reject of it."""
         for at, offset in self._offsets.items():
-            if topic in (at.topic, _origin(at.topic)):
+            if topic in (at.topic, origin(at.topic)):
                 yield at, (0, offset)
 
     def _files_called(self, name: str) -> list[FeedFile]:
@@ -126,8 +126,3 @@ class Sources:
 
 def _bare(place: FeedFile) -> str:
     return place.topic.removeprefix(FEED) if place.is_alone else ""
-
-
-def _origin(topic: str) -> str:
-    """The topic whose records are landed under another one."""
-    return re.sub(f"^(?:(?:{PAST}|{AGAIN})[0-9]+:)+", "", topic)

@@ -25,6 +25,7 @@ from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS, EXTRA, LINEAGE
 from pipeline.io.event_files import CHUNK_BYTES, CHUNK_ROWS, batches
+from pipeline.io.ndjson import LineCount, plain, spoken
 from pipeline.io.replay import open_lines
 from pipeline.sources import SourceFile
 
@@ -91,45 +92,45 @@ def look_at(path: Path, asked: Slice = WHOLE) -> SourceFile:
         ConfigError: it cannot.
     """
     try:
-        digest, plain_rows = _hash_and_lines(path)
+        digest, counted = _hash_and_lines(path)
         size = path.stat().st_size
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if path.suffix == PARQUET:
         rows = _parquet_rows(path)
         return SourceFile(path, digest, size, rows, None if asked.is_whole else _rows_in(path, asked)[1])
-    if not asked.is_whole:
-        return SourceFile(path, digest, size, *_rows_in(path, asked))
-    if path.suffix not in PACKED:
-        return SourceFile(path, digest, size, plain_rows)
-    with open_lines(path) as lines:
-        return SourceFile(path, digest, size, sum(1 for _ in lines))
+    if path.suffix not in PACKED and asked.is_whole:
+        rows, blank = counted
+        return SourceFile(path, digest, size, rows, blank=blank)
+    rows, inside, blank = _rows_in(path, asked)
+    return SourceFile(path, digest, size, rows, None if asked.is_whole else inside, blank=blank)
 
 
-def _hash_and_lines(path: Path) -> tuple[str, int]:
+def _hash_and_lines(path: Path) -> tuple[str, tuple[int, int]]:
     """A file's SHA-256 in hex and how many lines its bytes are, in one reading; most of it lets other threads run."""
-    digest, lines, last = hashlib.sha256(), 0, b""
+    digest, lines = hashlib.sha256(), LineCount()
     with path.open("rb") as file:
         while chunk := file.read(_READ_BYTES):
             digest.update(chunk)
-            lines += chunk.count(b"\n")
-            last = chunk[-1:]
-    return digest.hexdigest(), lines + (last not in (b"", b"\n"))
+            lines.add(chunk)
+    return digest.hexdigest(), lines.rows
 
 
-def _rows_in(path: Path, asked: Slice) -> tuple[int, int]:
-    """How many rows there are, and how many of them in a slice."""
-    decoder, rows, inside = Decoder(), 0, 0
+def _rows_in(path: Path, asked: Slice) -> tuple[int, int, int]:
+    """How many rows there are, how many of them in a slice, and how many are blank lines, which are in none."""
+    decoder, rows, inside, blank = Decoder(), 0, 0, 0
     with open_rows(path) as chunks:
         for lines in chunks:
+            said, _ = spoken(lines, 0)
             rows += len(lines)
-            inside += int(asked.holds(*stated_times(decoder, lines)).sum())
-    return rows, inside
+            blank += len(lines) - len(said)
+            inside += len(said) if asked.is_whole else int(asked.holds(*stated_times(decoder, said)).sum())
+    return rows, inside, blank
 
 
 @contextmanager
 def open_rows(path: Path) -> Iterator[Iterator[list[bytes]]]:
-    """Open a file for reading; rows come by the chunk, as JSON.
+    """Open a file for reading; rows come by the chunk, as JSON, and blank lines as no bytes.
 
     Raises:
         ConfigError: it cannot be read.
@@ -138,7 +139,7 @@ def open_rows(path: Path) -> Iterator[Iterator[list[bytes]]]:
         yield _parquet_lines(path)
         return
     with open_lines(path) as lines:
-        yield batches(lines)
+        yield batches(plain(lines))
 
 
 def _parquet_rows(path: Path) -> int:

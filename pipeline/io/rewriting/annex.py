@@ -10,12 +10,13 @@ import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.backfilling.slices import FilePart
+from pipeline.backfilling.runs import Runs
+from pipeline.backfilling.slices import WHOLE, FilePart
 from pipeline.batch import Partition
 from pipeline.errors import RetryableError, SchemaError
 from pipeline.io.catalog import Catalog, sqlite_url
@@ -23,13 +24,15 @@ from pipeline.io.durable import replace_for_good, sync_folders
 from pipeline.io.lake import Lake
 from pipeline.io.rewriting.chosen import Chosen
 from pipeline.io.rewriting.ledger import SWAPPED, RewriteLedger
-from pipeline.sources import own_feed
+from pipeline.sources import PAST, PastRange, Span, own_feed
 
 ANNEXES: Final = "_replacing"
 _PLAN: Final = "replacement.json"
 _DONE: Final = "swapped"
 _CATALOG: Final = "catalog.db"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_READABLE: Final = (1, 2)
+"""Former releases had no ranges of a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,14 @@ class Replacement:
         parts: rows that come, by the hash of each file.
         edition: tells its rows from those that the same files may have brought before.
         since_us: wall clock, when it began.
+        ranges: of a topic's log that come.
     """
 
     chosen: Chosen
     parts: Mapping[str, FilePart]
     edition: str
     since_us: int
+    ranges: Sequence[PastRange] = ()
 
     @classmethod
     def made(cls, chosen: Chosen, parts: Mapping[str, FilePart], now_us: int) -> Replacement:
@@ -54,29 +59,47 @@ class Replacement:
         edition = uuid.uuid4().hex[:8]
         return cls(chosen, {key: FilePart(key, part.part, edition) for key, part in parts.items()}, edition, now_us)
 
+    @classmethod
+    def of_log(cls, topic: str, topic_id: str, records: Mapping[int, Runs], now_us: int) -> Replacement:
+        """Decide to read records of a topic's log again.
+
+        Args:
+            topic: of Kafka.
+            topic_id: Kafka's id of it; empty: not known.
+            records: which, by partition; of each at least one.
+            now_us: wall clock.
+        """
+        edition = uuid.uuid4().hex[:8]
+        comes = f"{PAST}{int(edition, 16)}:{topic}"  # a number that no range of a backfill has
+        spans = {Partition(topic, number): runs for number, runs in records.items()}
+        ranges = [PastRange(topic, *Span(number, *runs.ends), comes, topic_id) for number, runs in records.items()]
+        return cls(Chosen(spans, WHOLE, comes), {}, edition, now_us, ranges)
+
     @property
     def topics(self) -> set[str]:
         """Of the rows that come."""
-        return {own_feed(str(part)) for part in self.parts.values()}
+        return {own_feed(str(part)) for part in self.parts.values()} | {past.landed_as for past in self.ranges}
 
     def said(self) -> dict[str, Any]:
         """As JSON."""
-        spans = [[*partition, list(ends)] for partition, ends in self.chosen.spans.items()]
+        spans = [[*partition, runs.spans] for partition, runs in self.chosen.spans.items()]
         parts = [str(part) for part in self.parts.values()]
         asked = str(FilePart("asked", self.chosen.asked))
-        decided = {"edition": self.edition, "since_us": self.since_us}
-        return {"format": _FORMAT, **decided, "asked": asked, "spans": spans, "parts": parts}
+        decided = {"edition": self.edition, "since_us": self.since_us, "again": self.chosen.again}
+        ranges = [asdict(past) for past in self.ranges]
+        return {"format": _FORMAT, **decided, "asked": asked, "spans": spans, "parts": parts, "ranges": ranges}
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Replacement:
         """Read what `said` gave."""
         spans = {
-            Partition(topic, number): [(first, following) for first, following in ends]
+            Partition(topic, number): Runs.merged((first, following) for first, following in ends)
             for topic, number, ends in said["spans"]
         }
         parts = [FilePart.parse(text) for text in said["parts"]]
-        asked = FilePart.parse(said["asked"]).part
-        return cls(Chosen(spans, asked), {part.sha256: part for part in parts}, said["edition"], said["since_us"])
+        chosen = Chosen(spans, FilePart.parse(said["asked"]).part, said.get("again", ""))
+        ranges = [PastRange(**past) for past in said.get("ranges", ())]
+        return cls(chosen, {part.sha256: part for part in parts}, said["edition"], said["since_us"], ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +208,7 @@ def _folders(lake: Lake) -> Iterator[Path]:
 def _read(folder: Path) -> Replacement:
     try:
         said = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
-        if said["format"] != _FORMAT:
+        if said["format"] not in _READABLE:
             raise SchemaError(f"{folder / _PLAN}: format {said['format']}, this Stillwatch knows {_FORMAT}: upgrade it")
         return Replacement.read(said)
     except FileNotFoundError:

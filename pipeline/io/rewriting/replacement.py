@@ -17,6 +17,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from pipeline.commits import FileEntry
+from pipeline.committing import finish_pending
 from pipeline.errors import FencedError, RetryableError, SchemaError
 from pipeline.io.desk import audit_log
 from pipeline.io.rewriting.arrivals import Arrivals
@@ -24,8 +25,10 @@ from pipeline.io.rewriting.chosen import REPLACED, Chosen, total
 from pipeline.io.rewriting.held import Place
 from pipeline.io.rewriting.ledger_rows import Output
 from pipeline.io.rewriting.rewriter import Rewriter
+from pipeline.io.rewriting.same_records import SameRecords
 from pipeline.io.rewriting.settling import discard
 from pipeline.io.rewriting.writing import Input, Limits, read_input, write_outputs
+from pipeline.sources import is_past
 
 REPLACE: Final = "replace"
 _ATTEMPTS: Final = 10
@@ -65,6 +68,16 @@ class _Made:
     outputs: list[Output]
 
 
+@dataclass(frozen=True, slots=True)
+class _Comes:
+    """What goes and what comes; see `Replacer.replace`."""
+
+    chosen: Chosen
+    arrivals: Arrivals
+    files: Sequence[FileEntry]
+    same: SameRecords | None
+
+
 class Replacer(Rewriter):
     """Replaces rows of one lake."""
 
@@ -78,7 +91,12 @@ class Replacer(Rewriter):
         return {table: self._found(chosen, table) for table in tables}
 
     def replace(
-        self, chosen: Chosen, arrivals: Arrivals, files: Sequence[FileEntry], note: Mapping[str, Any]
+        self,
+        chosen: Chosen,
+        arrivals: Arrivals,
+        files: Sequence[FileEntry],
+        note: Mapping[str, Any],
+        same: SameRecords | None = None,
     ) -> Replaced:
         """Let rows go and others come.
 
@@ -87,9 +105,11 @@ class Replacer(Rewriter):
             arrivals: commits of those that come.
             files: of those that come, by their paths below this lake.
             note: what the audit record says beside the numbers.
+            same: sees that those that go are those that come, where both are records of one log.
 
         Raises:
-            ConfigError: another backfill has landed some of the rows that come; nothing was changed.
+            ConfigError: another backfill has landed some of the rows that come, or `same` sees others; nothing was
+                changed.
             FencedError: the rows that come are there already; nothing was changed.
             RetryableError: the lake or the catalog fails, or others are faster all the time; nothing was changed.
             SchemaError: a file cannot be read; nothing was changed.
@@ -97,25 +117,21 @@ class Replacer(Rewriter):
         rewrite_id = self._ledger.begin(REPLACE, self._clock.now_us())
         self._step("begun")
         try:
-            return self._replace(rewrite_id, chosen, arrivals, files, note)
+            return self._replace(rewrite_id, _Comes(chosen, arrivals, files, same), note)
         except BaseException:
             discard(self._lake, self._ledger, rewrite_id)
             raise
 
-    def _replace(  # all that a swap needs
-        self,
-        rewrite_id: str,
-        chosen: Chosen,
-        arrivals: Arrivals,
-        files: Sequence[FileEntry],
-        note: Mapping[str, Any],
-    ) -> Replaced:
+    def _replace(self, rewrite_id: str, what: _Comes, note: Mapping[str, Any]) -> Replaced:
         made: dict[Place, _Made] = {}
         for _ in range(_ATTEMPTS):
-            found = self.find(chosen)
+            self._look(what.same)
+            found = self.find(what.chosen)
             former = {file: rows for of_table in found.values() for file, rows in of_table.items()}
             try:
-                self._write(rewrite_id, chosen, former, files, made)
+                if what.same is not None:
+                    what.same.check(self._lake.root, former)
+                self._write(rewrite_id, what.chosen, former, what.files, made)
             except SchemaError:
                 if self._is_listed(former):
                     raise
@@ -132,19 +148,31 @@ class Replacer(Rewriter):
             )
 
             def also(tx: sa.Connection, act: audit_log.Act = act, now_us: int = now_us) -> None:
-                arrivals.insert(tx, chosen.covers)
+                what.arrivals.insert(tx, what.chosen.covers)
+                if what.same is not None:
+                    what.same.hold(tx)
                 audit_log.append(tx, act, now_us)
 
             try:
                 self._ledger.swap(rewrite_id, list(former), outputs, now_us, also=also)
             except FencedError:
-                if arrivals.are_in(self._catalog):
+                if what.arrivals.are_in(self._catalog):
                     raise
                 self._ledger.keep_alive(rewrite_id, now_us)
                 continue
             self._step("swapped")
             return done
         raise RetryableError(_OUTPACED)
+
+    def _look(self, same: SameRecords | None) -> None:
+        """Before it is found out which rows go; what is committed and not shown yet is shown first."""
+        if same is None:
+            return
+        for partition in {commit.partition for commit in self._catalog.pending()}:
+            if is_past(partition.topic):
+                finish_pending(self._lake, self._catalog, partition)
+        with self._catalog.transaction() as tx:
+            same.look(tx)
 
     def _write(
         self,

@@ -52,6 +52,16 @@ def test_lines_are_decoded_whatever_their_compression(tmp_path: Path, suffix: st
     assert {(row["topic"], row["partition"], row["kafka_time"]) for row in found} == {("t", 0, None)}
 
 
+def test_a_mark_crlf_and_blank_lines_are_no_events_and_no_rejects(tmp_path: Path) -> None:
+    (tmp_path / "plain.ndjson").write_bytes(LINES + b"broken\n")
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b"\xef\xbb\xbf\r\n" + LINES.replace(b"\n", b"\r\n\r\n") + b"broken\r\n")
+    (chunk,) = read_files([path], "t", 3).chunks
+    assert (chunk.records, chunk.rejects.keys()) == (21, {"invalid_json"})
+    assert f"{path}, line 42: " in chunk.first_reject
+    assert rows(read_files([path], "t", 3)) == rows(read_files([tmp_path / "plain.ndjson"], "t", 3))
+
+
 def test_offsets_go_on_from_file_to_file_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name, part in (("b.ndjson", EVENTS[10:]), ("a.ndjson", EVENTS[:10])):
         (tmp_path / name).write_bytes(b"".join(orjson.dumps(event) + b"\n" for event in part))

@@ -187,6 +187,50 @@ def test_what_is_no_event_is_a_reject_with_its_bytes(tmp_path: Path, lake: Path,
     assert_clean(lake)
 
 
+def as_windows_writes(events: Sequence[dict[str, Any]]) -> bytes:
+    """With a byte order mark, CRLF, and a blank line before every tenth event, at the beginning and at the end."""
+    lines = [part for at, one in enumerate(events) for part in ([b""] if at % 10 == 0 else []) + [orjson.dumps(one)]]
+    return b"\xef\xbb\xbf" + b"".join(line + b"\r\n" for line in [*lines, b" "])
+
+
+@pytest.mark.parametrize("name", ("a.ndjson", "a.ndjson.gz"))
+@pytest.mark.parametrize("score", (True, False))
+def test_a_mark_crlf_and_blank_lines_change_no_row_and_no_number(
+    tmp_path: Path, lake: Path, land: Land, name: str, score: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the backfill was killed in the middle; and all of the file is there afterwards, its last blank line too."""
+    path = tmp_path / name
+    content = as_windows_writes(EVENTS)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert counted(land(path, "--dry-run", score=score))["blank lines"] == 13
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 25)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "20")
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
+        with pytest.raises(Killed):
+            land(path, score=score)
+    said = counted(land(path, score=score))
+    assert said["rejected"] == 0
+    assert said["read"] + said["skipped as already there"] == 120
+    assert rows(lake, '"offset", request_id') == [(at + at // 10 + 1, f"r{at}") for at in range(120)]
+    again = counted(land(path, score=score))
+    assert (again["read"], again["skipped as already there"], again["blank lines"]) == (0, 120, 13)
+    assert "already there" in land(path, score=score).stdout
+    assert_clean(lake)
+
+
+def test_blank_lines_are_of_no_range_and_a_file_of_them_is_empty(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(as_windows_writes([*EVENTS, {"model": "m"}]))
+    said = counted(land("--from", "2026-03-01T00:30", "--to", "2026-03-01T00:40", path))
+    assert (said["landed"], said["rejected"], said["out of range"], said["blank lines"]) == (10, 1, 110, 14)
+    said = counted(land(path))
+    assert (said["landed"], said["rejected"], said["skipped as already there"]) == (110, 0, 11)
+    path.write_bytes(b"\xef\xbb\xbf\r\n\r\n")
+    assert "empty" in land(path).stdout
+    assert_clean(lake)
+
+
 def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, lake: Path, land: Land) -> None:
     path = write(tmp_path / "a.ndjson", [*EVENTS, {"model": "m"}])
     result = land(path, "--dry-run")
