@@ -74,6 +74,10 @@ def _job_of(wish: Wish) -> Callable[[Wish, Settings], None]:
         from jobs.backfill_rejects import backfill_rejects  # noqa: PLC0415  # as said above
 
         return backfill_rejects
+    if wish.is_past and wish.replaces:
+        from jobs.backfill_replace_past import backfill_replace_past  # noqa: PLC0415  # as said above
+
+        return backfill_replace_past
     if wish.is_past:
         from jobs.backfill_past import backfill_past  # noqa: PLC0415  # as said above
 

@@ -59,7 +59,8 @@ Replace = Annotated[
     typer.Option(
         "--replace",
         help="Put the files' rows in the place of rows that are there, of the range of --from and --to or of the "
-        "sources of --of, at one moment. Scores and alerts stay as they were. --dry-run says what would go.",
+        "sources of --of, at one moment. Without files, read records of that past of --topic again, in the place of "
+        "what they were landed as. Scores and alerts stay as they were. --dry-run says what would go.",
     ),
 ]
 Of = Annotated[

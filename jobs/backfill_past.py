@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from jobs import backfill_show as show
 from jobs.backfill_watched import finish_what_was_left, work
@@ -13,22 +13,29 @@ from jobs.backfill_wish import Wish
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import dealt
 from pipeline.backfilling.ranges import RangePlan, layers, plan_ranges
+from pipeline.backfilling.runs import Runs
 from pipeline.batch import Partition
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.io.backfill_trial import hours_held, try_logs
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
-from pipeline.io.past_range import LogSpan, PastSource, ask_log, bound_of, open_past
+from pipeline.io.past_range import ALL, LogSpan, PastSource, ask_log, bound_of, open_past
 from pipeline.io.source_notes import note_ranges
 from pipeline.sources import PAST, PastRange, Span
 
 
 @dataclass(frozen=True, slots=True)
 class PastLog:
-    """Ranges of several partitions, as a log to be landed."""
+    """Ranges of several partitions, as a log to be landed.
+
+    Attributes:
+        ranges: of each partition at most one.
+        only: the records of them that are wanted, by partition, where that is not all.
+    """
 
     ranges: Sequence[PastRange]
+    only: Mapping[int, Runs] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -38,7 +45,7 @@ class PastLog:
     def open(self, settings: Settings, ledger: Catalog) -> contextlib.AbstractContextManager[PastSource]:
         """Begin to read it."""
         del ledger
-        return open_past(settings, self.ranges)
+        return open_past(settings, self.ranges, self.only)
 
 
 def backfill_past(wish: Wish, settings: Settings) -> None:
@@ -58,7 +65,7 @@ def backfill_past(wish: Wish, settings: Settings) -> None:
             ranges += ledger.sources.add_ranges(settings.topic, log.topic_id, spans)
         note_ranges(storage.root, ledger.sources, settings.topic)
     show.ranges(settings.topic, plan, log, started=started)
-    hands = _hands(ranges, wish.parallel)
+    hands = hands_of(ranges, wish.parallel)
     counts = work(hands, settings, sum(log.rows for hand in hands for log in hand), began)
     show.summary(counts, skipped=plan.there, seconds=time.monotonic() - began)
 
@@ -83,13 +90,13 @@ def _leave_to_run(settings: Settings, plan: RangePlan, ledger: Catalog) -> list[
     return fresh
 
 
-def _hands(ranges: Sequence[PastRange], parallel: int) -> list[list[PastLog]]:
+def hands_of(ranges: Sequence[PastRange], parallel: int, only: Mapping[int, Runs] = ALL) -> list[list[PastLog]]:
     """Divide ranges among processes, by partition."""
     sizes: dict[int, int] = {}
     for past in ranges:
         sizes[past.partition] = sizes.get(past.partition, 0) + past.next_offset - past.first_offset
     return [
-        [PastLog(group) for group in _layered([past for past in ranges if past.partition in hand])]
+        [PastLog(group, only) for group in _layered([past for past in ranges if past.partition in hand])]
         for hand in dealt(list(sizes.items()), parallel)
     ]
 
@@ -111,10 +118,10 @@ def _try(settings: Settings, log: LogSpan) -> None:
             PastRange(settings.topic, *span, f"{PAST}{number}:{settings.topic}", log.topic_id)
             for number, span in enumerate(plan.fresh)
         ]
-        logs = [one for hand in _hands([*plan.begun, *fresh], 1) for one in hand]
+        logs = [one for hand in hands_of([*plan.begun, *fresh], 1) for one in hand]
         with show.landing(sum(one.rows for one in logs), "reading") as shown:
             trial = try_logs(
-                _opened(settings, logs), ledger.offsets() if ledger else {},
+                opened_past(settings, logs), ledger.offsets() if ledger else {},
                 lambda passed: shown(Counts(passed=passed), ""),
             )  # fmt: skip
         before = hours_held(ledger.live_files("access") if ledger else ())
@@ -122,7 +129,8 @@ def _try(settings: Settings, log: LogSpan) -> None:
     show.trial(trial, skipped=plan.there, held=len(before & trial.hours.keys()))
 
 
-def _opened(settings: Settings, logs: Sequence[PastLog]) -> Iterator[PastSource]:
+def opened_past(settings: Settings, logs: Sequence[PastLog]) -> Iterator[PastSource]:
+    """One log after the other, each until the next is asked for."""
     for one in logs:
-        with open_past(settings, one.ranges) as source:
+        with open_past(settings, one.ranges, one.only) as source:
             yield source

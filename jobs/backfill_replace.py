@@ -19,6 +19,7 @@ from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import FilePlan, plan_files
 from pipeline.backfilling.runs import Runs
 from pipeline.backfilling.slices import TIMELESS, FilePart, left_of
+from pipeline.commits import FileEntry
 from pipeline.committing import finish_pending
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, FencedError, RetryableError
@@ -32,13 +33,15 @@ from pipeline.io.replaced_sources import Sources, Spans
 from pipeline.io.rewriting.annex import ANNEXES, Annex, Replacement, topics_of
 from pipeline.io.rewriting.arrivals import Arrivals
 from pipeline.io.rewriting.chosen import Chosen, total
+from pipeline.io.rewriting.held import Place, is_below
 from pipeline.io.rewriting.replacement import REPLACE, Replaced, Replacer, below
+from pipeline.io.rewriting.same_records import SameRecords
 from pipeline.io.row_files import find_sources
 from pipeline.io.source_notes import note_feeds
 from pipeline.sources import FeedFile, SourceFile, own_feed
 
 _CONCLUSIONS = ("account_windows", "alerts")
-_KEY_CHARS = 16
+KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +112,18 @@ def _try(wish: Wish, asked: _Asked, replacer: Replacer) -> None:
             logs.append(Feed(place.topic, 1, [0], [Planned(file.path, place)]))
     with backfill_show.landing(sum(log.files[0].place.rows for log in logs), "reading") as shown:
         trial = try_logs(map(FileFeed, logs), {}, lambda passed: shown(Counts(passed=passed), ""))
-    show.trial(_goes(replacer, replacement.chosen), _stays(replacer, replacement.chosen), trial, asked.sources)
+    show.trial(goes(replacer, replacement.chosen), stays(replacer, replacement.chosen), trial, asked.sources)
     show.beyond(_out_of_range(wish, asked), _rows_asked(asked) - trial.read)
     if not trial.events:
         show.nothing_comes()
 
 
-def _goes(replacer: Replacer, chosen: Chosen) -> dict[str, Mapping[str, int]]:
+def goes(replacer: Replacer, chosen: Chosen) -> dict[str, Mapping[str, int]]:
+    """Rows that go, by table and topic."""
     return {table: total(found) for table, found in replacer.find(chosen).items()}
 
 
-def _stays(replacer: Replacer, chosen: Chosen) -> dict[str, int]:
+def stays(replacer: Replacer, chosen: Chosen) -> dict[str, int]:
     """Scores and alerts that were concluded from rows that go."""
     return {table: total(found).total() for table, found in replacer.find(chosen, _CONCLUSIONS).items()}
 
@@ -140,12 +144,12 @@ def _replace(  # the command, and what it found
     key = _key(wish, asked.files)
     annex = Annex.begun(what.lake, key, topics_of(what.catalog)) or Annex.begin(what.lake, key, asked.replacement)
     arrivals = _landed(wish, settings, annex, asked.files, began)
-    done = _swapped(wish, what, annex, arrivals, replacer)
+    done = swapped(wish, what, annex, arrivals, replacer)
     if done is None:
         show.there_already()
         return
     comes = sum(commit.events for commit in arrivals.commits), sum(commit.rejects for commit in arrivals.commits)
-    show.summary(done, comes, _stays(replacer, annex.replacement.chosen), asked.sources, time.monotonic() - began)
+    show.summary(done, comes, stays(replacer, annex.replacement.chosen), asked.sources, time.monotonic() - began)
     show.beyond(_out_of_range(wish, asked), _rows_asked(asked) - sum(comes))
 
 
@@ -183,18 +187,18 @@ def _plan(replacement: Replacement, files: Sequence[SourceFile], ledger: Catalog
     return plan
 
 
-def _swapped(wish: Wish, what: Opened, annex: Annex, arrivals: Arrivals, replacer: Replacer) -> Replaced | None:
+def swapped(
+    wish: Wish, what: Opened, annex: Annex, arrivals: Arrivals, replacer: Replacer, same: SameRecords | None = None
+) -> Replaced | None:
     """Let the rows that go and those that come change places; None where a killed backfill has done it."""
-    with contextlib.closing(Catalog.open(annex.catalog_url, create=False)) as ledger:
-        files = below(f"{ANNEXES}/{annex.name}", ledger.live_files())
     note = {
-        "range": annex.replacement.chosen.asked.in_words(), "of": list(wish.of), "edition": annex.replacement.edition,
+        "range": _range_of(wish, annex.replacement), "of": list(wish.of), "edition": annex.replacement.edition,
         "files": [file.sha256 for file in arrivals.files], "comes": sum(commit.events for commit in arrivals.commits),
     }  # fmt: skip
     done = None
     if not arrivals.are_in(what.catalog):
         try:
-            done = replacer.replace(annex.replacement.chosen, arrivals, files, note)
+            done = replacer.replace(annex.replacement.chosen, arrivals, files_of(what, annex), note, same)
         except FencedError as error:
             if not arrivals.are_in(what.catalog):
                 raise RetryableError(f"{error}; run the same command again") from error
@@ -203,6 +207,31 @@ def _swapped(wish: Wish, what: Opened, annex: Annex, arrivals: Arrivals, replace
             raise
     annex.swapped(done.rewrite_id if done else _rewrite_of(what.catalog, annex))
     return done
+
+
+def files_of(what: Opened, annex: Annex) -> list[FileEntry]:
+    """Files of the rows that come, by their paths below the lake.
+
+    Texts of records that are read again do not come back where they have grown too old.
+    """
+    with contextlib.closing(Catalog.open(annex.catalog_url, create=False)) as ledger:
+        files = below(f"{ANNEXES}/{annex.name}", ledger.live_files())
+    marks = what.ledger.marks() if annex.replacement.ranges else {}
+    return [
+        file for file in files
+        if file.table_name != "content" or not is_below(Place(file.table_name, file.dt, file.hour), marks)
+    ]  # fmt: skip
+
+
+def _range_of(wish: Wish, replacement: Replacement) -> str:
+    """What is replaced, for the record: event times, or offsets of a log."""
+    if not replacement.ranges:
+        return replacement.chosen.asked.in_words()
+    spans = [
+        f"{past.topic}-{past.partition} {past.first_offset} to {past.next_offset - 1}" for past in replacement.ranges
+    ]
+    flags = [f"{flag} {text}" for flag, text in (("--from", wish.low), ("--to", wish.high)) if text is not None]
+    return f"{' '.join(flags)} of Kafka's log: offsets {', '.join(spans)}"
 
 
 def _rewrite_of(catalog: Catalog, annex: Annex) -> str:
@@ -215,4 +244,4 @@ def _rewrite_of(catalog: Catalog, annex: Annex) -> str:
 def _key(wish: Wish, files: Sequence[SourceFile]) -> str:
     """By what the same command finds again what it has begun."""
     said = [str(FilePart("asked", wish.asked)), sorted(wish.of), [file.sha256 for file in files]]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:_KEY_CHARS]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:KEY_CHARS]

@@ -67,6 +67,28 @@ def beyond(out_of_range: int | None, there: int) -> None:
         )
 
 
+def not_landed(offsets: int) -> None:
+    """Offsets of a range of a log that are not replaced, for nothing is there of them."""
+    if offsets:
+        console().print(
+            f"{offsets:,} offsets of the range have no row in the lake, and were left out: never landed (`backfill` "
+            "without --replace lands what is not left to `stillwatch run`), erased, too old, or no records",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def not_held(records: int) -> None:
+    """Records that would go and could not come; without --dry-run this is refused."""
+    if records:
+        console().print(
+            f"note: {records:,} records that are landed of the range were not found in Kafka (compacted, or cut away), "
+            "so without --dry-run nothing would be changed",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def nothing_comes() -> None:
     """A replacement by nothing is refused."""
     console().print(

@@ -70,8 +70,11 @@ class Wish:
             if self.of:
                 raise ConfigError("--of says what --replace takes away: give --replace, too")
             return
-        if self.is_past:
-            raise ConfigError("--replace: name the files whose rows come in the place of those that go")
+        if self.is_past and self.of:
+            raise ConfigError(
+                "--of: without files, records of the topic are read again, each in the place of what it was taken for, "
+                "and nothing else goes: leave --of out, or name the files whose rows come in the place of those that go"
+            )
         if self.sources and asked.is_whole and not self.of:
             raise ConfigError("--replace: say what goes: a range with --from and --to, a source with --of, or both")
         if self.score:
@@ -83,6 +86,7 @@ class Wish:
 
 _REPLACES_REJECTS = (
     "--replace --rejects: a reject that is an event today takes no row's place, for it has none of its own: leave "
-    "--replace out, and it is landed once, beside the reject, which says what it was taken for. To replace rows "
-    "and rejects of a range, leave --rejects out, and name the files that these records stand in"
+    "--replace out, and it is landed once, beside the reject, which says what it was taken for. To have rows and "
+    "rejects of a range decoded anew, in their own place, leave --rejects out: --replace with --from and --to reads "
+    "these records from Kafka again, --replace with files does so from files"
 )

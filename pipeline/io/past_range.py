@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import kafka.errors as kafka_errors
+import numpy as np
+import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
 
+from pipeline.backfilling.runs import Runs
 from pipeline.backfilling.slices import moment_of
 from pipeline.batch import Partition, Records
 from pipeline.config import Settings
@@ -19,6 +22,7 @@ from pipeline.io.kafka import KafkaSource
 from pipeline.io.still_source import Endless
 from pipeline.ports import Assigned, OutOfRange, Polled
 from pipeline.sources import PastRange, Span
+from pipeline.text_views import taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class LogSpan:
     spans: Sequence[Span]
     chosen: Sequence[Span]
 
+
+ALL: Final[Mapping[int, Runs]] = {}
 
 Bound = int | datetime | None
 """An offset of every partition, a time by Kafka's clock, or none: the log's own end."""
@@ -106,8 +112,16 @@ def _offsets_at(
 class PastSource:
     """A `pipeline.ports.FiniteSource` over past ranges of one topic, of each partition at most one."""
 
-    def __init__(self, settings: Settings, ranges: Sequence[PastRange]) -> None:
-        self._topic = settings.topic
+    def __init__(self, settings: Settings, ranges: Sequence[PastRange], only: Mapping[int, Runs] = ALL) -> None:
+        """Begin before the first record.
+
+        Args:
+            settings: of Kafka.
+            ranges: what to read.
+            only: by partition, the records of a range that are wanted; others are passed over as if the log had none.
+                Of a partition that is not named, all are.
+        """
+        self._topic, self._only = settings.topic, only
         self._ranges = {past.chain: past for past in ranges}
         self._by_place = {Partition(past.topic, past.partition): past for past in ranges}
         self._ended: dict[Partition, int] = {}
@@ -224,7 +238,7 @@ class PastSource:
         if past.chain in self._ended:
             return None
         rows = int((records.offsets < past.next_offset).sum())
-        return replace(
+        cut = replace(
             records,
             partition=past.chain,
             values=records.values.slice(0, rows),
@@ -232,12 +246,26 @@ class PastSource:
             timestamps=records.timestamps[:rows],
             next_offset=min(records.next_offset, past.next_offset),
         )
+        wanted = self._only.get(past.partition)
+        return cut if wanted is None else _of(cut, np.flatnonzero(wanted.holds(cut.offsets)))
+
+
+def _of(records: Records, rows: npt.NDArray[np.int64]) -> Records:
+    """Some of the records; those between are passed over."""
+    if len(rows) == len(records):
+        return records
+    return replace(
+        records,
+        values=taken(records.values, rows),
+        offsets=records.offsets[rows],
+        timestamps=records.timestamps[rows],
+    )
 
 
 @contextmanager
-def open_past(settings: Settings, ranges: Sequence[PastRange]) -> Iterator[PastSource]:
+def open_past(settings: Settings, ranges: Sequence[PastRange], only: Mapping[int, Runs] = ALL) -> Iterator[PastSource]:
     """A `PastSource` that hangs up at its end."""
-    source = PastSource(settings, ranges)
+    source = PastSource(settings, ranges, only)
     try:
         yield source
     finally:

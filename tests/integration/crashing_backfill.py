@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from jobs import backfill_replace, backfill_work
+from jobs import backfill_replace, backfill_replace_past, backfill_work
 from jobs.cli import main
 from pipeline.io.rewriting.replacement import Replacer
 from pipeline.stream import Stream
@@ -30,5 +30,6 @@ def step(name: str) -> None:
 if __name__ == "__main__":
     backfill_work.Stream = functools.partial(Stream, step=step)  # type: ignore[misc,assignment]
     backfill_replace.Replacer = functools.partial(Replacer, step=step)  # type: ignore[misc,assignment]
+    backfill_replace_past.Replacer = functools.partial(Replacer, step=step)  # type: ignore[misc,assignment]
     sys.argv = ["stillwatch", "backfill", *sys.argv[3:]]
     main()

@@ -289,7 +289,7 @@ def test_a_replacement_that_was_given_up_is_swept_after_a_day(
 ) -> None:
     land(files["old"])
     with monkeypatch.context() as patch:
-        patch.setattr(backfill_replace, "_swapped", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(backfill_replace, "swapped", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             land("--replace", *RANGE, files["new"])
     with opened(lake) as (storage, catalog, _):
@@ -309,13 +309,13 @@ def test_another_backfill_of_the_same_rows_meanwhile_is_noticed(
     lake: Path, land: Land, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     land(files["old"])
-    swapped = backfill_replace._swapped
+    swapped = backfill_replace.swapped
 
     def after_another(*given: Any) -> Any:
         assert counted(land(files["new"]))["read"] == len(NEW) + 1
         return swapped(*given)
 
-    monkeypatch.setattr(backfill_replace, "_swapped", after_another)
+    monkeypatch.setattr(backfill_replace, "swapped", after_another)
     refused = land("--replace", *RANGE, files["new"])
     assert "another backfill has landed rows of it meanwhile" in str(refused.exception)
     monkeypatch.undo()
