@@ -18,7 +18,7 @@ from pipeline.config import Settings, read_settings
 def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     sources: flags.Sources = None,
     score: flags.Score = None,
-    feed: flags.Feed = "backfill",
+    feed: flags.Feed = None,
     partitions: flags.Partitions = None,
     parallel: flags.Parallel = 1,
     dry_run: flags.DryRun = False,
@@ -55,7 +55,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
         sources=tuple(sources or ()), score=score, feed=feed, partitions=partitions, parallel=parallel, dry_run=dry_run,
         low=low, high=high, rejects=rejects, replaces=replace_, of=tuple(of or ()),
     )  # fmt: skip
-    wish.check()
+    wish.check(scores=settings.scoring == "on")
     _job_of(wish)(wish, settings)
 
 

@@ -48,7 +48,7 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
             if settings.scoring == "on"
             else placed_alone(wish, plan, ledger)
         )
-        note_feeds(storage.root, ledger.sources, {log.feed.topic for hand in hands for log in hand})
+        note_feeds(storage.root, ledger.sources, {log.feed.topic for hand in hands for log in hand} | {*plan.dropped})
     show.plan(plan)
     rows = sum(log.rows for hand in hands for log in hand)
     counts = work(hands, settings, rows, began)
@@ -107,7 +107,7 @@ def _feeds_to_try(wish: Wish, settings: Settings, plan: FilePlan, ledger: Catalo
     count = _partitions(wish, settings, topic, ledger)
     placed = ledger.sources.files_of(topic) if ledger else []
     left = unfinished(placed, ledger.offsets() if ledger else {}, topic)
-    check_unfinished(left, plan, wish.feed)
+    check_unfinished(left, plan, wish.feed_name)
     at = left[-1].next_offset if left else landed_to(ledger.offsets() if ledger else {}, topic)
     for file in plan.new:
         left.append(_place_of(file, topic, at))
@@ -138,7 +138,7 @@ def _placed_in_feed(wish: Wish, settings: Settings, plan: FilePlan, ledger: Cata
     for number in range(count):  # from here on no other backfill of this feed lands anything
         ledger.start_at(Partition(topic, number), 0)
     left = unfinished(ledger.sources.files_of(topic), ledger.offsets(), topic)
-    check_unfinished(left, plan, wish.feed)
+    check_unfinished(left, plan, wish.feed_name)
     ledger.sources.drop_unbegun(plan.dropped)
     left += ledger.sources.place(topic, count, plan.new, SystemClock().now_us())
     files = _planned(plan, left)
@@ -151,8 +151,8 @@ def _partitions(wish: Wish, settings: Settings, topic: str, ledger: Catalog | No
     stands = ledger.sources.feed_of(topic) if ledger else None
     if stands is not None and wish.partitions not in (None, stands):
         raise ConfigError(
-            f"--partitions {wish.partitions}: the feed {wish.feed} has {stands}, and an account keeps its partition: "
-            "leave the flag out, or name another feed with --feed"
+            f"--partitions {wish.partitions}: the feed {wish.feed_name} has {stands}, and an account keeps its "
+            "partition: leave the flag out, or name another feed with --feed"
         )
     of_topic = sum(at.topic == settings.topic for at in ledger.offsets()) if ledger else 0
     return stands or wish.partitions or of_topic or 1

@@ -23,7 +23,12 @@ Score = Annotated[
     ),
 ]
 Feed = Annotated[
-    str, typer.Option(metavar="NAME", help="The log that scored files are added to; accounts are known along it.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The log that scored files are added to; accounts are known along it.",
+        show_default="backfill",
+    ),
 ]
 Partitions = Annotated[
     int | None,

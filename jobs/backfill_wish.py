@@ -16,7 +16,7 @@ class Wish:
 
     sources: tuple[str, ...] = ()
     score: bool | None = None
-    feed: str = "backfill"
+    feed: str | None = None
     partitions: int | None = None
     parallel: int = 1
     dry_run: bool = False
@@ -29,7 +29,12 @@ class Wish:
     @property
     def topic(self) -> str:
         """Topic of the feed that scored files are added to."""
-        return f"{FEED}{self.feed}"
+        return f"{FEED}{self.feed_name}"
+
+    @property
+    def feed_name(self) -> str:
+        """What that feed is called."""
+        return self.feed or "backfill"
 
     @property
     def is_past(self) -> bool:
@@ -45,13 +50,16 @@ class Wish:
         """
         return WHOLE if self.is_past else between(self.low, self.high)
 
-    def check(self) -> None:
+    def check(self, *, scores: bool) -> None:
         """Refuse what no backfill could do.
+
+        Args:
+            scores: whether files are to be scored.
 
         Raises:
             ConfigError: a flag is wrong, or flags contradict each other; it says which, why and what to do instead.
         """
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", self.feed):
+        if self.feed is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", self.feed):
             raise ConfigError(f"--feed {self.feed}: letters, digits, '.', '_' and '-', at most 80")
         if self.replaces and self.rejects:
             raise ConfigError(_REPLACES_REJECTS)
@@ -61,8 +69,23 @@ class Wish:
                 + ("these are several" if self.sources else "nothing is named")
             )
         self._check_replaces(self.asked)
+        self._check_feed(scores=scores)
         if self.rejects and self.score:
             raise ConfigError("--score: rejects come out of their order, and are landed without scores")
+
+    def _check_feed(self, *, scores: bool) -> None:
+        """Refuse flags of a feed where nothing is added to one: whoever gives them believes that it is."""
+        given = [
+            flag for flag, value in (("--feed", self.feed), ("--partitions", self.partitions)) if value is not None
+        ]
+        if not given or (self.sources and scores and not self.replaces):
+            return
+        why = (
+            "what replaces other rows is landed without scores" if self.replaces
+            else "each file stands for itself without scores" if self.sources
+            else "rejects and past ranges keep the partitions that they have"
+        )  # fmt: skip
+        raise ConfigError(f"{given[0]}: only scored files are added to a feed, and {why}: leave it out")
 
     def _check_replaces(self, asked: Slice) -> None:
         """See that it is said what goes and what comes."""

@@ -48,7 +48,7 @@ class FilePlan:
     Attributes:
         files: every file named, in order.
         found: what becomes of them, in the same order; of one file a slice may be begun and another one new.
-        dropped: feeds of slices that nobody has begun to land, and that others take the place of.
+        dropped: feeds whose places that nobody has begun to land are given up, for some are to be others' now.
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -144,15 +144,15 @@ def _found(
         part, state = place.of.part, _state_of(place, offsets)
         if not part.meets(wanted.part):
             continue
-        if state != DONE:
-            _check_goes_on(wanted, place, state)
+        if state == NEW:
+            if place.topic != wanted.feed:  # which gives its places anew by itself
+                dropped.append(place.topic)
+            continue
         if state == BEGUN:
+            _check_goes_on(wanted, place)
             yield Found(wanted.file, BEGUN, place)
             begun += 1
-        if state != NEW:
-            left = left.without(part)
-        elif place.is_alone:
-            dropped.append(place.topic)
+        left = left.without(part)
     if not left.is_empty:
         yield Found(replace(wanted.file, part=left), NEW)
     elif not begun:
@@ -166,22 +166,19 @@ def _state_of(place: FeedFile, offsets: Mapping[Partition, int]) -> str:
     return DONE if min(stands) >= place.next_offset else BEGUN
 
 
-def _check_goes_on(wanted: _Wanted, place: FeedFile, state: str) -> None:
-    """See that a place that is not landed to its end can be gone on with, or given up."""
-    if state == NEW and place.of.edition != wanted.file.edition:
-        return  # of a replacement that was given up
+def _check_goes_on(wanted: _Wanted, place: FeedFile) -> None:
+    """See that a place that was begun can be gone on with as is asked for."""
     if not wanted.goes_to(place):
-        raise ConfigError(_other_way(wanted.file, place, is_begun=state == BEGUN))
-    if state == BEGUN and not place.of.part.within(wanted.part):
+        raise ConfigError(_other_way(wanted.file, place))
+    if not place.of.part.within(wanted.part):
         raise ConfigError(_other_range(wanted.file, place))
 
 
-def _other_way(file: SourceFile, place: FeedFile, *, is_begun: bool) -> str:
+def _other_way(file: SourceFile, place: FeedFile) -> str:
     name = place.topic.removeprefix(FEED)
     how = "--no-score" if place.is_alone else f"--score --feed {name}"
-    what = "was landed in part" if is_begun else "has its place, but no rows in the lake yet,"
     where = "without scores" if place.is_alone else f"in the feed {name}"
-    return f"{file.path}: it {what} {where}, and must be finished so: run with {how}"
+    return f"{file.path}: it was landed in part {where}, and must be finished so: run with {how}"
 
 
 def _other_range(file: SourceFile, place: FeedFile) -> str:

@@ -40,6 +40,18 @@ SUFFIXES: Final = (
 _NOT_SAID: Final = frozenset(field.name for field in LINEAGE) | {"dt", "hour"}
 """Columns of a lake's own files that say where a row stood there: here it gets a place of its own."""
 
+_FORMS: Final = (
+    (b"PAR1", "Parquet", "give it a name that ends in .parquet"),
+    (b"\x1f\x8b", "gzip", "give it a name that ends in .gz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "give it a name that ends in .zst"),
+    (b"BZh", "bzip2", "unpack it, or pack it by gzip or zstd"),
+    (b"\xfd7zXZ\x00", "xz", "unpack it, or pack it by gzip or zstd"),
+    (b"PK\x03\x04", "zip", "unpack it, or pack it by gzip or zstd"),
+    (b"\xff\xfe", "UTF-16", "write it as UTF-8"),
+    (b"\xfe\xff", "UTF-16", "write it as UTF-8"),
+)
+"""How files begin that are no NDJSON whatever they are called, what they are, and what to do with them."""
+
 _TIME: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
@@ -92,18 +104,29 @@ def look_at(path: Path, asked: Slice = WHOLE) -> SourceFile:
         ConfigError: it cannot.
     """
     try:
+        _check_form(path)
         digest, counted = _hash_and_lines(path)
         size = path.stat().st_size
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if path.suffix == PARQUET:
-        rows = _parquet_rows(path)
-        return SourceFile(path, digest, size, rows, None if asked.is_whole else _rows_in(path, asked)[1])
-    if path.suffix not in PACKED and asked.is_whole:
+        _check_columns(path)
+    elif path.suffix not in PACKED and asked.is_whole:
         rows, blank = counted
         return SourceFile(path, digest, size, rows, blank=blank)
     rows, inside, blank = _rows_in(path, asked)
     return SourceFile(path, digest, size, rows, None if asked.is_whole else inside, blank=blank)
+
+
+def _check_form(path: Path) -> None:
+    """Refuse what is called as NDJSON is, and is something else: each piece of it would be a reject."""
+    if path.suffix in (PARQUET, *PACKED):
+        return
+    with path.open("rb") as file:
+        head = file.read(8)
+    for magic, form, advice in _FORMS:
+        if head.startswith(magic):
+            raise ConfigError(f"{path}: it begins as {form} does, and is not called so: {advice}")
 
 
 def _hash_and_lines(path: Path) -> tuple[str, tuple[int, int]]:
@@ -142,28 +165,52 @@ def open_rows(path: Path) -> Iterator[Iterator[list[bytes]]]:
         yield batches(plain(lines))
 
 
-def _parquet_rows(path: Path) -> int:
+def _check_columns(path: Path) -> None:
+    """See that a Parquet file has the columns of events, and none that cannot be read."""
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            rows = int(file.metadata.num_rows)
-            buried = [field.name for field in file.schema_arrow if _buries_bytes(field.type)]
-    except (pa.ArrowInvalid, OSError) as error:
+            schema = file.schema_arrow
+    except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as Parquet: {_one_line(error)}") from error
-    missing = [field.name for field in ACCESS_FIELDS if field.required and field.name not in names]
+    missing = [field.name for field in ACCESS_FIELDS if field.required and field.name not in schema.names]
     if missing:
         raise ConfigError(f"{path}: no column {', '.join(missing)}, which every event must have")
-    if buried:
-        raise ConfigError(
-            f"{path}: column {buried[0]} holds bytes inside of a list or struct, which no JSON can: drop it"
-        )
-    return rows
+    for field in schema:
+        if field.name in _NOT_SAID:
+            continue
+        if _buries_bytes(field.type):
+            raise ConfigError(
+                f"{path}: column {field.name} holds bytes inside of a list or struct, which no JSON can: drop it"
+            )
+        if _is_foreign(field.type):
+            raise ConfigError(f"{path}: column {field.name} is of type {field.type}, which cannot be read: drop it")
+
+
+def _inner(kind: pa.DataType) -> list[pa.DataType]:
+    """The types that a nested type is made of."""
+    return [kind.field(at).type for at in range(kind.num_fields)]
 
 
 def _buries_bytes(kind: pa.DataType) -> bool:
     """Whether a nested type holds bytes somewhere inside."""
-    inner = [kind.field(at).type for at in range(kind.num_fields)]
-    return any(pa.types.is_binary(it) or pa.types.is_fixed_size_binary(it) or _buries_bytes(it) for it in inner)
+    return any(pa.types.is_binary(it) or pa.types.is_fixed_size_binary(it) or _buries_bytes(it) for it in _inner(kind))
+
+
+def _is_foreign(kind: pa.DataType) -> bool:
+    """Whether polars, which makes JSON of rows, has nothing like a type; it would panic, and not say so."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.types.is_fixed_size_binary(kind.storage_type) or _is_foreign(kind.storage_type)
+    foreign = (
+        pa.types.is_decimal256, pa.types.is_interval, pa.types.is_union, pa.types.is_run_end_encoded,
+        pa.types.is_list_view, pa.types.is_large_list_view,
+    )  # fmt: skip
+    return any(is_of(kind) for is_of in foreign) or any(map(_is_foreign, _inner(kind)))
+
+
+_UNREADABLE: Final = (
+    pa.ArrowException, OSError, ValueError, OverflowError, pl.exceptions.PolarsError, pl.exceptions.PanicException,
+)  # fmt: skip
+"""What comes of a damaged file, or of values that JSON has no words for; a panic of polars is no `Exception`."""
 
 
 def _parquet_lines(path: Path) -> Iterator[list[bytes]]:
@@ -173,7 +220,7 @@ def _parquet_lines(path: Path) -> Iterator[list[bytes]]:
             for batch in file.iter_batches(_rows_at_once(file.metadata), columns=names):
                 if batch.num_rows:
                     yield lines_of(pa.Table.from_batches([batch]))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, pl.exceptions.PolarsError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"{path}: cannot be read as Parquet: {_one_line(error)}") from error
 
 

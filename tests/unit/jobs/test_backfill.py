@@ -301,6 +301,60 @@ def test_what_cannot_be_read_is_said_before_anything_is_landed(
     assert not lake.exists()
 
 
+def test_a_damaged_row_group_is_found_before_anything_is_landed(tmp_path: Path, lake: Path, land: Land) -> None:
+    path = write(tmp_path / "a.parquet")
+    where = pq.read_metadata(path).row_group(2).column(3)
+    at = where.dictionary_page_offset or where.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[at : at + where.total_compressed_size] = b"\x55" * where.total_compressed_size
+    path.write_bytes(content)
+    for flags in ((), ("--from", "2026-03-01T01:50"), ("--dry-run",)):
+        refused = land(write(tmp_path / "b.ndjson"), path, *flags, score=True)
+        assert isinstance(refused.exception, ConfigError)
+        assert f"{path}: cannot be read as Parquet: " in str(refused.exception)
+    assert not lake.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    (
+        (pa.nulls(2, pa.decimal256(50, 5)), "column x is of type decimal256(50, 5), which cannot be read: drop it"),
+        (pa.nulls(2, pa.list_(pa.decimal256(50, 5))), "column x is of type list<"),
+    ),
+)
+def test_a_column_of_a_type_that_cannot_be_read_is_named(
+    tmp_path: Path, lake: Path, land: Land, column: pa.Array, words: str
+) -> None:
+    given = {"event_time": ["2026-03-01"] * 2, "account_id": ["a"] * 2, "model": ["m"] * 2}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({**given, "x": column}), path)
+    refused = land(path)
+    assert isinstance(refused.exception, ConfigError)
+    assert words in str(refused.exception)
+    assert not lake.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    (
+        (gzip.compress(lines_of(EVENTS)), "begins as gzip does, and is not called so: give it a name that ends in .gz"),
+        (zstandard.ZstdCompressor().compress(lines_of(EVENTS)), "begins as zstd does"),
+        (b"PAR1 and so on", "begins as Parquet does"),
+        (b"PK\x03\x04 and so on", "begins as zip does, and is not called so: unpack it"),
+        (lines_of(EVENTS).decode().encode("utf-16"), "begins as UTF-16 does, and is not called so: write it as UTF-8"),
+    ),
+)
+def test_what_is_no_ndjson_though_it_is_called_so_is_refused(
+    tmp_path: Path, lake: Path, land: Land, content: bytes, words: str
+) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(content)
+    refused = land(path)
+    assert isinstance(refused.exception, ConfigError)
+    assert f"{path}: it {words}" in str(refused.exception)
+    assert not lake.exists()
+
+
 def test_parquet_without_a_needed_column_is_refused_by_its_name(tmp_path: Path, land: Land) -> None:
     path = tmp_path / "a.parquet"
     pl.DataFrame({"account_id": ["a"], "model": ["m"]}).write_parquet(path)
@@ -561,6 +615,11 @@ def test_messages_of_the_command_line(land: Land, tmp_path: Path) -> None:
         (("--rejects", "--from", "1"), "--from 1: expected a day or a time"),
         (("a.ndjson", "--from", "2026-03-02", "--to", "2026-03-01"), "nothing lies between"),
         (("a.ndjson", "--feed", "a/b"), "--feed a/b: letters, digits"),
+        (("a.ndjson", "--feed", "a"), "--feed: only scored files are added to a feed, and each file stands for itself"),
+        (
+            ("--rejects", "--partitions", "2"),
+            "--partitions: only scored files are added to a feed, and rejects and past",
+        ),
         (("--rejects", "--parallel", "2"), "--parallel: rejects are read by one process"),
         (("--rejects",), "there is no such folder"),
         ((tmp_path,), "no file in this folder is called *.ndjson"),
@@ -594,6 +653,33 @@ def test_a_file_that_was_begun_is_finished_as_it_was_begun(
     result = land(other, first, score=True)
     assert (counted(result)["read"], counted(result)["skipped as already there"]) == (79, 50)
     assert rows(lake, '"offset"') == [(at,) for at in range(129)]
+    assert_clean(lake)
+
+
+@pytest.mark.parametrize("flags", (("--feed", "other"), ("--no-score",)))
+def test_a_feed_that_stands_in_the_middle_of_a_lost_file_keeps_no_other_file(
+    tmp_path: Path, lake: Path, land: Land, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that have their places behind it and are not begun get others, and are known there to a rebuilt catalog."""
+    lost, other = (
+        write(tmp_path / "a.ndjson"),
+        write(tmp_path / "b.ndjson", [event(at, temperature=1) for at in range(300, 309)]),
+    )
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
+        with pytest.raises(Killed):
+            land(lost, other, score=True)
+    lost.unlink()
+    assert "or give these files a feed of their own with --feed NAME" in str(land(other, score=True).exception)
+    result = land(other, *flags, score=True)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert (counted(result)["read"], len(rows(lake))) == (9, 59)
+    (lake / CATALOG_FILE).unlink()
+    storage = Lake.open(str(lake), create=False)
+    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
+    assert counted(land(other, *flags, score=True))["read"] == 0
     assert_clean(lake)
 
 
