@@ -93,7 +93,10 @@ def _asked(wish: Wish, settings: Settings, what: Opened) -> _Asked:
     """
     topic = settings.topic
     if not any(origin(at.topic) == topic for at in what.catalog.offsets()):
-        raise ConfigError(f"--replace: nothing of the topic {topic} is landed in this lake: without --replace it is")
+        raise ConfigError(
+            f"--replace: without files, records of the topic {topic} are read again, and nothing of it is landed "
+            "in this lake: name the files whose rows come in the place of those that go, or the topic with --topic"
+        )
     low, high = bound_of("--from", wish.low), bound_of("--to", wish.high)
     log = ask_log(settings, low, high)
     files = [file for table in RECORDS for file in what.catalog.live_files(table)]

@@ -95,11 +95,20 @@ def compact(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
         raise LakeDamagedError(f"{done.damaged[0]}; files that cannot be read: `maintain verify` names all")
 
 
-def sweep(
+def sweep(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
     config: options.ConfigFile = None,
     lake: options.LakeFolder = None,
     catalog: options.CatalogUrl = None,
     grace: Grace = GRACE_DEFAULT,  # type: ignore[assignment]
+    abandoned: Annotated[
+        float,
+        typer.Option(
+            "--abandoned",
+            metavar="DURATION",
+            parser=options.duration_s,
+            help="A `backfill --replace` that nobody has gone on with for so long is given up; let a running one end.",
+        ),
+    ] = "1d",  # type: ignore[assignment]
     apply: Annotated[
         bool, typer.Option("--apply/--dry-run", help="Remove it; without this, only say what would be removed.")
     ] = False,
@@ -108,15 +117,18 @@ def sweep(
     """Remove what crashes left behind and nothing needs.
 
     That is: files below the tables that no commit and no rewrite lists (moved to `_quarantine`, not removed), what was
-    written for rewrites that died, what `backfill --replace` had read before it was killed, a day ago or longer, files
-    that were replaced longer ago than the grace period, and what is staged for commits that can never be made any more.
+    written for rewrites that died, what `backfill --replace` had read before it was killed (--abandoned), files that
+    were replaced longer ago than the grace period, and what is staged for commits that can never be made any more.
     Safe beside `stillwatch run`.
 
     Exit codes: 0 done; 2 a wrong setting; 4 the catalog or the disk fails.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
     with opened(settings) as what:
-        swept = sweep_lake(what.lake, what.catalog, what.ledger, SystemClock().now_us(), grace, apply=apply)
+        now_us = SystemClock().now_us()
+        swept = sweep_lake(
+            what.lake, what.catalog, what.ledger, now_us, grace, apply=apply, abandoned_s=abandoned
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps({"applied": apply, **asdict(swept)}))
     else:
@@ -169,7 +181,7 @@ def _show_swept(swept: Swept, *, apply: bool) -> None:
         ("commits that were staged and can never be made", swept.staged),
         ("folders of rewrites that died before their swap", swept.died),
         (
-            "replacements (`backfill --replace`) that nobody has gone on with for a day, with what they had read",
+            "replacements (`backfill --replace`) that nobody has gone on with, with what they had read",
             swept.replacements,
         ),
         ("rewrites whose grace period is over", swept.due),

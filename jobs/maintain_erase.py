@@ -58,6 +58,10 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
         account = sys.stdin.readline().rstrip("\n")
     if not account:
         raise ConfigError("--account: whose? The id is empty")
+    try:
+        account.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("--account: its bytes are no UTF-8, and no account has such an id") from None
     settings = read_settings(config, lake=lake, catalog=catalog)
     logs.configure("warning")
     with opened(settings) as what:
@@ -72,11 +76,43 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     else:
         _show(done, grace)
     if not done.is_proven and not (grace and _only_on_disk(done)):
-        raise LakeDamagedError("some of the account is left; run it again, and see `maintain verify`")
+        raise LakeDamagedError(_left_in_words(done))
 
 
 def _only_on_disk(done: Erased) -> bool:
-    return not (any(done.left_in_lake.values()) or done.left_in_snapshots or done.left_alerts or done.left_decisions)
+    """Whether all that is left goes with the grace period."""
+    left = (done.left_in_snapshots, done.left_alerts, done.left_decisions, done.left_in_annexes, done.unread)
+    return not (any(done.left_in_lake.values()) or any(left))
+
+
+def _left_in_words(done: Erased) -> str:
+    """What is left, and what is to be done about it."""
+    if not (done.left_in_annexes or done.unread):
+        return "some of the account is left; run it again, and see `maintain verify`"
+    held = [f"{folder} holds {rows:,} rows" for folder, rows in done.left_in_annexes.items()]
+    if done.unread:
+        held.append(f"{done.unread:,} files below _replacing were not written to their end, and may hold some")
+    return (
+        f"some of the account is left: {', '.join(held)}. That is what a `backfill --replace` has read that was not "
+        "brought to its end: give it up with `stillwatch maintain sweep --abandoned 0s --apply`, or let the same "
+        "command end first, which brings the account back; then run erase again"
+    )
+
+
+def _mentioned(mentions: int) -> None:
+    """What holds the id and is not the account's, as far as anybody can tell."""
+    if mentions:
+        console().print(
+            f'its id also stands in {mentions:,} rejects of other forms than "account_id": "ID", which stay: '
+            "`stillwatch sql` finds them in the table rejects, by contains(decode(raw, 'replace'), 'ID')",
+            style="yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    console().print(
+        "texts and unknown fields of other accounts are theirs: they were not searched for the id", highlight=False
+    )
 
 
 def _show_found(found: Found) -> None:
@@ -90,6 +126,7 @@ def _show_found(found: Found) -> None:
         f"{found.snapshots:,} snapshots know it",
         highlight=False,
     )
+    _mentioned(found.mentions)
     out.print("nothing was changed; --apply erases it", style="bold", highlight=False)
 
 
@@ -118,8 +155,9 @@ def _show(done: Erased, grace_s: float) -> None:
     if done.aside:
         out.print("there are files in _quarantine, which were not looked into: remove them", style="yellow")
     out.print(f"audit record {done.audit_id}", highlight=False)
+    _mentioned(done.mentions)
     if done.is_proven:
-        out.print("nothing of the account is left", style="bold green", highlight=False)
+        out.print("no row, alert, decision or snapshot of the account is left", style="bold green", highlight=False)
     elif grace_s and _only_on_disk(done):
         out.print(
             f"no query finds it any more; its files are removed by the first `maintain` run after {duration(grace_s)}, "

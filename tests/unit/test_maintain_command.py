@@ -263,7 +263,7 @@ def test_erase_says_first_and_proves_what_it_did(maker: LakeMaker, stillwatch: C
     assert sum(file.rows for file in maker.catalog.live_files("access")) == 1
     code, shown, _ = stillwatch(*arguments, "--apply")
     assert code == 0
-    assert "nothing of the account is left" in shown
+    assert "no row, alert, decision or snapshot of the account is left" in shown
 
 
 def test_erase_with_a_grace_period_says_that_it_is_not_proven_yet(maker: LakeMaker, stillwatch: Command) -> None:
@@ -273,7 +273,20 @@ def test_erase_with_a_grace_period_says_that_it_is_not_proven_yet(maker: LakeMak
     assert "run `erase` again to prove it" in shown
     assert not any(file.rows for file in maker.catalog.live_files("access"))
     code, shown, _ = stillwatch(*arguments)
-    assert "nothing of the account is left" in shown
+    assert "no row, alert, decision or snapshot of the account is left" in shown
+
+
+def test_erase_counts_rejects_that_hold_the_id_otherwise(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([b"account=a at noon", b"account=ab"])
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "a")
+    for flags in ((), ("--apply",)):
+        assert "its id also stands in 1 rejects of other forms" in stillwatch(*arguments, *flags)[1]
+
+
+def test_erase_refuses_an_id_that_is_no_text(maker: LakeMaker, stillwatch: Command) -> None:
+    code, _, error = stillwatch("maintain", "erase", "--lake", str(maker.root), "--account", "\udcff\udcfe")
+    assert code == 2
+    assert "--account: its bytes are no UTF-8" in error
 
 
 def test_erase_takes_the_id_from_standard_input_and_refuses_an_empty_one(maker: LakeMaker, stillwatch: Command) -> None:

@@ -22,7 +22,7 @@ from pipeline.io.desk import copies
 from pipeline.io.lake import REWRITES, Lake
 from pipeline.io.rewriting.annex import ANNEXES
 from pipeline.io.rewriting.ledger import RewriteLedger
-from pipeline.io.rewriting.naming import Named
+from pipeline.io.rewriting.naming import REJECTS, Named
 from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard, tidy
 from pipeline.io.rewriting.writing import Limits, read_input, write_outputs
@@ -51,6 +51,7 @@ class Found:
         bytes: of these files.
         alerts: in the catalog.
         snapshots: that know it.
+        mentions: rejects of other forms that hold its id; they stay.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Found:
     bytes: int = 0
     alerts: int = 0
     snapshots: int = 0
+    mentions: int = 0
 
 
 @dataclass(slots=True)
@@ -74,11 +76,14 @@ class Erased:
         partitions: that were taken over.
         left_in_lake: rows that a query by the catalog finds afterwards, by table.
         left_on_disk: rows in any file below the lake's tables, `_rewrites` or `_replacing`, by table.
+        left_in_annexes: of these, rows that replacements have read and not put in their place, by their folders.
+        unread: files of such replacements that were not written to their end: nobody can tell what they hold.
         left_in_snapshots: snapshots on disk that know it.
         left_alerts: in the catalog.
         left_decisions: lines in the lake's copy of what people decided.
         aside: whether there are files in `_quarantine`, which nobody looks into.
         unkeyed: records of the audit log that are older than the catalog's key, whose plain hash of the id stays.
+        mentions: rejects of other forms that hold its id; they stay.
     """
 
     audit_id: str = ""
@@ -90,16 +95,19 @@ class Erased:
     partitions: int = 0
     left_in_lake: dict[str, int] = field(default_factory=dict)
     left_on_disk: dict[str, int] = field(default_factory=dict)
+    left_in_annexes: dict[str, int] = field(default_factory=dict)
+    unread: int = 0
     left_in_snapshots: int = 0
     left_alerts: int = 0
     left_decisions: int = 0
     aside: bool = False
     unkeyed: int = 0
+    mentions: int = 0
 
     @property
     def is_proven(self) -> bool:
         """Whether nothing is left that was looked for."""
-        left = (self.left_in_snapshots, self.left_alerts, self.left_decisions)
+        left = (self.unread, self.left_in_snapshots, self.left_alerts, self.left_decisions)
         return not any((*self.left_in_lake.values(), *self.left_on_disk.values(), *left))
 
 
@@ -127,6 +135,7 @@ class Eraser(Rewriter):
             found.files[file.table_name] = found.files.get(file.table_name, 0) + 1
             found.bytes += file.bytes
         found.snapshots = sum(1 for partition in self._catalog.offsets() for _ in self._dirty(partition))
+        found.mentions = self._mentions()
         return found
 
     def erase(self, grace_s: float = 0) -> Erased:
@@ -269,18 +278,42 @@ class Eraser(Rewriter):
         for table in TABLES:
             paths = [
                 path.relative_to(self._lake.root).as_posix()
-                for pattern in (
-                    f"{table}/**/*.parquet",
-                    f"{REWRITES}/*/{table}/**/*.parquet",
-                    f"{ANNEXES}/*/{table}/**/*.parquet",
-                )
+                for pattern in (f"{table}/**/*.parquet", f"{REWRITES}/*/{table}/**/*.parquet")
                 for path in self._lake.root.glob(pattern)
             ]
             done.left_on_disk[table] = sum(self._named.rows_in(table, self._lake.root, paths).values())
+            done.left_on_disk[table] += self._look_aside(table, done)
         done.left_in_snapshots = sum(map(self._knows, self._lake.snapshot_files()))
         done.left_alerts = self._alerts()
         done.left_decisions = copies.lines_about(self._lake.root, self._named.account_id)
         done.aside = any((self._lake.root / "_quarantine").rglob("*.*"))
+        done.mentions = self._mentions()
+
+    def _look_aside(self, table: str, done: Erased) -> int:
+        """Rows that replacements have read and not put in their place: staged, or landed where nobody sees them."""
+        count = 0
+        for path in self._lake.root.glob(f"{ANNEXES}/*/**/{table}/**/*.parquet"):
+            name = path.relative_to(self._lake.root)
+            try:
+                rows = sum(self._named.rows_in(table, self._lake.root, [name.as_posix()]).values())
+            except SchemaError:
+                done.unread += path.exists()  # else it was placed or given up this moment
+                continue
+            if rows:
+                folder = Path(*name.parts[:2]).as_posix()
+                done.left_in_annexes[folder] = done.left_in_annexes.get(folder, 0) + rows
+                count += rows
+        return count
+
+    def _mentions(self) -> int:
+        for _ in range(_ATTEMPTS):
+            files = [file.path for file in self._catalog.live_files(REJECTS)]
+            try:
+                return self._named.mentions_in(self._lake.root, files)
+            except SchemaError:
+                if [file.path for file in self._catalog.live_files(REJECTS)] == files:
+                    raise
+        raise RetryableError(_STILL_COMING)
 
     def _knows(self, snapshot: Path) -> bool:
         """Whether a snapshot on disk, listed or not, knows the account."""

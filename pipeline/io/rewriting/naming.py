@@ -29,6 +29,8 @@ class Named:
         """Take the id as it stands in the lake."""
         self.account_id = account_id
         spellings = {json.dumps(account_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
+        word = rb"[A-Za-z0-9_-]"
+        self._mention = re.compile(rb"(?<!" + word + rb")" + re.escape(account_id.encode()) + rb"(?!" + word + rb")")
         self._in_raw = re.compile(rb'"account_id"\s*:\s*(?:' + b"|".join(map(re.escape, sorted(spellings))) + rb")")
 
     def others(self, table: str, rows: pa.Table) -> pa.Array:
@@ -60,6 +62,24 @@ class Named:
             return {Path(name).relative_to(root).as_posix(): count for name, count in found}
         except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
             raise SchemaError(f"{' '.join(str(error).split())}; see `maintain verify`") from error
+
+    def mentions_in(self, root: Path, paths: Sequence[str]) -> int:
+        """Rejects that are not the account's by the above, and hold its id all the same, not within a longer word.
+
+        Raises:
+            SchemaError: a file is missing or broken.
+        """
+        count = 0
+        try:
+            for path in paths:
+                with pq.ParquetFile(root / path) as file:
+                    for batch in file.iter_batches(columns=["raw", "reason"]):
+                        rows = pa.Table.from_batches([batch])
+                        raws = rows.filter(self.others(REJECTS, rows))["raw"].to_pylist()
+                        count += sum(bool(raw and self._mention.search(raw)) for raw in raws)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SchemaError(f"{' '.join(str(error).split())}; see `maintain verify`") from error
+        return count
 
     def _rejects_in(self, root: Path, paths: Sequence[str]) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -15,7 +15,7 @@ from pipeline.io.rewriting import annex
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
 from pipeline.io.rewriting.settling import rewrite_folders, tidy
 
-_LEFT_S: Final = 86_400.0
+ABANDONED_S: Final = 86_400.0
 """How long a replacement may lie before nobody is expected to go on with it."""
 
 
@@ -27,7 +27,7 @@ class Swept:
         orphans: files below the tables that nothing lists.
         staged: commits that have something staged and can never be made.
         died: rewrites that died before their swap, or that nothing lists.
-        replacements: `backfill --replace` that was begun and not gone on with for a day: what it has read, and no more.
+        replacements: `backfill --replace` that was begun and not gone on with: what it has read, and no more.
         due: rewrites whose grace period is over.
         removed: files that were replaced or too old, and are gone now.
         removed_bytes: their size.
@@ -42,8 +42,15 @@ class Swept:
     removed_bytes: int = 0
 
 
-def sweep_lake(  # where, when and whether
-    lake: Lake, catalog: Catalog, ledger: RewriteLedger, now_us: int, grace_s: float, *, apply: bool
+def sweep_lake(  # noqa: PLR0913  # where, when and whether
+    lake: Lake,
+    catalog: Catalog,
+    ledger: RewriteLedger,
+    now_us: int,
+    grace_s: float,
+    *,
+    apply: bool,
+    abandoned_s: float = ABANDONED_S,
 ) -> Swept:
     """Find what nothing needs, and remove it if asked to.
 
@@ -56,6 +63,7 @@ def sweep_lake(  # where, when and whether
         now_us: wall clock.
         grace_s: how long replaced files stay.
         apply: remove it.
+        abandoned_s: how long nobody has gone on with a replacement that is given up.
 
     Raises:
         RetryableError: the lake or the catalog fails.
@@ -77,7 +85,7 @@ def sweep_lake(  # where, when and whether
     swept.died += sorted(set(folders) - ledger.known() - set(swept.died))
     swept.due = [f"{rewrite.kind} {rewrite.rewrite_id}" for rewrite in ledger.due((SWAPPED, SETTLED), before_us)]
     left = annex.unfinished(lake, annex.topics_of(catalog))
-    swept.replacements = sorted(name for name, since_s in left.items() if since_s <= now_us / 1e6 - _LEFT_S)
+    swept.replacements = sorted(name for name, since_s in left.items() if since_s <= now_us / 1e6 - abandoned_s)
     if apply:
         for name in swept.replacements:
             annex.remove_unfinished(lake, name)

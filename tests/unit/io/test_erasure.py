@@ -68,6 +68,17 @@ def test_the_account_goes_from_all_tables_and_others_stay(maker: LakeMaker, *, c
     events_of(maker.root, maker.catalog)
 
 
+def test_rejects_of_other_forms_that_hold_its_id_are_counted_and_stay(maker: LakeMaker) -> None:
+    """As a whole word: an id that is part of another one is not meant."""
+    mine = [b"account=acct_3 at noon", b"{'account_id': 'acct_3'}", b'{"account_id": ["acct_3"]}', b"acct_3"]
+    others = [b"account=acct_33", b"my-acct_3", b'{"account_id": "acct_3", "broken', b"acct_2"]
+    maker.append([*mine, *others])
+    rejects = eraser_of(maker).find().rows["rejects"]
+    assert eraser_of(maker).find().mentions == len(mine)
+    done = eraser_of(maker).erase()
+    assert (done.is_proven, done.rows["rejects"], done.mentions) == (True, rejects, len(mine))
+
+
 def test_its_id_is_in_no_file_of_the_lake_any_more(maker: LakeMaker) -> None:
     """Nor in the catalog's, though the record tells whoever knows the id."""
     compact_all(maker.root, maker.catalog)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from jobs import backfill_replace
 from jobs.cli import app
 from pipeline.config import CATALOG_FILE
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.inspection import inspect
 from pipeline.io.lake import Lake
@@ -302,6 +302,36 @@ def test_a_replacement_that_was_given_up_is_swept_after_a_day(
     assert annex.name in CliRunner().invoke(app, sweep).output
     assert not annex.exists()
     assert counted(land(files["new"], score=True))["read"] == len(NEW) + 1
+    assert_clean(lake)
+
+
+@pytest.mark.parametrize("what", ("staged", "placed", "half written"))
+def test_an_erasure_finds_what_a_killed_replacement_has_read(
+    lake: Path, land: Land, files: dict[str, Path], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Staged or landed; it says where, and what to do: given up, it is gone."""
+    land(files["old"])
+    with monkeypatch.context() as patch:
+        if what == "placed":
+            patch.setattr(backfill_replace, "swapped", lambda *_: (_ for _ in ()).throw(Killed()))
+        else:
+            patch.setattr(Catalog, "commit", lambda *_args, **_more: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            land("--replace", *RANGE, files["new"])
+    [annex] = (lake / "_replacing").iterdir()
+    if what == "half written":
+        for path in annex.rglob("*.parquet"):
+            path.write_bytes(path.read_bytes()[:-9])
+    erase = ["maintain", "erase", "--lake", str(lake), "--account", "n0", "--apply"]
+    refused = CliRunner().invoke(app, erase)
+    assert isinstance(refused.exception, LakeDamagedError)
+    held = "were not written to their end" if what == "half written" else f"_replacing/{annex.name} holds "
+    assert held in str(refused.exception)
+    assert "maintain sweep --abandoned 0s --apply" in str(refused.exception)
+    assert "nothing to sweep" in CliRunner().invoke(app, ["maintain", "sweep", "--lake", str(lake), "--apply"]).output
+    swept = CliRunner().invoke(app, ["maintain", "sweep", "--lake", str(lake), "--abandoned", "0s", "--apply"])
+    assert annex.name in swept.output
+    assert CliRunner().invoke(app, erase).exit_code == 0
     assert_clean(lake)
 
 
