@@ -22,6 +22,9 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.file_feed import Feed, FileFeed, Planned
 from pipeline.io.lake import Lake
+from pipeline.io.reject_reasons import reasons_since
+from pipeline.io.rewriting.held import rows_below
+from pipeline.io.rewriting.marks import read_marks
 from pipeline.io.row_files import find_sources, look_at
 from pipeline.io.source_book import landed_to
 from pipeline.io.source_notes import note_feeds
@@ -39,8 +42,9 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
     storage = Lake.open(settings.lake, create=True)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=True)) as ledger:
         finish_what_was_left(storage, ledger)
+        before = ledger.offsets()
         plan = plan_files(
-            found, ledger.sources.known(file.sha256 for file in found), ledger.offsets(),
+            found, ledger.sources.known(file.sha256 for file in found), before,
             _feed_topic(wish, settings), wish.asked,
         )  # fmt: skip
         hands = (
@@ -48,7 +52,8 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
             if settings.scoring == "on"
             else placed_alone(wish, plan, ledger)
         )
-        note_feeds(storage.root, ledger.sources, {log.feed.topic for hand in hands for log in hand} | {*plan.dropped})
+        topics = {log.feed.topic for hand in hands for log in hand}
+        note_feeds(storage.root, ledger.sources, topics | {*plan.dropped})
     show.plan(plan)
     rows = sum(log.rows for hand in hands for log in hand)
     counts = work(hands, settings, rows, began)
@@ -56,6 +61,11 @@ def backfill_files(wish: Wish, settings: Settings) -> None:
         counts, skipped=plan.rows_asked - counts.read, out_of_range=_out_of_range(wish, plan), blank=plan.blank,
         seconds=time.monotonic() - began,
     )  # fmt: skip
+    with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as ledger:
+        if counts.rejected:
+            show.reasons(reasons_since(storage.root, ledger, topics, before), landed=counts.landed)
+        marks = read_marks(storage.root)
+        show.too_old(rows_below(ledger.live_files() if counts.landed else (), marks), marks)
 
 
 def looked_at(paths: Sequence[Path], wish: Wish) -> list[SourceFile]:
@@ -95,6 +105,8 @@ def _try(wish: Wish, settings: Settings, found: Sequence[SourceFile]) -> None:
         trial, skipped=plan.rows_asked - trial.read, out_of_range=_out_of_range(wish, plan),
         blank=plan.blank, held=len(before & trial.hours.keys()),
     )  # fmt: skip
+    marks = read_marks(Path(settings.lake))
+    show.too_old({table: trial.before(marks[table]) for table in ("access", "content") if table in marks}, marks)
 
 
 def _feeds_to_try(wish: Wish, settings: Settings, plan: FilePlan, ledger: Catalog | None) -> list[Feed]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -133,8 +134,7 @@ def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = N
         table.add_row("hours of events", span)
     out = console()
     out.print(table)
-    for reason, count in found.reasons.most_common(_REASONS_MAX):
-        out.print(f"reject, {count:,} times: {reason}", highlight=False, markup=False, soft_wrap=True)
+    _reasons(found.reasons)
     if held:
         out.print(
             f"note: of these hours {held:,} hold events in the lake already. They are landed beside one another: a "
@@ -142,6 +142,37 @@ def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = N
             highlight=False,
             soft_wrap=True,
         )
+
+
+def too_old(found: Mapping[str, int], marks: Mapping[str, str]) -> None:
+    """Rows that the next `maintain retain` lets go again."""
+    for table, rows in found.items():
+        if rows:
+            console().print(
+                f"note: {rows:,} rows of {table} are of hours before {marks[table]}:00, where `maintain retain` has "
+                f"let go all there was: its next run lets them go, too, unless it is given a longer --keep {table}=…",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def reasons(found: Counter[str], *, landed: int) -> None:
+    """Why rows were rejected, the most frequent reasons, and what to do where none was an event."""
+    _reasons(found)
+    if not landed:
+        console().print(
+            "no row was an event, and what was landed as rejects counts as landed: docs/backfill.md says of which form "
+            "files are; a mended one takes the place of this one by `stillwatch backfill --replace --of FILE MENDED`",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _reasons(found: Counter[str]) -> None:
+    for reason, count in found.most_common(_REASONS_MAX):
+        console().print(f"reject, {count:,} times: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def rejects(found: Trial, done: Counts, *, out_of_range: int | None, seconds: float | None) -> None:

@@ -19,6 +19,8 @@ from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.erasure import Erased, Eraser, Found
 from pipeline.lake_tables import TABLES
 
+_NOTHING = "there was nothing of it in this lake: ids are compared exactly, letter by letter"
+
 
 def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads a command
     account: Annotated[
@@ -54,14 +56,7 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     Exit codes: 0 erased and proven, or there is nothing; 2 a wrong setting; 4 the catalog or the disk fails, or events
     of the account still arrive; 5 a file cannot be read; 6 some of it is left, and what it is was printed.
     """
-    if account == "-":
-        account = sys.stdin.readline().rstrip("\n")
-    if not account:
-        raise ConfigError("--account: whose? The id is empty")
-    try:
-        account.encode()
-    except UnicodeEncodeError:
-        raise ConfigError("--account: its bytes are no UTF-8, and no account has such an id") from None
+    account = _checked(_from_input() if account == "-" else account)
     settings = read_settings(config, lake=lake, catalog=catalog)
     logs.configure("warning")
     with opened(settings) as what:
@@ -72,11 +67,33 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
             return
         done = eraser.erase(grace)
     if as_json:
-        typer.echo(json.dumps({"applied": True, "proven": done.is_proven, **asdict(done)}))
+        typer.echo(json.dumps({"applied": True, "proven": done.is_proven, "found_any": done.found_any, **asdict(done)}))
     else:
         _show(done, grace)
     if not done.is_proven and not (grace and _only_on_disk(done)):
         raise LakeDamagedError(_left_in_words(done))
+
+
+def _from_input() -> str:
+    """The id that standard input brings: all of it, but for the end of its line."""
+    given = sys.stdin.readline() if sys.stdin.isatty() else sys.stdin.read()
+    account = given.removesuffix("\n").removesuffix("\r")
+    if "\n" in account:
+        raise ConfigError(
+            f"--account -: standard input holds {account.count(chr(10)) + 1} lines, and one id is erased at a time: "
+            "give one line; an id that holds a line break is given as --account ID"
+        )
+    return account
+
+
+def _checked(account: str) -> str:
+    if not account:
+        raise ConfigError("--account: whose? The id is empty")
+    try:
+        account.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("--account: its bytes are no UTF-8, and no account has such an id") from None
+    return account
 
 
 def _only_on_disk(done: Erased) -> bool:
@@ -127,7 +144,9 @@ def _show_found(found: Found) -> None:
         highlight=False,
     )
     _mentioned(found.mentions)
-    out.print("nothing was changed; --apply erases it", style="bold", highlight=False)
+    there = found.rows or found.alerts or found.snapshots
+    end = "--apply erases it" if there else _NOTHING
+    out.print(f"nothing was changed; {end}", style="bold" if there else "bold yellow", highlight=False, soft_wrap=True)
 
 
 def _show(done: Erased, grace_s: float) -> None:
@@ -157,7 +176,10 @@ def _show(done: Erased, grace_s: float) -> None:
     out.print(f"audit record {done.audit_id}", highlight=False)
     _mentioned(done.mentions)
     if done.is_proven:
-        out.print("no row, alert, decision or snapshot of the account is left", style="bold green", highlight=False)
+        out.print(
+            "no row, alert, decision or snapshot of the account is left" + ("" if done.found_any else f"; {_NOTHING}"),
+            style="bold green" if done.found_any else "bold yellow", highlight=False, soft_wrap=True,
+        )  # fmt: skip
     elif grace_s and _only_on_disk(done):
         out.print(
             f"no query finds it any more; its files are removed by the first `maintain` run after {duration(grace_s)}, "

@@ -45,6 +45,7 @@ AccountsFeed = Annotated[
 
 
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])")
+_LONGEST_S: Final = 36_525 * 86_400
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -52,12 +53,15 @@ def duration_s(text: str) -> float:
     """Seconds of a duration such as `90s`, `15m`, `1h` or `7d`.
 
     Raises:
-        BadParameter: it is none.
+        BadParameter: it is none, or none that calendars can hold.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration: give a number and s, m, h or d, as in 90s, 1h or 7d")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_S:
+        raise typer.BadParameter(f"{text!r} is longer than a century: give {_LONGEST_S // 86_400:,}d or less")
+    return seconds
 
 
 def key_values(given: list[str] | None) -> dict[str, str]:

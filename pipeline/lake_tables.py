@@ -37,6 +37,9 @@ TABLES: Final[dict[str, LakeTable]] = {
     "alerts": LakeTable(ALERT_SCHEMA, "raised_at", ("entity_id", "raised_at", "offset"), "entity_id"),
 }
 
+NO_TIME_DAY: Final = "1970-01-01"
+"""Day under which rows without a time are kept: rejects of files, which have no Kafka time."""
+
 TABLE_SCHEMAS: Final[dict[str, pa.Schema]] = {name: table.schema for name, table in TABLES.items()}
 
 

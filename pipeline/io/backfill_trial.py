@@ -50,6 +50,11 @@ class Trial:
         hours = one_chunk(decoded.events["event_time"]).cast(pa.int64()).to_numpy() // _HOUR_US
         self.hours.update(dict(zip(*(values.tolist() for values in np.unique(hours, return_counts=True)), strict=True)))
 
+    def before(self, mark: str) -> int:
+        """Events of hours before one, which is given as `YYYY-MM-DDTHH`."""
+        day, _, hour = mark.partition("T")
+        return sum(count for at, count in self.hours.items() if at < _hour_of(day, int(hour)))
+
 
 def try_logs(sources: Iterable[FiniteSource], offsets: Mapping[Partition, int], tell: Callable[[int], None]) -> Trial:
     """Read and decode what is not landed of some logs.

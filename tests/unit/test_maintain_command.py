@@ -235,7 +235,7 @@ def test_retain_says_first_and_lets_go_only_when_told(maker: LakeMaker, stillwat
     assert "content holds nothing from before" in stillwatch("maintain", "stats", "--lake", str(maker.root))[1]
 
 
-@pytest.mark.parametrize("keep", ("acess=7d", "access", "access=soon", "access="))
+@pytest.mark.parametrize("keep", ("acess=7d", "access", "access=soon", "access=", "access=999999999d"))
 def test_retain_refuses_what_makes_no_sense(maker: LakeMaker, stillwatch: Command, keep: str) -> None:
     code, _, error = stillwatch("maintain", "retain", "--lake", str(maker.root), "--keep", keep)
     assert code == 2
@@ -263,7 +263,9 @@ def test_erase_says_first_and_proves_what_it_did(maker: LakeMaker, stillwatch: C
     assert sum(file.rows for file in maker.catalog.live_files("access")) == 1
     code, shown, _ = stillwatch(*arguments, "--apply")
     assert code == 0
-    assert "no row, alert, decision or snapshot of the account is left" in shown
+    assert "no row, alert, decision or snapshot of the account is left; there was nothing of it" in shown
+    assert "nothing was changed; there was nothing of it in this lake" in stillwatch(*arguments)[1]
+    assert not json.loads(stillwatch(*arguments, "--apply", "--json")[1])["found_any"]
 
 
 def test_erase_with_a_grace_period_says_that_it_is_not_proven_yet(maker: LakeMaker, stillwatch: Command) -> None:
@@ -291,8 +293,11 @@ def test_erase_refuses_an_id_that_is_no_text(maker: LakeMaker, stillwatch: Comma
 
 def test_erase_takes_the_id_from_standard_input_and_refuses_an_empty_one(maker: LakeMaker, stillwatch: Command) -> None:
     arguments = ["maintain", "erase", "--lake", str(maker.root), "--account", "-", "--json"]
-    result = CliRunner().invoke(app, arguments, input="a\n")
-    assert json.loads(result.stdout)["rows"]["access"] == 2
+    for given in ("a\n", "a\r\n", "a"):
+        result = CliRunner().invoke(app, arguments, input=given)
+        assert json.loads(result.stdout)["rows"]["access"] == 2
+    refused = CliRunner().invoke(app, [*arguments, "--apply"], input="a\nb\n")
+    assert "standard input holds 2 lines, and one id is erased at a time" in str(refused.exception)
     code, _, error = stillwatch("maintain", "erase", "--lake", str(maker.root), "--account", "")
     assert code == 2
     assert "--account" in error

@@ -19,6 +19,7 @@ from pipeline.io.rewriting.held import Place
 from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard
 from pipeline.io.rewriting.writing import Input, Limits, read_input, write_outputs
+from pipeline.lake_tables import NO_TIME_DAY
 
 COMPACT: Final = "compact"
 _HOUR_US: Final = 3_600_000_000
@@ -61,6 +62,8 @@ class Group:
 def closed_groups(files: Iterable[FileEntry], limits: Limits, now_us: int, closed_s: float) -> list[Group]:
     """What there is to compact; the oldest hours first.
 
+    Rows without a time are let alone: they are as old as their commits, and would go with the last of them only.
+
     Args:
         files: that readers see.
         limits: files of half their size or more are left alone.
@@ -69,7 +72,7 @@ def closed_groups(files: Iterable[FileEntry], limits: Limits, now_us: int, close
     """
     by_place: dict[Place, list[FileEntry]] = {}
     for file in files:
-        small = file.bytes < limits.file_bytes // 2
+        small = file.bytes < limits.file_bytes // 2 and file.dt != NO_TIME_DAY
         if small and end_us(file.dt, file.hour) + int(closed_s * 1e6) <= now_us:
             by_place.setdefault(Place(file.table_name, file.dt, file.hour), []).append(file)
     ordered = sorted(by_place.items(), key=lambda item: (item[0].dt, item[0].hour, item[0].table))

@@ -105,6 +105,11 @@ class Erased:
     mentions: int = 0
 
     @property
+    def found_any(self) -> bool:
+        """Whether there was anything to erase."""
+        return any((self.files, self.alerts, self.decisions, self.snapshots))
+
+    @property
     def is_proven(self) -> bool:
         """Whether nothing is left that was looked for."""
         left = (self.unread, self.left_in_snapshots, self.left_alerts, self.left_decisions)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.commits import Commit
+from pipeline.commits import Commit, FileEntry
 from pipeline.io.footers import Made, Rewritten, Source, joined_sources
+from pipeline.lake_tables import NO_TIME_DAY
 
 
 class Place(NamedTuple):
@@ -93,6 +94,15 @@ class Fates:
         """A commit as footers tell it."""
         made = self.of[commit_id].made if commit_id in self.of else None
         return made.commit if made else None
+
+
+def rows_below(files: Iterable[FileEntry], marks: Mapping[str, str]) -> dict[str, int]:
+    """Rows of files whose hours are too old to be kept, by table; those without a time are as old as their commits."""
+    found: dict[str, int] = {}
+    for file in files:
+        if file.dt != NO_TIME_DAY and is_below(Place(file.table_name, file.dt, file.hour), marks):
+            found[file.table_name] = found.get(file.table_name, 0) + file.rows
+    return found
 
 
 def is_below(place: Place, marks: Mapping[str, str]) -> bool:

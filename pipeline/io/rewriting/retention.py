@@ -19,6 +19,7 @@ from pipeline.io.rewriting.held import Place, is_below
 from pipeline.io.rewriting.marks import raise_marks
 from pipeline.io.rewriting.rewriter import Rewriter
 from pipeline.io.rewriting.settling import discard
+from pipeline.lake_tables import NO_TIME_DAY
 
 RETAIN: Final = "retain"
 
@@ -32,8 +33,6 @@ KEPT_DAYS: Final[Mapping[str, float]] = {
 """How long each table is kept by default; rejects hold raw bytes, which may hold text, so they go with the text."""
 
 _ATTEMPTS: Final = 5
-_NO_TIME: Final = "1970-01-01"
-"""Day under which rows without a time are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class Retainer(Rewriter):
     def _is_old(self, file: FileEntry, before: str) -> bool:
         if not is_below(Place(file.table_name, file.dt, file.hour), {file.table_name: before}):
             return False
-        if file.dt != _NO_TIME:
+        if file.dt != NO_TIME_DAY:
             return True
         # Rows without a time are as old as their commits say.
         said = said_by(read_footer(self._lake.root / file.path)[0])

@@ -92,6 +92,15 @@ def test_rejects_without_a_time_are_as_old_as_their_commits(maker: LakeMaker) ->
     assert set(timeless) <= set(retainer_of(maker).old("rejects", FROM_NOW).files)
 
 
+def test_rejects_without_a_time_are_not_merged_with_later_ones(maker: LakeMaker) -> None:
+    """They would go with the last of them only: never, where some come each day."""
+    for _ in range(2):
+        maker.append([b"{broken"], kafka_ms=-1)
+    before = [file.path for file in maker.catalog.live_files("rejects") if file.dt == "1970-01-01"]
+    compact_all(maker.root, maker.catalog)
+    assert [file.path for file in maker.catalog.live_files("rejects") if file.dt == "1970-01-01"] == before
+
+
 def test_a_lost_catalog_is_made_anew_of_what_was_kept(maker: LakeMaker, tmp_path: Path) -> None:
     """Even the offset of a partition all of whose files are gone: its snapshot tells."""
     maker.append(payloads(4), partition=2, snapshot=True)

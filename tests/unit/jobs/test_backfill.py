@@ -183,6 +183,8 @@ def test_what_is_no_event_is_a_reject_with_its_bytes(tmp_path: Path, lake: Path,
     result = land(path)
     assert result.exit_code == 0
     assert (counted(result)["landed"], counted(result)["rejected"]) == (4, 2)
+    assert len(re.findall(r"reject, 1 times: ", result.stdout)) == 2
+    assert "no row was an event" not in result.stdout
     assert rows(lake, '"offset", raw', "rejects") == [(2, b'{"broken": '), (3, b'{"model": "m"}')]
     assert_clean(lake)
 
@@ -229,6 +231,38 @@ def test_blank_lines_are_of_no_range_and_a_file_of_them_is_empty(tmp_path: Path,
     path.write_bytes(b"\xef\xbb\xbf\r\n\r\n")
     assert "empty" in land(path).stdout
     assert_clean(lake)
+
+
+def test_rows_that_the_next_retention_lets_go_are_counted(tmp_path: Path, lake: Path, land: Land) -> None:
+    land(write(tmp_path / "a.ndjson", EVENTS[:10]))
+    retain = ["maintain", "retain", "--lake", str(lake), "--keep", "access=1h", "--apply"]
+    assert CliRunner().invoke(app, retain).exit_code == 0
+    more = write(tmp_path / "b.ndjson", EVENTS[10:20])
+    for flags in (("--dry-run",), ()):
+        said = land(more, *flags).stdout
+        assert "note: 10 rows of access are of hours before " in said
+        assert "note: 10 rows of content are of hours before " in said
+        assert "unless it is given a longer --keep access=" in said
+
+
+@pytest.mark.parametrize("score", (True, False))
+def test_a_file_of_which_no_row_is_an_event_says_so_and_how_to_mend_it(
+    tmp_path: Path, lake: Path, land: Land, score: bool
+) -> None:
+    """Only of its own rejects, whatever else was rejected before."""
+    land(write(tmp_path / "before.ndjson", [*EVENTS[:3], {"model": "m"}]), score=score)
+    path = tmp_path / "a.csv"
+    path.write_text("event_time,account_id,model\n" * 3, encoding="utf-8")
+    result = land(path, score=score)
+    assert result.exit_code == 0
+    assert "reject, 3 times: " in result.stdout
+    assert result.stdout.count("reject, ") == 1
+    assert "no row was an event, and what was landed as rejects counts as landed" in result.stdout
+    assert "--replace --of FILE MENDED" in result.stdout
+    if not score:
+        mended = write(tmp_path / "mended.ndjson", EVENTS[5:9])
+        assert counted(land("--replace", "--of", path, mended))["rejects that went"] == 3
+        assert len(rows(lake)) == 7
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, lake: Path, land: Land) -> None:
