@@ -22,12 +22,12 @@ PLACE = [("partition", "ascending"), ("offset", "ascending"), ("account_id", "as
 BOUND_S = 240
 
 
-def backtest(out: Path, *flags: str) -> tuple[pa.Table, list[Alert]]:
+def backtest(out: Path, *flags: str, bound_s: float = BOUND_S) -> tuple[pa.Table, list[Alert]]:
     """Scores by place, and alerts by id, of `stillwatch backtest` with some flags."""
     command = [sys.executable, "-m", "jobs.cli", "backtest", "--out", str(out), *flags]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        timeout=BOUND_S,
+        timeout=bound_s,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     scores = _by_place([pq.read_table(out / "scores.parquet")])
@@ -61,10 +61,12 @@ def send(site: Site, traffic: Path) -> int:
     return len(lines)
 
 
-def assert_as_by_backtest(site: Site, out: Path, *flags: str) -> tuple[int, int]:
+def assert_as_by_backtest(site: Site, out: Path, *flags: str, bound_s: float = BOUND_S) -> tuple[int, int]:
     """A backtest over the lake says what the live job said; returns how many scores and alerts that is."""
     windows, alerts = landed(site)
-    again, alerts_again = backtest(out, "--events", str(site.lake), "--catalog", site.catalog_url, *flags)
+    again, alerts_again = backtest(
+        out, "--events", str(site.lake), "--catalog", site.catalog_url, *flags, bound_s=bound_s
+    )
     assert_same(windows, again)
     assert alerts == alerts_again
     return len(windows), len(alerts)

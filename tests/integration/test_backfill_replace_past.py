@@ -27,9 +27,10 @@ from tests.catalogs import new_catalog_url
 from tests.integration.backfills import PastLake, assert_whole, counted, tables_of
 from tests.integration.test_backfill import Compacting
 from tests.integration.test_backfill_past import offsets_of, past_of
-from tests.integration.workers import Producer, Site, ends_of, site_of, wait_until
+from tests.integration.workers import Producer, Site, ends_of, site_of
 from tests.lake_maker import LakeMaker
 from tests.servers import KafkaServer
+from tests.waiting import wait_until
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 EACH = 60
