@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.io.backfill_trial import hours_held, try_logs
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
-from pipeline.io.past_range import ALL, LogSpan, PastSource, ask_log, bound_of, open_past
+from pipeline.io.past_range import ALL, LogSpan, PastSource, ask_log, bounds_of, open_past
 from pipeline.io.source_notes import note_ranges
 from pipeline.sources import PAST, PastRange, Span
 
@@ -51,7 +51,7 @@ class PastLog:
 def backfill_past(wish: Wish, settings: Settings) -> None:
     """Land past ranges of a topic, or say what would be landed of them."""
     began = time.monotonic()
-    log = ask_log(settings, bound_of("--from", wish.low), bound_of("--to", wish.high))
+    log = ask_log(settings, *bounds_of(wish.low, wish.high))
     if wish.dry_run:
         _try(settings, log)
         return
@@ -79,8 +79,7 @@ def _plan(settings: Settings, log: LogSpan, ledger: Catalog | None) -> RangePlan
 
 def _leave_to_run(settings: Settings, plan: RangePlan, ledger: Catalog) -> list[Span]:
     """Let `stillwatch run` begin after what is landed here, where it has never read: else it would land it again."""
-    live = ledger.offsets()
-    fresh = [span for span in plan.wanted if Partition(settings.topic, span.partition) not in live]
+    fresh = _never_read(settings, plan, ledger)
     for span in fresh:
         claim = ledger.start_at(Partition(settings.topic, span.partition), span.next_offset)
         if claim.next_offset != span.next_offset:
@@ -88,6 +87,12 @@ def _leave_to_run(settings: Settings, plan: RangePlan, ledger: Catalog) -> list[
                 f"`stillwatch run` has just begun to read {settings.topic}-{span.partition}: run this command again"
             )
     return fresh
+
+
+def _never_read(settings: Settings, plan: RangePlan, ledger: Catalog | None) -> list[Span]:
+    """What is asked for of partitions that `stillwatch run` has never read."""
+    live = ledger.offsets() if ledger else {}
+    return [span for span in plan.wanted if Partition(settings.topic, span.partition) not in live]
 
 
 def hands_of(ranges: Sequence[PastRange], parallel: int, only: Mapping[int, Runs] = ALL) -> list[list[PastLog]]:
@@ -125,7 +130,8 @@ def _try(settings: Settings, log: LogSpan) -> None:
                 lambda passed: shown(Counts(passed=passed), ""),
             )  # fmt: skip
         before = hours_held(ledger.live_files("access") if ledger else ())
-    show.ranges(settings.topic, plan, log, started=())
+        started = _never_read(settings, plan, ledger)
+    show.ranges(settings.topic, plan, log, started=started)
     show.trial(trial, skipped=plan.there, held=len(before & trial.hours.keys()))
 
 

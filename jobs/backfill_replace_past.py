@@ -31,16 +31,14 @@ from pipeline.io.backfill_trial import try_logs
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.lake import Lake
-from pipeline.io.past_range import Bound, LogSpan, ask_log, bound_of
+from pipeline.io.past_range import Bound, LogSpan, ask_log, bounds_of
 from pipeline.io.replaced_sources import Sources
 from pipeline.io.rewriting.annex import Annex, Replacement, topics_of
 from pipeline.io.rewriting.arrivals import Arrivals
 from pipeline.io.rewriting.replacement import Replacer
-from pipeline.io.rewriting.same_records import RECORDS, Landed, SameRecords, landed_records
+from pipeline.io.rewriting.same_records import RECORDS, Bools, Landed, SameRecords, landed_records
 from pipeline.moments import micros_of
 from pipeline.sources import Span, origin
-
-_ENDLESS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +95,12 @@ def _asked(wish: Wish, settings: Settings, what: Opened) -> _Asked:
             f"--replace: without files, records of the topic {topic} are read again, and nothing of it is landed "
             "in this lake: name the files whose rows come in the place of those that go, or the topic with --topic"
         )
-    low, high = bound_of("--from", wish.low), bound_of("--to", wish.high)
+    low, high = bounds_of(wish.low, wish.high)
     log = ask_log(settings, low, high)
     files = [file for table in RECORDS for file in what.catalog.live_files(table)]
-    landed = landed_records(what.lake.root, files, topic, (_first(low, log), _ENDLESS))
-    _check_held(topic, log, landed, low, high)
+    range_ = _Range(log, low, high)
+    landed = landed_records(what.lake.root, files, topic, range_.ends, wanted=range_.holds)
+    _check_held(topic, log, landed, high)
     chosen = {span.partition: _within(landed, span) for span in log.chosen}
     records = {number: runs for number, runs in chosen.items() if len(runs)}
     if not records:
@@ -114,11 +113,44 @@ def _asked(wish: Wish, settings: Settings, what: Opened) -> _Asked:
     return _Asked(Replacement.of_log(topic, log.topic_id, records, SystemClock().now_us()), left)
 
 
-def _first(low: Bound, log: LogSpan) -> int:
-    """The first offset that may matter: by time, what Kafka holds no more does, too."""
-    if low is None:
-        return min((span.first_offset for span in log.spans), default=0)
-    return low if isinstance(low, int) else 0
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """What is asked for of a log: what Kafka holds of it, and what it held once."""
+
+    log: LogSpan
+    low: Bound
+    high: Bound
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Offsets that may matter; of a range by time, also those that Kafka holds no more."""
+        first = min((span.first_offset for span in self.log.chosen), default=0)
+        if self.low is not None:
+            first = self.low if isinstance(self.low, int) else 0
+        return first, max((span.next_offset for span in (*self.log.chosen, *self.log.spans)), default=0)
+
+    def holds(self, number: int, some: Landed) -> Bools:
+        """Which records of a partition are in it; without --from it begins where the log does."""
+        inside = np.zeros(len(some.offsets), np.bool_)
+        for span in self.log.chosen:
+            if span.partition == number:
+                inside |= (some.offsets >= span.first_offset) & (some.offsets < span.next_offset)
+        if self.low is None:
+            return inside
+        return inside | (self._between(some) & (some.offsets < _begins(self.log).get(number, 0)))
+
+    def _between(self, some: Landed) -> Bools:
+        inside = np.ones(len(some.offsets), np.bool_)
+        for bound, beyond in ((self.low, np.less), (self.high, np.greater_equal)):
+            if isinstance(bound, datetime):
+                inside &= ~beyond(some.times, micros_of(bound))
+            elif bound is not None:
+                inside &= ~beyond(some.offsets, bound)
+        return inside
+
+
+def _begins(log: LogSpan) -> dict[int, int]:
+    return {span.partition: span.first_offset for span in log.spans}
 
 
 def _within(landed: Mapping[int, Landed], span: Span) -> Runs:
@@ -126,20 +158,13 @@ def _within(landed: Mapping[int, Landed], span: Span) -> Runs:
     return Runs.of(offsets[(offsets >= span.first_offset) & (offsets < span.next_offset)])
 
 
-def _check_held(topic: str, log: LogSpan, landed: Mapping[int, Landed], low: Bound, high: Bound) -> None:
-    """See that Kafka holds all that is landed of the range; without --from, the range begins where each log does."""
-    begins = {span.partition: span.first_offset for span in log.spans}
-    lost = []
+def _check_held(topic: str, log: LogSpan, landed: Mapping[int, Landed], high: Bound) -> None:
+    """See that Kafka holds all that is landed of the range."""
+    begins, lost = _begins(log), []
     for number, records in landed.items():
-        inside = records.offsets < begins.get(number, _ENDLESS)
-        for bound, beyond in ((low, np.less), (high, np.greater_equal)):
-            if isinstance(bound, datetime):
-                inside &= ~beyond(records.times, micros_of(bound))
-            elif bound is not None:
-                inside &= ~beyond(records.offsets, bound)
-        if low is not None and inside.any():
-            offsets = records.offsets[inside]
-            lost.append(f"of {topic}-{number} {len(offsets):,} records, offsets {offsets[0]} to {offsets[-1]}")
+        gone = records.offsets[records.offsets < begins.get(number, 0)]
+        if len(gone):
+            lost.append(f"of {topic}-{number} {len(gone):,} records, offsets {gone[0]} to {gone[-1]}")
     if lost:
         raise ConfigError(
             f"--replace: Kafka no longer holds all records that are landed of this range: gone are {'; '.join(lost)}. "

@@ -108,6 +108,8 @@ def ranges(topic: str, of_ranges: RangePlan, log: LogSpan, *, started: Sequence[
     ):
         if count:
             out.print(f"{count:,} {what}", highlight=False, soft_wrap=True)
+    if not of_ranges.wanted:
+        out.print("note: the log holds nothing of this range", style="yellow", highlight=False)
     for span in started:
         out.print(
             f"note: `stillwatch run` has never read {topic}-{span.partition}; with this lake it is going to begin at "

@@ -62,6 +62,20 @@ def bound_of(flag: str, text: str | None) -> Bound:
         raise ConfigError(f"{error}, or an offset (digits alone)") from None
 
 
+def bounds_of(low: str | None, high: str | None) -> tuple[Bound, Bound]:
+    """Read `--from` and `--to`.
+
+    Raises:
+        ConfigError: one is neither an offset nor a time, or nothing can lie between them.
+    """
+    first, following = bound_of("--from", low), bound_of("--to", high)
+    offsets = isinstance(first, int) and isinstance(following, int) and first >= following
+    times = isinstance(first, datetime) and isinstance(following, datetime) and first >= following
+    if offsets or times:
+        raise ConfigError(f"--from {low} --to {high}: nothing lies between; --to is the first that is left out")
+    return first, following
+
+
 def ask_log(settings: Settings, first: Bound, following: Bound) -> LogSpan:
     """Ask Kafka what a topic holds between two bounds, half-open.
 
@@ -74,6 +88,8 @@ def ask_log(settings: Settings, first: Bound, following: Bound) -> LogSpan:
     try:
         consumer = source.consumer
         numbers = sorted(consumer.partitions_for_topic(settings.topic) or ())
+        if not numbers:
+            raise ConfigError(f"there is no topic {settings.topic} at {settings.bootstrap}")
         where = [TopicPartition(settings.topic, number) for number in numbers]
         begins, ends = consumer.beginning_offsets(where), consumer.end_offsets(where)
         low = _offsets_at(consumer, where, first, begins, ends)

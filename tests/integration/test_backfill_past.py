@@ -118,6 +118,9 @@ def test_the_live_job_begins_after_what_a_backfill_landed_before_it(
     with site_of(tmp_path, kafka.bootstrap, topic(1), scoring="off") as site:
         produce(site, 60)
         past = past_of(site, site.lake, "--no-score")
+        assert "the log holds nothing of this range" in past.landed("--from", "100", "--dry-run")
+        told = past.landed("--from", "10", "--to", "2026-03-02T00:50", "--dry-run")
+        assert f"`stillwatch run` has never read {site.topic}-0" in told
         told = past.landed("--from", "10", "--to", "2026-03-02T00:50")
         assert f"`stillwatch run` has never read {site.topic}-0" in told
         assert site.command("--scoring", "off", "--once").process.wait(60) == 0
@@ -132,6 +135,8 @@ def test_a_range_that_makes_no_sense_is_refused_in_one_line(tmp_path: Path) -> N
             ("--from", "yesterday"),
             "such as 2026-03-02 or 2026-03-02T06:00Z, or an offset (digits alone)",
         ),
+        (("--from", "5", "--to", "3"), "--from 5 --to 3: nothing lies between"),
+        (("--from", "2026-03-02", "--to", "2026-03-01"), "nothing lies between"),
         (("--from", "0", "a.ndjson"), "--from 0: expected a day or a time"),
         (("--rejects", "a.ndjson"), "these are several"),
         ((), "nothing is named"),

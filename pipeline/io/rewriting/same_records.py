@@ -7,7 +7,7 @@ records which it had, is told from the one that was landed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,10 @@ _NAMES: Final = ("topic", "partition", "offset", "kafka_time")
 _TIMELESS: Final = -1
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+Wanted = Callable[[int, "Landed"], Bools]
+"""Which of some records of a partition, in any order, are wanted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +52,13 @@ class Landed:
     times: Ints
 
 
-def landed_records(
-    root: Path, files: Iterable[FileEntry], topic: str, ends: tuple[int, int], but: str = ""
+def landed_records(  # where, and of all that is there what
+    root: Path,
+    files: Iterable[FileEntry],
+    topic: str,
+    ends: tuple[int, int],
+    but: str = "",
+    wanted: Wanted = lambda _number, some: np.ones(len(some.offsets), np.bool_),
 ) -> dict[int, Landed]:
     """Which records of a topic files hold, by partition.
 
@@ -59,6 +68,7 @@ def landed_records(
         topic: of Kafka.
         ends: offsets from one to another are looked for.
         but: a topic under which records are landed that do not count.
+        wanted: which are kept in mind, of those between `ends`; all without it.
 
     Raises:
         SchemaError: a file is missing or broken.
@@ -73,7 +83,9 @@ def landed_records(
             inside = (offsets >= ends[0]) & (offsets < ends[1])
             for partition, mine in by_partition(rows):
                 if origin(partition.topic) == topic and partition.topic != but:
-                    found.setdefault(partition.number, []).append((offsets[mine & inside], times[mine & inside]))
+                    some = Landed(offsets[mine & inside], times[mine & inside])
+                    kept = wanted(partition.number, some)
+                    found.setdefault(partition.number, []).append((some.offsets[kept], some.times[kept]))
     return {number: _once(parts) for number, parts in sorted(found.items())}
 
 
