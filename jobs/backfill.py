@@ -25,6 +25,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     low: flags.From = None,
     high: flags.To = None,
     rejects: flags.Rejects = False,
+    give_up: flags.GiveUp = None,
     replace_: flags.Replace = False,
     of: flags.Of = None,
     bootstrap: options.Bootstrap = None,
@@ -53,7 +54,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     logs.configure("warning")
     wish = Wish(
         sources=tuple(sources or ()), score=score, feed=feed, partitions=partitions, parallel=parallel, dry_run=dry_run,
-        low=low, high=high, rejects=rejects, replaces=replace_, of=tuple(of or ()),
+        low=low, high=high, rejects=rejects, give_up=give_up, replaces=replace_, of=tuple(of or ()),
     )  # fmt: skip
     wish.check(scores=settings.scoring == "on")
     _job_of(wish)(wish, settings)
@@ -70,6 +71,10 @@ def _scoring(score: bool | None) -> str | None:
 
 def _job_of(wish: Wish) -> Callable[[Wish, Settings], None]:
     """What does the work; each loads Kafka, DuckDB or Parquet where it needs them, so that the others do not wait."""
+    if wish.give_up is not None:
+        from jobs.backfill_give_up import backfill_give_up  # noqa: PLC0415  # as said above
+
+        return backfill_give_up
     if wish.rejects:
         from jobs.backfill_rejects import backfill_rejects  # noqa: PLC0415  # as said above
 

@@ -59,6 +59,15 @@ To = Annotated[str | None, typer.Option("--to", metavar="TIME|OFFSET", help="Up 
 Rejects = Annotated[
     bool, typer.Option("--rejects", help="Instead of files, the lake's rejects: land those that are events today.")
 ]
+GiveUp = Annotated[
+    str | None,
+    typer.Option(
+        "--give-up",
+        metavar="FILE",
+        help="Instead of landing anything, close a file of --feed that was landed in part and is lost or has changed, "
+        "by its name or SHA-256: what is landed of it stays, and the feed goes on behind it.",
+    ),
+]
 Replace = Annotated[
     bool,
     typer.Option(

@@ -64,7 +64,7 @@ def backfill_replace(wish: Wish, settings: Settings) -> None:
     began = time.monotonic()
     settings = settings.model_copy(update={"scoring": "off"})
     paths = find_sources(wish.sources)
-    with opened(settings) as what:
+    with opened(settings, changes=not wish.dry_run) as what:
         found = {file.sha256: file for file in reversed(looked_at(paths, wish))}
         asked = _asked(wish, what, [*reversed(found.values())])
         replacer = Replacer(what.lake, what.catalog, what.ledger, SystemClock())

@@ -58,7 +58,7 @@ def backfill_replace_past(wish: Wish, settings: Settings) -> None:
     """Read records again in the place of what they were landed as, or say what would go and come."""
     began = time.monotonic()
     settings = settings.model_copy(update={"scoring": "off"})
-    with opened(settings) as what:
+    with opened(settings, changes=not wish.dry_run) as what:
         replacer = Replacer(what.lake, what.catalog, what.ledger, SystemClock())
         if wish.dry_run:
             _try(settings, what, _asked(wish, settings, what), replacer)

@@ -14,6 +14,7 @@ from jobs.run import Stop
 from pipeline.backfilling.counts import Counts
 from pipeline.committing import finish_pending
 from pipeline.config import Settings
+from pipeline.errors import RetryableError
 from pipeline.io.catalog import Catalog
 from pipeline.io.lake import Lake
 from pipeline.sources import is_past
@@ -54,5 +55,7 @@ def work(hands: Sequence[Sequence[Log]], settings: Settings, rows: int, began: f
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
+    except RetryableError as error:
+        raise RetryableError(f"{error}; what is written stays, and the same command goes on from there") from error
     finally:
         stop.unlisten()

@@ -23,6 +23,7 @@ class Wish:
     low: str | None = None
     high: str | None = None
     rejects: bool = False
+    give_up: str | None = None
     replaces: bool = False
     of: tuple[str, ...] = ()
 
@@ -39,7 +40,8 @@ class Wish:
     @property
     def is_past(self) -> bool:
         """Whether records of a past range of the topic are asked for: `--from` and `--to` are of Kafka's log then."""
-        return not (self.sources or self.rejects) and (self.low is not None or self.high is not None)
+        instead = self.sources or self.rejects or self.give_up is not None
+        return not instead and (self.low is not None or self.high is not None)
 
     @property
     def asked(self) -> Slice:
@@ -63,6 +65,9 @@ class Wish:
             raise ConfigError(f"--feed {self.feed}: letters, digits, '.', '_' and '-', at most 80")
         if self.replaces and self.rejects:
             raise ConfigError(_REPLACES_REJECTS)
+        if self.give_up is not None:
+            self._check_gives_up()
+            return
         if bool(self.sources) + self.is_past + self.rejects != 1:
             raise ConfigError(
                 "give either files, folders or globs, or a past range of the topic with --from and --to, or --rejects: "
@@ -72,6 +77,12 @@ class Wish:
         self._check_feed(scores=scores)
         if self.rejects and self.score:
             raise ConfigError("--score: rejects come out of their order, and are landed without scores")
+
+    def _check_gives_up(self) -> None:
+        """See that nothing else is asked for."""
+        others = (self.sources, self.rejects, self.replaces, self.of, self.low, self.high, self.score is not None)
+        if any(others):
+            raise ConfigError("--give-up: nothing is landed beside it: give it alone, with --feed where that has one")
 
     def _check_feed(self, *, scores: bool) -> None:
         """Refuse flags of a feed where nothing is added to one: whoever gives them believes that it is."""

@@ -228,10 +228,7 @@ def _check_alive(children: Sequence[Any], waiting: set[int], said: Any) -> None:
     dead = [number for number in waiting if not children[number].is_alive()]
     if dead and said.empty():
         code = children[dead[0]].exitcode
-        raise RetryableError(
-            f"one of the processes ended with {code} and said nothing (killed, out of memory): what is landed stays, "
-            "and the same command goes on from there"
-        )
+        raise RetryableError(f"one of the processes ended with {code} and said nothing (killed, out of memory)")
 
 
 def _child(number: int, hand: Sequence[Log], settings: Settings, said: Any) -> None:

@@ -73,7 +73,7 @@ def compact(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
     limits = Limits(file_mb * _MB, memory_mb * _MB)
     clock, done, tidied = SystemClock(), Compacted(), Tidied()
     out = console()
-    with opened(settings) as what:
+    with opened(settings, changes=not dry_run) as what:
         compactor = Compactor(what.lake, what.catalog, what.ledger, clock)
         if not dry_run:
             tidied = tidy(what.lake, what.ledger, clock.now_us(), grace)
@@ -124,7 +124,7 @@ def sweep(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     Exit codes: 0 done; 2 a wrong setting; 4 the catalog or the disk fails.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with opened(settings) as what:
+    with opened(settings, changes=apply) as what:
         now_us = SystemClock().now_us()
         swept = sweep_lake(
             what.lake, what.catalog, what.ledger, now_us, grace, apply=apply, abandoned_s=abandoned

@@ -59,7 +59,7 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     account = _checked(_from_input() if account == "-" else account)
     settings = read_settings(config, lake=lake, catalog=catalog)
     logs.configure("warning")
-    with opened(settings) as what:
+    with opened(settings, changes=apply) as what:
         eraser = Eraser(what.lake, what.catalog, what.ledger, SystemClock(), account)
         if not apply:
             found = eraser.find()

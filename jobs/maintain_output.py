@@ -29,8 +29,12 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[Opened]:
+def opened(settings: Settings, *, changes: bool = True) -> Iterator[Opened]:
     """Open the lake that the settings name.
+
+    Args:
+        settings: which.
+        changes: whether something is to be changed; else nothing at all is written, for the lake may be one to read.
 
     Raises:
         ConfigError: there is none.
@@ -40,7 +44,8 @@ def opened(settings: Settings) -> Iterator[Opened]:
     lake = Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
         yield Opened(lake, catalog, RewriteLedger(catalog, f"{socket.gethostname()}:{os.getpid()}"))
-        copies.keep(lake.root, catalog, every_table=True)
+        if changes:
+            copies.keep(lake.root, catalog, every_table=True)
 
 
 def size(count: float) -> str:

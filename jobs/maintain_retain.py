@@ -53,7 +53,7 @@ def retain(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer read
     days = _days(keep)
     settings = read_settings(config, lake=lake, catalog=catalog)
     clock = SystemClock()
-    with opened(settings) as what:
+    with opened(settings, changes=apply) as what:
         retainer = Retainer(what.lake, what.catalog, what.ledger, clock)
         do = retainer.retain if apply else retainer.old
         found = [do(table, kept) for table, kept in days.items() if kept is not None]

@@ -32,7 +32,7 @@ def stats(
     Exit codes: 0 done; 2 there is no such lake or catalog; 4 the catalog does not answer.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
-    with opened(settings) as what:
+    with opened(settings, changes=False) as what:
         found = lake_stats(what.catalog, what.ledger, Limits(), SystemClock().now_us(), _CLOSED_S)
         root = str(what.lake.root)
     if as_json:
@@ -57,10 +57,10 @@ def _show(found: LakeStats, root: str) -> None:
     )
     table = Table(*columns, title=f"Lake {root}", title_justify="left")
     for one in found.tables:
-        per_row = f"{one.bytes / one.rows:.0f}" if one.rows else "–"
+        per_row = f"{one.bytes / one.rows:.0f}" if one.rows else "-"
         table.add_row(
             one.table, f"{one.files:,}", f"{one.rows:,}", size(one.bytes), per_row, f"{one.hours:,}",
-            f"{one.files_median:,}", f"{one.to_merge:,}", one.first or "–", one.last or "–",
+            f"{one.files_median:,}", f"{one.to_merge:,}", one.first or "-", one.last or "-",
         )  # fmt: skip
     out.print(table)
     out.print(

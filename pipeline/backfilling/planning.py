@@ -203,9 +203,11 @@ def check_unfinished(left: Sequence[FeedFile], plan: FilePlan, feed: str) -> Non
     named = {file.sha256 for file in plan.files}
     missing = [place for place in left if place.of.sha256 not in named]
     if missing and plan.new:
+        first, sha256 = missing[0].name, missing[0].of.sha256[:12]
         raise ConfigError(
-            f"the feed {feed} stands in the middle of {missing[0].name} (SHA-256 {missing[0].sha256[:12]}…): name that "
-            "file, too, so that it is finished first, or give these files a feed of their own with --feed NAME"
+            f"the feed {feed} stands in the middle of {first} (SHA-256 {sha256}…): name that file, too, so that it is "
+            "finished first, or give these files a feed of their own with --feed NAME. If it is lost or has changed, "
+            f"`stillwatch backfill --feed {feed} --give-up {sha256}` lets the feed go on without it"
         )
 
 

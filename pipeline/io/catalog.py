@@ -122,7 +122,7 @@ class Catalog:
         Raises:
             As `open`.
         """
-        engine = engine_of(url)
+        engine = read_only_engine(url) if cannot_write(url) else engine_of(url)
         catalog = cls(engine)
         try:
             is_made = not is_missing_file(engine.url) and catalog._version() is not None

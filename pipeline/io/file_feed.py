@@ -98,7 +98,8 @@ class FileFeed(StillSource):
         if row != file.place.rows:
             raise ConfigError(
                 f"{file.path}: it had {file.place.rows} rows when this backfill began and has others now: what was "
-                "landed of it stays; let files be written to their end before they are backfilled"
+                "landed of it stays; let files be written to their end before they are backfilled; in a feed --give-up "
+                "lets the next files be landed"
             )
 
     def _records(self, lines: Sequence[bytes], first: int, part: Slice) -> list[Records]:

@@ -79,7 +79,7 @@ class Lake:
         except OSError as error:
             self.discard(commit)
             raise RetryableError(
-                f"lake {self.root}: {error.strerror or error}; nothing is lost, the records stay in Kafka"
+                f"lake {self.root}: {error.strerror or error}; nothing is lost: these records are read again"
             ) from error
         return entries
 

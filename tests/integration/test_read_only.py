@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 from typer.testing import CliRunner
 
@@ -49,6 +50,26 @@ def rows_in(lake: Path) -> str:
     code, said = stillwatch("sql", "--lake", str(lake), "--format", "csv", "SELECT count(*) AS n FROM access")
     assert code == 0, said
     return said
+
+
+def test_dry_runs_write_nothing_and_so_need_not(disk: Path, lake: Path, tmp_path: Path) -> None:
+    events = tmp_path / "a.ndjson"
+    events.write_bytes(orjson.dumps({**ROW, "account_id": "b"}))
+    mounts.remount(disk, "ro")
+    where = ("--lake", str(lake))
+    for arguments in (
+        ("maintain", "compact", *where, "--dry-run"),
+        ("maintain", "retain", *where),
+        ("maintain", "sweep", *where),
+        ("maintain", "stats", *where),
+        ("maintain", "erase", *where, "--account", "a"),
+        ("backfill", *where, "--no-score", "--dry-run", str(events)),
+        ("backfill", *where, "--rejects", "--dry-run"),
+        ("backfill", *where, "--replace", "--from", "2026-03-01", "--dry-run", str(events)),
+    ):
+        code, said = stillwatch(*arguments)
+        assert code == 0, (arguments, said)
+        assert "readonly" not in said, arguments
 
 
 def test_a_lake_on_a_read_only_mount_is_queried_and_verified(disk: Path, lake: Path) -> None:

@@ -717,6 +717,41 @@ def test_a_feed_that_stands_in_the_middle_of_a_lost_file_keeps_no_other_file(
     assert_clean(lake)
 
 
+@pytest.mark.parametrize("partitions", (1, 3))
+def test_a_file_that_is_lost_in_the_middle_is_given_up_and_the_feed_goes_on(
+    tmp_path: Path, lake: Path, land: Land, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, other = (
+        write(tmp_path / "a.ndjson"),
+        write(tmp_path / "b.ndjson", [event(at, temperature=1) for at in range(300, 309)]),
+    )
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    nothing = land("--give-up", "a.ndjson", score=True)
+    assert isinstance(nothing.exception, ConfigError)
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
+        with pytest.raises(Killed):
+            land(lost, other, "--partitions", partitions, score=True)
+    before = len(rows(lake))
+    lost.unlink()
+    assert "--feed backfill --give-up " in str(land(other, score=True).exception)
+    assert "is held by " in str(land("--give-up", "b.ndjson", score=True).exception)
+    assert "give it alone" in str(land("--give-up", "a.ndjson", other, score=True).exception)
+    assert "nothing was changed" in land("--give-up", "a.ndjson", "--dry-run", score=True).stdout
+    assert "--give-up " in str(land(other, score=True).exception)
+    assert "is given up" in land("--give-up", "a.ndjson", score=True).stdout
+    assert counted(land(other, score=True))["read"] == 9
+    assert len(rows(lake)) == before + 9
+    assert_clean(lake)
+    assert "no file of the feed backfill is landed in part" in str(land("--give-up", "a.ndjson", score=True).exception)
+    (lake / CATALOG_FILE).unlink()
+    storage = Lake.open(str(lake), create=False)
+    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
+    assert counted(land(other, score=True))["read"] == 0
+    assert len(rows(lake)) == before + 9
+
+
 def test_a_file_that_changes_while_it_is_read_is_named(
     tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
