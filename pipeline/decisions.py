@@ -117,8 +117,8 @@ ACTIONS: Final = (
     "alert.claimed", "alert.released", "backfill.given_up", "catalog.rebuilt", "content.exported", "content.queried",
     "content.seen", "decisions.erased", "delivery.dead", "delivery.digest_left_out", "delivery.digested",
     "delivery.released", "delivery.replayed", "delivery.sent", "delivery.sink_added", "delivery.sink_forgotten",
-    "delivery.suppressed", "delivery.tested", "erase", "exception.added", "exception.ended", "replace", "rule.began",
-    "rule.changed", "rule.stopped", "verdict.given", "verdict.refused", "verdicts.skipped",
+    "delivery.suppressed", "delivery.tested", "erase", "erase.began", "exception.added", "exception.ended", "replace",
+    "rule.began", "rule.changed", "rule.stopped", "verdict.given", "verdict.refused", "verdicts.skipped",
 )  # fmt: skip
 """All that a record may say was done."""
 

@@ -32,6 +32,7 @@ from pipeline.ports import Clock
 from pipeline.restoring import sweep_snapshots
 
 ERASE: Final = "erase"
+ERASE_BEGAN: Final = "erase.began"
 _ATTEMPTS: Final = 10
 _STILL_COMING: Final = (
     "events of the account still arrive, or its files are rewritten by others all the time: what was there is erased, "
@@ -154,6 +155,7 @@ class Eraser(Rewriter):
             SchemaError: a file or a snapshot cannot be read, so that it cannot be told whether it holds the account.
         """
         done = Erased()
+        self._note_begun()
         for _ in range(_ATTEMPTS):
             self._rewrite_files(done)
             for partition in self._catalog.offsets():
@@ -176,6 +178,14 @@ class Eraser(Rewriter):
         copies.keep(self._lake.root, self._catalog)
         self._step("noted")
         return done
+
+    def _note_begun(self) -> None:
+        """Put on record what there is: were this run killed, the next one's record would count only what it left."""
+        found = asdict(self.find())
+        if any(found.values()):
+            self._ledger.note(
+                ERASE_BEGAN, {"found": found}, self._clock.now_us(), account_id=self._named.account_id
+            )
 
     def _forget_in_copy(self) -> None:
         try:
@@ -208,6 +218,11 @@ class Eraser(Rewriter):
         except FencedError:
             discard(self._lake, self._ledger, rewrite_id)
             return False
+        except (SchemaError, RetryableError):
+            discard(self._lake, self._ledger, rewrite_id)
+            if (self._lake.root / file.path).exists():
+                raise
+            return False  # another rewrite has replaced it, and its grace period was over at once
         except BaseException:
             discard(self._lake, self._ledger, rewrite_id)
             raise
@@ -261,17 +276,18 @@ class Eraser(Rewriter):
         for table in TABLES:
             files = {file.path: file for file in self._catalog.live_files(table)}
             for path, rows in self._rows_in(table, list(files)).items():
-                yield files[path], rows
+                if path in files:  # else it has come since, and the next look finds it
+                    yield files[path], rows
 
     def _rows_in(self, table: str, paths: list[str]) -> Mapping[str, int]:
-        try:
-            return self._named.rows_in(table, self._lake.root, paths)
-        except SchemaError:
-            there = [path for path in paths if (self._lake.root / path).exists()]
-            if there == paths:
-                raise
-            listed = [file.path for file in self._catalog.live_files(table)]  # a rewrite was settled meanwhile
-            return self._named.rows_in(table, self._lake.root, listed)
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._named.rows_in(table, self._lake.root, paths)
+            except SchemaError:
+                if all((self._lake.root / path).exists() for path in paths):
+                    raise
+                paths = [file.path for file in self._catalog.live_files(table)]  # a rewrite was settled meanwhile
+        raise RetryableError(_STILL_COMING)
 
     def _alerts(self) -> int:
         return len(self._catalog.alerts(AlertFilter(entity_id=self._named.account_id)))
@@ -281,18 +297,28 @@ class Eraser(Rewriter):
         for file, rows in self._files():
             done.left_in_lake[file.table_name] += rows
         for table in TABLES:
-            paths = [
-                path.relative_to(self._lake.root).as_posix()
-                for pattern in (f"{table}/**/*.parquet", f"{REWRITES}/*/{table}/**/*.parquet")
-                for path in self._lake.root.glob(pattern)
-            ]
-            done.left_on_disk[table] = sum(self._named.rows_in(table, self._lake.root, paths).values())
+            done.left_on_disk[table] = self._on_disk(table)
             done.left_on_disk[table] += self._look_aside(table, done)
         done.left_in_snapshots = sum(map(self._knows, self._lake.snapshot_files()))
         done.left_alerts = self._alerts()
         done.left_decisions = copies.lines_about(self._lake.root, self._named.account_id)
         done.aside = any((self._lake.root / "_quarantine").rglob("*.*"))
         done.mentions = self._mentions()
+
+    def _on_disk(self, table: str) -> int:
+        """Rows in any file below the lake's tables and `_rewrites`; others may remove files meanwhile."""
+        for _ in range(_ATTEMPTS):
+            paths = [
+                path.relative_to(self._lake.root).as_posix()
+                for pattern in (f"{table}/**/*.parquet", f"{REWRITES}/*/{table}/**/*.parquet")
+                for path in self._lake.root.glob(pattern)
+            ]
+            try:
+                return sum(self._named.rows_in(table, self._lake.root, paths).values())
+            except SchemaError:
+                if all((self._lake.root / path).exists() for path in paths):
+                    raise
+        raise RetryableError(_STILL_COMING)
 
     def _look_aside(self, table: str, done: Erased) -> int:
         """Rows that replacements have read and not put in their place: staged, or landed where nobody sees them."""

@@ -17,6 +17,7 @@ from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.rewriting.erasure import Eraser
 from pipeline.io.rewriting.ledger import RewriteLedger
 from pipeline.io.rewriting.naming import Named
+from pipeline.io.rewriting.settling import tidy
 from tests.lake_maker import LakeMaker
 from tests.rewrites import (
     ERASED,
@@ -68,6 +69,27 @@ def test_the_account_goes_from_all_tables_and_others_stay(maker: LakeMaker, *, c
     events_of(maker.root, maker.catalog)
 
 
+def test_files_that_another_run_takes_away_meanwhile_are_no_failure(
+    maker: LakeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two erasures at once: whatever this one is about to read, the other one has just rewritten and removed."""
+    rows_in, left = Named.rows_in, [3]
+
+    def after_the_other(named: Named, table: str, root: Path, paths: list[str]) -> dict[str, int]:
+        if paths and left[0]:
+            left[0] -= 1
+            with monkeypatch.context() as patch:
+                patch.setattr(Named, "rows_in", rows_in)
+                compact_all(maker.root, maker.catalog)
+                tidy(maker.lake, RewriteLedger(maker.catalog, "tests"), 1 << 60, 0)
+                eraser_of(maker).erase()
+        return rows_in(named, table, root, paths)
+
+    monkeypatch.setattr(Named, "rows_in", after_the_other)
+    assert eraser_of(maker).erase().is_proven
+    assert_sound(maker.root, maker.catalog)
+
+
 def test_rejects_of_other_forms_that_hold_its_id_are_counted_and_stay(maker: LakeMaker) -> None:
     """As a whole word: an id that is part of another one is not meant."""
     mine = [b"account=acct_3 at noon", b"{'account_id': 'acct_3'}", b'{"account_id": ["acct_3"]}', b"acct_3"]
@@ -87,7 +109,10 @@ def test_its_id_is_in_no_file_of_the_lake_any_more(maker: LakeMaker) -> None:
     maker.close()
     holding = [path for path, content in bytes_on_disk(maker.root).items() if ERASED.encode() in content]
     assert holding == []
-    (note,) = maker.catalog.desk.audit.records()
+    note, began = maker.catalog.desk.audit.records()
+    assert (note.action, began.action) == ("erase", "erase.began")
+    assert began.details["found"]["rows"] == done.rows
+    assert ERASED not in json.dumps(asdict(began))
     assert note.audit_id == done.audit_id
     details = note.details
     assert ERASED not in json.dumps(asdict(note))
