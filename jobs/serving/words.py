@@ -160,6 +160,7 @@ def done_by(action: str) -> str:
 _ACTS: Final[Mapping[str, str]] = {
     "alert.claimed": "took an alert on",
     "alert.released": "released an alert",
+    "backfill.given_up": "gave up a file that was landed in part",
     "catalog.rebuilt": "made the catalog anew",
     "content.exported": "exported the views, with texts",
     "content.queried": "queried stored text",
@@ -176,6 +177,7 @@ _ACTS: Final[Mapping[str, str]] = {
     "delivery.suppressed": "left alerts out that an exception covers",
     "delivery.tested": "tried a sink",
     "erase": "erased an account",
+    "erase.began": "began to erase an account",
     "exception.added": "added an exception",
     "exception.ended": "ended an exception",
     "replace": "replaced rows of the lake",

@@ -183,9 +183,7 @@ class Eraser(Rewriter):
         """Put on record what there is: were this run killed, the next one's record would count only what it left."""
         found = asdict(self.find())
         if any(found.values()):
-            self._ledger.note(
-                ERASE_BEGAN, {"found": found}, self._clock.now_us(), account_id=self._named.account_id
-            )
+            self._ledger.note(ERASE_BEGAN, {"found": found}, self._clock.now_us(), account_id=self._named.account_id)
 
     def _forget_in_copy(self) -> None:
         try:

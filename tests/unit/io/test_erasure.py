@@ -117,7 +117,7 @@ def test_its_id_is_in_no_file_of_the_lake_any_more(maker: LakeMaker) -> None:
     details = note.details
     assert ERASED not in json.dumps(asdict(note))
     assert hashlib.sha256(ERASED.encode()).hexdigest() not in json.dumps(asdict(note))
-    assert maker.catalog.desk.audit.records(AuditFilter(subject=ERASED)) == [note]
+    assert maker.catalog.desk.audit.records(AuditFilter(subject=ERASED)) == [note, began]
     assert details["unkeyed"] == 0
     assert details["proven"]
     assert details["rows"] == done.rows
