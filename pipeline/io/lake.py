@@ -64,7 +64,7 @@ class Lake:
         except OSError as error:
             raise ConfigError(f"--lake {path}: {error.strerror}") from error
         if not path.is_dir():
-            raise ConfigError(f"--lake {path}: there is no such folder; `stillwatch run` makes it")
+            raise ConfigError(f"--lake {path}: there is no such folder; `stillwatch run` or `backfill` makes it")
         return cls(path)
 
     def stage(self, commit: Commit, sections: Sequence[Section]) -> list[FileEntry]:

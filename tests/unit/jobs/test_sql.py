@@ -279,7 +279,7 @@ def test_a_script_gives_a_table_for_each_query(run: Run) -> None:
         (("SELECT 1", "--export", "x.duckdb"), None, "--export takes neither"),
         (("--export", "x.duckdb", "--out", "x.csv"), None, "--export takes neither"),
         (("SELECT 1", "--catalog", "sqlite:////nowhere/catalog.db"), None, "there is no catalog"),
-        (("SELECT 1", "--lake", "nowhere"), None, "there is no such folder; `stillwatch run` makes it"),
+        (("SELECT 1", "--lake", "nowhere"), None, "there is no such folder; `stillwatch run` or `backfill` makes it"),
     ),
 )
 def test_what_is_wrong_is_said_in_words(
