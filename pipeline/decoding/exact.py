@@ -31,7 +31,6 @@ _RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIELDS: Final = {field.name: field for field in ACCESS_FIELDS}
 _JSON_NAMES: Final = {
-    str: "text",
     bool: "a boolean",
     int: "a number",
     float: "a number",
@@ -39,6 +38,8 @@ _JSON_NAMES: Final = {
     list: "an array",
 }
 _SHOWN_CHARS: Final = 60
+_PLAIN: Final = re.compile(rf"[0-9TZtz:.,+/ -]{{0,{_SHOWN_CHARS}}}", re.ASCII)
+"""What times and numbers are written with, and nothing else is."""
 _INT64_END: Final = 2**63
 _DAY_S: Final = 86_400
 
@@ -167,8 +168,9 @@ def _number(field: Field, given: object) -> float | int:
 def _time(field: Field, text: str, kafka_time_ms: int) -> datetime:
     moment = _parse_time(text)
     if moment is None:
-        shown = text[:_SHOWN_CHARS]
-        raise Refusal("impossible_value", f"{field.name}: {shown!r} is not an RFC 3339 time with a zone", field.name)
+        raise Refusal(
+            "impossible_value", f"{field.name}: {_shown(text)} is not an RFC 3339 time with a zone", field.name
+        )
     micros = _micros(moment)
     if kafka_time_ms >= 0 and micros > (kafka_time_ms + AHEAD_MAX_MS) * 1000:
         ahead_s = micros / 1e6 - kafka_time_ms / 1e3
@@ -202,5 +204,13 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def _named(given: object) -> str:
+    if isinstance(given, str):
+        shown = _shown(given)
+        return f"text {shown}" if shown.startswith("'") else shown
     name = _JSON_NAMES.get(type(given), "null")
-    return f"{name} {given!r}"[:_SHOWN_CHARS] if isinstance(given, str | int | float) else name
+    return f"{name} {given!r}"[:_SHOWN_CHARS] if isinstance(given, int | float) else name
+
+
+def _shown(text: str) -> str:
+    """A text of a record, for a reason that anybody may read: in a field of another type a prompt may have landed."""
+    return f"'{text}'" if _PLAIN.fullmatch(text) else f"a text of {len(text):,} characters"
