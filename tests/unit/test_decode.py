@@ -463,15 +463,15 @@ def _resident_peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-@pytest.mark.parametrize("field", ["status", "event_time", "stream"])
+@pytest.mark.parametrize("field", ("status", "event_time", "stream"))
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [
+    (
         ("the door code is 4711", "a text of 21 characters"),
         ("2026-13-01", "'2026-13-01'"),
         ("", "''"),
         ("7" * 99, "of 99"),
-    ],
+    ),
 )
 def test_a_reason_quotes_no_text_but_times_and_numbers(field: str, value: str, shown: str) -> None:
     reason = decoded(at_offsets([(orjson.dumps(EVENT | {field: value}), NOW_MS)])).rejects["reason"][0].as_py()

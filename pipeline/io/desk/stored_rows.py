@@ -236,6 +236,6 @@ def _while_files_move(look: Callable[[], _Found]) -> _Found:
             return look()
         except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
             if attempt == _ATTEMPTS:
-                said = " ".join(str(error).split())
+                said = " ".join(str(error).partition("\nLINE ")[0].split())  # and not our own SQL
                 raise SchemaError(f"{said}; `stillwatch maintain verify` says what is missing or broken") from error
     raise AssertionError
