@@ -22,7 +22,7 @@ from pipeline.harmless import harmless
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
-from pipeline.io.desk.seals import SEALS, Compared
+from pipeline.io.desk.seals import UNSAID, Compared
 from pipeline.reasons import time_in_words
 
 CSV_COLUMNS: Final = (
@@ -201,7 +201,7 @@ def _as_table(found: list[AuditRecord], limit: int, width: int | None) -> str:
 
 def _row(record: AuditRecord) -> tuple[str, ...]:
     details = ", ".join(
-        _detail(name, value) for name, value in record.details.items() if name not in SEALS and value not in ("", None)
+        _detail(name, value) for name, value in record.details.items() if name not in UNSAID and value not in ("", None)
     )
     named = listed.shown_account(record.subject) or ("(erased)" if record.subject_sha256 else "")
     return (

@@ -17,7 +17,7 @@ from pipeline.alerts import Alert
 from pipeline.dossier.page import css as dossier_css
 from pipeline.harmless import harmless
 from pipeline.io.desk.numbers import sha256_of_id
-from pipeline.io.desk.seals import SEALS
+from pipeline.io.desk.seals import UNSAID
 from pipeline.moments import rfc3339
 from pipeline.reasons import ReasonParts, number_in_words, parts_of, time_in_words
 
@@ -143,7 +143,7 @@ def why(alert: Alert) -> str:
 
 def details(said: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is worth knowing of an act, in pairs."""
-    return [_detail(name, value) for name, value in said.items() if name not in SEALS and value not in ("", None)]
+    return [_detail(name, value) for name, value in said.items() if name not in UNSAID and value not in ("", None)]
 
 
 def _detail(name: str, value: Any) -> tuple[str, str]:

@@ -100,6 +100,30 @@ def test_a_decision_that_was_changed_behind_the_records_back_is_found(
     assert desk.audit.broken_at() is None
 
 
+@pytest.mark.parametrize("has_place", (True, False))
+def test_verdicts_whose_order_was_changed_are_found(catalog: Catalog, has_place: bool) -> None:
+    """The last one of an account stands."""
+    desk = catalog.desk
+    desk.verdicts.give_all([verdict_of(1), verdict_of(2, account_id="acct_2"), verdict_of(3), verdict_of(4)])
+    with catalog.transaction(write=True) as tx:
+        if not has_place:  # as older versions recorded them
+            unguard(tx)
+            for row in tx.execute(sa.select(tables.audit_log)).mappings().all():
+                details = json.loads(row["details"])
+                assert details.pop("place") == row["seq"]
+                mine = tables.audit_log.c.seq == row["seq"]
+                tx.execute(sa.update(tables.audit_log).where(mine).values(details=json.dumps(details)))
+    assert desk.audit.compared() == Compared(sealed=4)
+    with catalog.transaction(write=True) as tx:
+        for former, new in ((1, 99), (4, 1), (99, 4)):
+            tx.exec_driver_sql(f"UPDATE verdicts SET seq = {new} WHERE seq = {former}")
+    standing = desk.verdicts.standing("acct_1")
+    assert standing is not None
+    assert standing.verdict_id == f"{1:032x}"
+    assert f"verdict {1:032x}" in desk.audit.compared().changed
+    assert f"verdict {2:032x}" not in desk.audit.compared().changed
+
+
 def test_decisions_that_were_removed_or_put_in_are_told_from_those_that_were_erased(catalog: Catalog) -> None:
     desk = catalog.desk
     desk.verdicts.give_all([verdict_of(1), verdict_of(2), verdict_of(3, account_id="acct_2")])

@@ -22,6 +22,10 @@ SEAL: Final = "content"
 
 _KEYED: Final = f"{SEAL}_hmac_sha256"
 SEALS: Final = frozenset({SHA256, _KEYED})
+PLACE: Final = "place"
+"""Name of a verdict's place among a record's details: the last of an account stands, so the order is part of it."""
+
+UNSAID: Final = SEALS | {PLACE}
 """Details that say nothing to people."""
 
 ERASED: Final = "decisions.erased"
@@ -107,6 +111,7 @@ class _Comparison:
         ends: when exceptions were ended and by whom, by their ids.
         older_erasure: an erasure that does not say which decisions went was seen.
         rebuilt: a rebuild of the catalog was seen.
+        earliest: place of the earliest verdict of each account that was seen, by the hash of its id.
     """
 
     key: Key
@@ -116,6 +121,7 @@ class _Comparison:
     ends: dict[str, tuple[int, str]] = field(default_factory=dict)
     older_erasure: bool = False
     rebuilt: bool = False
+    earliest: dict[str, int] = field(default_factory=dict)
 
     def take(self, records: Sequence[Any], rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Compare the decisions of some records with their rows, by name."""
@@ -144,12 +150,20 @@ class _Comparison:
                 found.unclear += 1
             else:
                 found.removed.append(name)
-        elif _is_broken(self.key, details, row) or not self._ends_as_said(row):
+        elif _is_broken(self.key, details, row) or not self._ends_as_said(row) or not self._is_in_order(details, row):
             found.changed.append(name)
         elif SEALS & details.keys():
             found.sealed += 1
         else:
             found.unsealed += 1
+
+    def _is_in_order(self, details: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        """Older records say no place; but an account's verdicts were recorded in the order of their places."""
+        if "seq" not in row:
+            return True
+        seq, later = row["seq"], self.earliest.get(row["account_sha256"])
+        self.earliest[row["account_sha256"]] = seq if later is None else min(seq, later)
+        return (later is None or seq < later) if PLACE not in details else bool(seq == details[PLACE])
 
     def _ends_as_said(self, row: Mapping[str, Any]) -> bool:
         if "ended_at_us" not in row:

@@ -15,7 +15,7 @@ from pipeline.decisions import JudgedRow, Verdict
 from pipeline.io import catalog_tables
 from pipeline.io.desk.audit_log import Act, append
 from pipeline.io.desk.numbers import in_portions, next_number, sha256_of_id
-from pipeline.io.desk.seals import SEAL, content_of
+from pipeline.io.desk.seals import PLACE, SEAL, content_of
 from pipeline.io.desk.tables import verdict_marks, verdicts
 from pipeline.io.desk.transactions import Transaction
 
@@ -124,7 +124,7 @@ def put(tx: sa.Connection, verdict: Verdict) -> Verdict:
     given = replace(verdict, seq=seq)
     new = _row_of(given)
     tx.execute(sa.insert(verdicts).values(**new))
-    details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source}
+    details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source, PLACE: seq}
     sealed = {SEAL: content_of(new)}
     act = Act("verdict.given", verdict.given_by, "account", verdict.account_id, details, sealed)
     append(tx, act, verdict.given_at_us)
