@@ -23,6 +23,7 @@ from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.seals import UNSAID, Compared
+from pipeline.io.desk.subjects import Subjects
 from pipeline.reasons import time_in_words
 
 CSV_COLUMNS: Final = (
@@ -123,35 +124,36 @@ def verify(
     """Check that no record is missing or changed, and that verdicts and exceptions stand as they were made.
 
     Each record is chained to the one before it by a hash, and that of a verdict or an exception has a hash of its
-    content.  A decision that is gone and that no erasure accounts for is named, and so is one without a record.
+    content.  A decision that is gone and that no erasure accounts for is named, and so is one without a record, and
+    a record that was made to be about another account, or about none.
 
     The last record's hash speaks for all of them: whoever keeps it elsewhere can tell later that none was changed, or
     cut off at the end.
 
     Exit codes: 0 the chain is whole; 2 a wrong setting, or there is no catalog; 4 it does not answer; 6 it is broken,
-    or a verdict or an exception was changed, removed, or put in behind the record's back.
+    or a verdict, an exception or whom a record is about was changed, removed, or put in behind the record's back.
     """
     settings = read_settings(config, lake=lake, catalog=catalog)
     with opened(settings) as ledger:
         broken = ledger.desk.audit.broken_at()
-        compared = ledger.desk.audit.compared()
+        compared, subjects = ledger.desk.audit.compared(), ledger.desk.audit.subjects()
         last = ledger.desk.audit.records(AuditFilter(limit=1))
     count, chain = (last[0].seq, last[0].chain) if last else (0, "")
     if as_json:
         said = {
-            "ok": broken is None and compared.is_sound, "records": count, "broken_at": broken, "chain": chain,
-            "decisions": asdict(compared),
+            "ok": broken is None and compared.is_sound and subjects.is_sound, "records": count, "broken_at": broken,
+            "chain": chain, "decisions": asdict(compared), "subjects": asdict(subjects),
         }  # fmt: skip
         say(json.dumps(said) + "\n")
     elif broken is None:
         say(f"{count:,} records, none missing or changed\n" + (f"hash of the last one: {chain}\n" if chain else ""))
-        say(_compared_in_words(compared))
+        say(_compared_in_words(compared) + _subjects_in_words(subjects))
     if broken is not None:
         raise LakeDamagedError(
             f"the audit log is broken at record {broken}: it, or what stood in its place, was changed or removed "
             "behind the program's back. All before it is as it was written; an older copy of the catalog tells the rest"
         )
-    wrong = [words for words in (_named(names, what) for names, what in _wrong(compared)) if words]
+    wrong = [words for words in (_named(names, what) for names, what in _wrong(compared, subjects)) if words]
     if wrong:
         raise LakeDamagedError(
             f"{'; '.join(wrong)}. It was done in the catalog behind the program's back. The copy in the lake's "
@@ -159,10 +161,12 @@ def verify(
         )
 
 
-def _wrong(compared: Compared) -> Iterator[tuple[list[str], str]]:
+def _wrong(compared: Compared, subjects: Subjects) -> Iterator[tuple[list[str], str]]:
     yield compared.changed, "changed after being put on record"
     yield compared.removed, "on record, and not there any more, though no erasure accounts for it"
     yield compared.unrecorded, "there, and was never put on record"
+    yield subjects.renamed, "now said to be about another one than when it was written"
+    yield subjects.struck, "no longer says whom it is about, though no erasure accounts for it"
 
 
 def _named(names: list[str], what: str) -> str:
@@ -187,6 +191,15 @@ def _compared_in_words(compared: Compared) -> str:
             "may or may not account for them"
         )
     return f"{said}\n"
+
+
+def _subjects_in_words(subjects: Subjects) -> str:
+    if not subjects.unclear:
+        return ""
+    return (
+        f"of {subjects.unclear:,} ids that records were about, which are gone, it cannot be told whether they went "
+        "with erasures: these records were hashed without a key\n"
+    )
 
 
 def _as_table(found: list[AuditRecord], limit: int, width: int | None) -> str:

@@ -15,7 +15,9 @@ from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.catalog_tables import META
 from pipeline.io.desk import audit_log, copies, seals, tables
 from pipeline.io.desk.audit_log import Act, AuditFilter
+from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.io.desk.seals import Compared, content_of
+from pipeline.io.desk.subjects import Subjects
 from pipeline.io.rewriting.ledger import RewriteLedger
 from tests.contract.test_catalog import alert_of
 from tests.contract.test_desk import NOW_US, ODD, commit_alerts, entry_of, verdict_of
@@ -122,6 +124,28 @@ def test_verdicts_whose_order_was_changed_are_found(catalog: Catalog, has_place:
     assert standing.verdict_id == f"{1:032x}"
     assert f"verdict {1:032x}" in desk.audit.compared().changed
     assert f"verdict {2:032x}" not in desk.audit.compared().changed
+
+
+def test_records_that_were_made_to_be_about_somebody_else_or_nobody_are_found(catalog: Catalog) -> None:
+    desk = catalog.desk
+    desk.verdicts.give_all([verdict_of(1), verdict_of(2, account_id=ODD), verdict_of(3), verdict_of(4, account_id="x")])
+    desk.audit.record(Act("content.seen", "ana", "account", "acct_seen"), 9)
+    RewriteLedger(catalog, "test:1").erase_account("acct_seen", NOW_US)
+    RewriteLedger(catalog, "test:1").erase_account("x", NOW_US)
+    assert desk.audit.subjects() == Subjects(named=2)
+    with catalog.transaction(write=True) as tx:
+        tx.exec_driver_sql("UPDATE audit_subjects SET subject = 'acct_innocent' WHERE subject = 'acct_1'")
+    assert desk.audit.subjects() == Subjects(named=1, renamed=["record 1"])
+    with catalog.transaction(write=True) as tx:
+        tx.exec_driver_sql("UPDATE audit_subjects SET subject = 'acct_1' WHERE subject = 'acct_innocent'")
+        tx.execute(sa.delete(tables.audit_subjects).where(tables.audit_subjects.c.id_sha256 == sha256_of_id(ODD)))
+    assert desk.audit.subjects() == Subjects(named=1, struck=["record 2"])
+    assert not desk.audit.subjects().is_sound
+    desk.verdicts.give(verdict_of(5, account_id="x"))  # it came back, and is struck out once more, by hand
+    with catalog.transaction(write=True) as tx:
+        tx.execute(sa.delete(tables.audit_subjects).where(tables.audit_subjects.c.subject == "x"))
+    assert desk.audit.subjects() == Subjects(named=1, struck=["record 2", "record 4"])
+    assert desk.audit.broken_at() is None
 
 
 def test_decisions_that_were_removed_or_put_in_are_told_from_those_that_were_erased(catalog: Catalog) -> None:
@@ -266,6 +290,9 @@ def test_records_that_version_6_hashed_without_a_key_are_found_compared_and_coun
         assert migrated.desk.queue.account_of(digest) == "acct_1"
         erased = RewriteLedger(migrated, "test:1").erase_account("acct_1", NOW_US)
         assert erased.unkeyed == 1
+        assert audit.subjects() == Subjects(struck=["record 1"])
+        audit.record(Act("erase", "test:1", details={"unkeyed": erased.unkeyed}), NOW_US)
+        assert audit.subjects() == Subjects(unclear=1)
         assert [one.subject for one in audit.records(AuditFilter(subject="acct_1"))] == ["", "", ""]
 
 

@@ -19,6 +19,7 @@ from pipeline.io import catalog_tables
 from pipeline.io.desk.keyed import key_in
 from pipeline.io.desk.numbers import next_number, sha256_of_id
 from pipeline.io.desk.seals import Compared, compare
+from pipeline.io.desk.subjects import Subjects, compare_subjects
 from pipeline.io.desk.tables import APPEND_ONLY_POSTGRESQL, APPEND_ONLY_SQLITE, audit_log, audit_subjects
 from pipeline.io.desk.transactions import Transaction
 
@@ -161,6 +162,11 @@ class AuditLog:
         """Whether verdicts and exceptions still stand as the records say that they were made."""
         with self._transaction(snapshot=True) as tx:
             return compare(tx)
+
+    def subjects(self) -> Subjects:
+        """Whether the records are still about those that they were about when they were written."""
+        with self._transaction(snapshot=True) as tx:
+            return compare_subjects(tx)
 
 
 def _query(tx: sa.Connection, wanted: AuditFilter) -> sa.Select[Any]:

@@ -20,8 +20,8 @@ SHA256: Final = "sha256"
 SEAL: Final = "content"
 """Name of what is sealed: `Act.keyed`."""
 
-_KEYED: Final = f"{SEAL}_hmac_sha256"
-SEALS: Final = frozenset({SHA256, _KEYED})
+KEYED_SEAL: Final = f"{SEAL}_hmac_sha256"
+SEALS: Final = frozenset({SHA256, KEYED_SEAL})
 PLACE: Final = "place"
 """Name of a verdict's place among a record's details: the last of an account stands, so the order is part of it."""
 
@@ -31,9 +31,12 @@ UNSAID: Final = SEALS | {PLACE}
 ERASED: Final = "decisions.erased"
 """The record that says which decisions went with an erased account."""
 
+REBUILT: Final = "catalog.rebuilt"
+"""The record of a rebuild from the lake."""
+
 _MADE: Final = {"verdict.given": "verdict", "exception.added": "exception"}
 _TABLES: Final = {"verdict": verdicts, "exception": exceptions}
-_OLDER_ERASURE: Final = "account_sha256"
+OLDER_ERASURE: Final = "account_sha256"
 """A detail of erasures' records before catalog version 7."""
 
 _PORTION: Final = 1_000
@@ -79,8 +82,8 @@ def content_of(row: Mapping[str, Any]) -> str:
 
 def _is_broken(key: Key, details: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     content = content_of(row)
-    if _KEYED in details:
-        return bool(details[_KEYED] != key.hash(content))
+    if KEYED_SEAL in details:
+        return bool(details[KEYED_SEAL] != key.hash(content))
     return SHA256 in details and details[SHA256] != hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -130,8 +133,8 @@ class _Comparison:
             if record.action == ERASED:
                 self.erased.update(details["decisions"])
             elif record.action == "erase":
-                self.older_erasure |= _OLDER_ERASURE in details
-            elif record.action == "catalog.rebuilt":
+                self.older_erasure |= OLDER_ERASURE in details
+            elif record.action == REBUILT:
                 self.rebuilt = True
             elif record.action == "exception.ended":
                 self.ends.setdefault(str(details.get("exception")), (record.at_us, record.actor))
@@ -146,7 +149,7 @@ class _Comparison:
             if name in self.erased:
                 self.erased.discard(name)
                 found.erased += 1
-            elif self.older_erasure or (self.rebuilt and _KEYED not in details):
+            elif self.older_erasure or (self.rebuilt and KEYED_SEAL not in details):
                 found.unclear += 1
             else:
                 found.removed.append(name)
@@ -174,7 +177,7 @@ class _Comparison:
 def _records(tx: sa.Connection, before_seq: int | None) -> Sequence[Any]:
     columns = audit_log.c
     query = sa.select(columns.seq, columns.action, columns.details, columns.at_us, columns.actor)
-    query = query.where(columns.action.in_((*_MADE, "exception.ended", ERASED, "erase", "catalog.rebuilt")))
+    query = query.where(columns.action.in_((*_MADE, "exception.ended", ERASED, "erase", REBUILT)))
     if before_seq is not None:
         query = query.where(columns.seq < before_seq)
     return tx.execute(query.order_by(columns.seq.desc()).limit(_PORTION)).all()
