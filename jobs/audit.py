@@ -157,7 +157,7 @@ def verify(
     if wrong:
         raise LakeDamagedError(
             f"{'; '.join(wrong)}. It was done in the catalog behind the program's back. The copy in the lake's "
-            "folder _desk/ or an older copy of the catalog tells what was there"
+            "folder _desk/, what it has lost since (_desk/aside/), or an older copy of the catalog tells what was there"
         )
 
 

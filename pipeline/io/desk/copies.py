@@ -4,7 +4,8 @@ Verdicts and the audit log are in files of 500 numbers each, which are made of t
 whoever makes one makes the same; marks, of which every partition adds one for each verdict or few, are in files of 50
 verdicts each; the other tables are a file each.  An act is in the catalog first, and is copied right
 after it by the command that did it; what one command leaves behind, because it was killed in between or could not write
-here, the next one copies, as every run of `maintain` does.  Files are replaced whole, under a lock of the catalog.
+here, the next one copies, as every run of `maintain` does.  Files are replaced whole, under a lock of the catalog;
+what one would lose though nobody erased it is kept aside (`kept_aside`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 import structlog
 
-from pipeline.alerts import without_nul
 from pipeline.batch import Partition
 from pipeline.errors import LakeDamagedError, RetryableError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
-from pipeline.io.desk import audit_log, tables
+from pipeline.io.desk import audit_log, kept_aside, tables
+from pipeline.io.desk.kept_aside import SUBJECT, is_about
 from pipeline.io.desk.numbers import next_number
 from pipeline.io.durable import replace_for_good
 
@@ -56,7 +57,6 @@ LEFT_OUT: Final = 1_000
 """Numbers that no verdict gets after a rebuild: the copy may lack some that were given, and models may have learned up
 to them."""
 
-_SUBJECT: Final = "subject"
 _LOCK: Final = "desk_copy"
 
 log = structlog.get_logger("desk")
@@ -98,7 +98,7 @@ def copy(root: Path, catalog: Catalog, *, every_table: bool = True, anew: bool =
         for name, table in WHOLE.items():  # the keys before what was hashed with them
             if every_table or anew or name in _OFTEN:
                 rows = [dict(row) for row in tx.execute(sa.select(table).order_by(*table.primary_key)).mappings()]
-                _write(folder / f"{name}.ndjson", rows, root)
+                _write(tx, folder / f"{name}.ndjson", name, rows, root)
         for name, table in NUMBERED.items():
             _copy_numbered(tx, folder, name, table, anew=anew)
         _copy_marks(tx, folder, also_missing=every_table)
@@ -114,7 +114,7 @@ def _copy_numbered(tx: sa.Connection, folder: Path, name: str, table: sa.Table, 
     for first in range(_first(start), max(last, copied) + 1, NUMBERS) if start <= last or anew else ():
         rows, path = _numbered(tx, table, first), _path(folder, name, first)
         if rows or path.exists():
-            _write(path, rows, folder.parent)
+            _write(tx, path, name, rows, folder.parent)
     new = catalog_tables.insert(tx.engine, tables.counters).values(name=counter, value=last)
     tx.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": new.excluded.value}))
 
@@ -136,7 +136,8 @@ def _copy_marks(tx: sa.Connection, folder: Path, *, also_missing: bool) -> None:
     for one in sorted(numbers):
         within = columns.verdict_seq.between(one * MARK_NUMBERS, (one + 1) * MARK_NUMBERS - 1)
         query = sa.select(*_copied(tables.verdict_marks)).where(within).order_by(*tables.verdict_marks.primary_key)
-        _write(_marks_path(folder, one), [dict(row) for row in tx.execute(query).mappings()], folder.parent)
+        rows = [dict(row) for row in tx.execute(query).mappings()]
+        _write(tx, _marks_path(folder, one), MARKS, rows, folder.parent)
     (folder / f"{MARKS}.ndjson").unlink(missing_ok=True)  # all of them, as catalogs before version 7 had it
 
 
@@ -167,11 +168,13 @@ def _numbered(tx: sa.Connection, table: sa.Table, first: int) -> list[Mapping[st
     return [dict(row) for row in tx.execute(query).mappings()]
 
 
-def _write(path: Path, rows: Iterable[Mapping[str, Any]], root: Path) -> None:
-    """Put rows in a file, unless they are in it."""
+def _write(tx: sa.Connection, path: Path, name: str, rows: Iterable[Mapping[str, Any]], root: Path) -> None:
+    """Put rows of a table in a file, unless they are in it."""
     content = "".join(f"{json.dumps(dict(row), sort_keys=True)}\n" for row in rows).encode()
-    if path.exists() and path.read_bytes() == content:
-        return
+    if path.exists():
+        if path.read_bytes() == content:
+            return
+        kept_aside.keep_lost(tx, path, name, content, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_for_good(path, content, root)
 
@@ -227,7 +230,7 @@ def _row(name: str, line: str) -> dict[str, Any]:
     """A line as a row: of no other columns than the table's."""
     said = json.loads(line)
     names = [column.name for column in _copied(TABLES[name])]
-    return {name: said[name] for name in names} | ({_SUBJECT: said[_SUBJECT]} if name == "audit" else {})
+    return {name: said[name] for name in names} | ({SUBJECT: said[SUBJECT]} if name == "audit" else {})
 
 
 def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) -> None:
@@ -248,7 +251,7 @@ def restore(catalog: Catalog, copied: Copied, offsets: Mapping[Partition, int]) 
                     row for row in rows if row["offset"] <= offsets.get(Partition(row["topic"], row["partition"]), -1)
                 ]
             _insert(tx, table, [{column.name: row[column.name] for column in _copied(table)} for row in rows])
-        subjects = {row["subject_sha256"]: row[_SUBJECT] for row in copied.rows.get("audit", []) if row[_SUBJECT]}
+        subjects = {row["subject_sha256"]: row[SUBJECT] for row in copied.rows.get("audit", []) if row[SUBJECT]}
         named = [audit_log.subject_row(digest, subject) for digest, subject in subjects.items()]
         _insert(tx, tables.audit_subjects, named)
         learned = max((row["verdict_seq"] for row in copied.rows.get(MARKS, [])), default=0)
@@ -265,7 +268,15 @@ def _insert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]
 
 def lines_about(root: Path, account_id: str) -> int:
     """How many lines of the copy name an account."""
-    name = without_nul(account_id)
     rows = (row for of_table in read(root).rows.values() for row in of_table)
-    others = {"organisation", "rule"}  # what exceptions on these speak of may bear the same name
-    return sum(name in {row.get("account_id"), row.get(_SUBJECT)} and row.get("scope") not in others for row in rows)
+    return sum(is_about(row, account_id) for row in rows) + kept_aside.lines_about(root / DESK, account_id)
+
+
+def forget(root: Path, catalog: Catalog, account_id: str) -> None:
+    """Bring the copy up to a catalog from which an account was erased, and remove it from lines that are kept aside.
+
+    Raises:
+        As `copy`.
+    """
+    copy(root, catalog, anew=True)
+    kept_aside.forget(root / DESK, account_id, root)

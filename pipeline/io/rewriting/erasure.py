@@ -187,7 +187,7 @@ class Eraser(Rewriter):
 
     def _forget_in_copy(self) -> None:
         try:
-            copies.copy(self._lake.root, self._catalog, anew=True)
+            copies.forget(self._lake.root, self._catalog, self._named.account_id)
         except OSError as error:
             raise RetryableError(f"lake {self._lake.root}: {error.strerror or error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.decisions import AllowEntry, Verdict
 from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import SUPPRESSED, UNCLEAR
-from pipeline.io.desk import copies, verdict_book
+from pipeline.io.desk import copies, kept_aside, verdict_book
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.topic_book import Read
 from pipeline.io.rebuild import plan_of, rebuild
@@ -225,6 +226,80 @@ def test_a_copy_of_the_record_without_its_key_stops_the_rebuild(maker: LakeMaker
     with contextlib.closing(rebuilt(maker)) as catalog:
         assert catalog.desk.audit.compared().is_sound
         assert catalog.desk.audit.records(AuditFilter(subject="acct_1"))
+
+
+def aside(maker: LakeMaker) -> dict[str, list[dict[str, object]]]:
+    """Lines that are kept aside, by the table's name."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for path in sorted((maker.root / copies.DESK / kept_aside.ASIDE).glob("*")):
+        lines = path.read_text().splitlines()
+        found.setdefault(path.name.split("-")[0].split(".")[0], []).extend(map(json.loads, lines))
+    return found
+
+
+def test_what_the_copy_would_lose_without_an_erasure_is_kept_aside(maker: LakeMaker) -> None:
+    """It is the one witness of what somebody removed from the catalog."""
+    desk = maker.catalog.desk
+    desk.verdicts.give_all([verdict(1), verdict(2), verdict(3, ODD), verdict(4, "acct_other")])
+    for number, letter in enumerate("cd"):
+        desk.exceptions.add(AllowEntry(letter * 32, "account", f"x{number}", "", "o", "w", NOW_US, "b", NOW_US + 10**9))
+    copies.copy(maker.root, maker.catalog)
+    desk.exceptions.end("c" * 32, "ben", NOW_US + 1)
+    with maker.catalog.transaction(write=True) as tx:
+        tx.exec_driver_sql("DELETE FROM verdicts WHERE seq = 2")
+        tx.exec_driver_sql("UPDATE verdicts SET why = 'other' WHERE seq = 4")
+        tx.exec_driver_sql(f"DELETE FROM exceptions WHERE exception_id = '{'d' * 32}'")
+        tx.exec_driver_sql("UPDATE audit_subjects SET subject = 'acct_innocent' WHERE subject = 'acct_other'")
+        tx.exec_driver_sql("DROP TRIGGER audit_log_no_DELETE")
+        tx.exec_driver_sql("DELETE FROM audit_log WHERE seq = 3")
+    with capture_logs() as logs:
+        give(maker)
+    assert {one["log_level"] for one in logs} == {"warning"}
+    assert sorted(one["rows"] for one in logs) == [1, 2, 2]
+    kept = aside(maker)
+    assert {name: len(rows) for name, rows in kept.items()} == {"audit": 2, "exceptions": 1, "verdicts": 2}
+    assert {row["why"] for row in kept["verdicts"]} == {"w"}
+    assert [row["subject"] for row in kept["audit"] if row["seq"] != 3] == ["acct_other"]
+    with capture_logs() as logs:
+        give(maker)
+    assert not logs, "it is said once"
+    assert aside(maker) == kept
+    for account in ("acct_other", "acct_1", ODD):
+        Eraser(maker.lake, maker.catalog, RewriteLedger(maker.catalog, "test:1"), StandingClock(), account).erase()
+        assert copies.lines_about(maker.root, account) == 0
+    kept = aside(maker)
+    assert {name: len(rows) for name, rows in kept.items()} == {"audit": 2, "exceptions": 1}
+    assert {row["subject"] for row in kept["audit"]} == {None}
+
+
+@pytest.mark.parametrize("is_copied", (True, False))
+def test_what_an_erasure_accounts_for_is_not_kept_aside(maker: LakeMaker, is_copied: bool) -> None:
+    desk = maker.catalog.desk
+    desk.verdicts.give_all([verdict(1), verdict(2, ODD)])
+    copies.copy(maker.root, maker.catalog)
+    ledger = RewriteLedger(maker.catalog, "test:1")
+    if is_copied:
+        Eraser(maker.lake, maker.catalog, ledger, StandingClock(), "acct_1").erase()
+    else:  # killed in between, and the account comes again
+        ledger.erase_account("acct_1", NOW_US)
+        desk.verdicts.give(replace(verdict(1), given_at_us=NOW_US + 1))
+    with capture_logs() as logs:
+        give(maker, account_id=ODD)
+    assert not logs
+    assert not (maker.root / copies.DESK / kept_aside.ASIDE).exists()
+
+
+def test_a_line_of_the_copy_that_was_damaged_is_kept_aside(maker: LakeMaker) -> None:
+    give(maker)
+    path = maker.root / copies.DESK / "verdicts-000000000000.ndjson"
+    path.write_text(path.read_text()[:-20])
+    with capture_logs() as logs:
+        give(maker)
+    assert len(logs) == 1
+    (kept,) = (maker.root / copies.DESK / kept_aside.ASIDE).glob("verdicts-*")
+    assert kept_aside.lines_about(maker.root / copies.DESK, "acct_1") == 1
+    kept_aside.forget(maker.root / copies.DESK, "acct_1", maker.root)
+    assert not kept.exists()
 
 
 def test_an_act_holds_where_its_copy_cannot_be_written(maker: LakeMaker) -> None:
