@@ -24,6 +24,15 @@ By = Annotated[
 _CHARS_MAX: Final = 100
 
 
+def actor_here() -> str:
+    """Who gives a command that has no flag for it: as the environment says.
+
+    Raises:
+        As `actor`.
+    """
+    return actor(os.environ.get("STILLWATCH_BY", ""))
+
+
 def actor(said: str) -> str:
     """Who was named, else the user that the operating system knows.
 

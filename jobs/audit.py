@@ -183,6 +183,11 @@ def _compared_in_words(compared: Compared) -> str:
     said = f"{compared.sealed:,} verdicts and exceptions stand as they were made"
     if compared.unsealed:
         said += f"; of {compared.unsealed:,} more an older version recorded no hash, so nobody can tell"
+    if compared.adopted:
+        said += (
+            f"; {compared.adopted:,} more came from a copy without a record, as that of the catalog's rebuild says, "
+            "and stand as they came"
+        )
     if compared.erased:
         said += f"; {compared.erased:,} went with accounts that were erased"
     if compared.unclear:

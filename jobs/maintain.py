@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from jobs import maintain_compact, maintain_erase, maintain_retain, maintain_stats, options
+from jobs.actors import actor_here
 from jobs.consoles import console
 from pipeline.config import Settings, read_settings
 from pipeline.errors import LakeDamagedError
@@ -96,7 +97,7 @@ def rebuild_catalog(
         from jobs import logs  # noqa: PLC0415  # takes longer to load than a lake takes to look at
 
         logs.configure("info")
-        rebuild(storage, settings.catalog_url, plan, SystemClock().now_us())
+        rebuild(storage, settings.catalog_url, plan, SystemClock().now_us(), actor_here())
     else:
         Catalog.check_empty(settings.catalog_url)
     if as_json:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from jobs.actors import actor_here
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk import copies
@@ -43,7 +44,7 @@ def opened(settings: Settings, *, changes: bool = True) -> Iterator[Opened]:
     """
     lake = Lake.open(settings.lake, create=False)
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
-        yield Opened(lake, catalog, RewriteLedger(catalog, f"{socket.gethostname()}:{os.getpid()}"))
+        yield Opened(lake, catalog, RewriteLedger(catalog, f"{socket.gethostname()}:{os.getpid()}", actor_here()))
         if changes:
             copies.keep(lake.root, catalog, every_table=True)
 

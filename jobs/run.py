@@ -22,7 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs import logs, options
-from jobs.actors import actor
+from jobs.actors import actor_here
 from pipeline.analysis import Watch
 from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, RetryableError
@@ -252,7 +252,7 @@ def _load_watch(settings: Settings) -> Watch:
 
 def _record_rules(ledger: Catalog, rules: Sequence[Rule], clock: SystemClock) -> None:
     """Put on record which rules run from now on."""
-    record_rules(ledger, rules, actor(os.environ.get("STILLWATCH_BY", "")), clock.now_us())
+    record_rules(ledger, rules, actor_here(), clock.now_us())
 
 
 def _unless_stopped(stop: Stop, begin: Callable[[], _Begun]) -> _Begun | None:

@@ -49,8 +49,8 @@ from pipeline.batch import Partition
 from pipeline.commits import REBUILT, SNAPSHOTS_KEPT, Commit, FileEntry, SnapshotEntry
 from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
-from pipeline.io.desk import copies
-from pipeline.io.desk.audit_log import Act
+from pipeline.io.desk import copies, seals
+from pipeline.io.desk.audit_log import Act, append
 from pipeline.io.digests import sha256_of
 from pipeline.io.footers import Made, Source, read_footer, said_by
 from pipeline.io.lake import STAGING, Lake, final_path, offset_in
@@ -191,8 +191,15 @@ def plan_of(lake: Lake) -> Plan:
     return plan
 
 
-def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
+def rebuild(lake: Lake, url: str, plan: Plan, now_us: int, by: str = "") -> None:
     """Carry a plan out.  Doing it again after a crash in its middle does what is left.
+
+    Args:
+        lake: whose files tell.
+        url: of the catalog, which is empty.
+        plan: that `plan_of` made.
+        now_us: wall clock.
+        by: who does it, for the record; empty: this process.
 
     Raises:
         ConfigError: the catalog is not empty.
@@ -213,8 +220,9 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int) -> None:
             plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots,
             rewritten=plan.rewritten, marks=plan.marks,
         )  # fmt: skip
-        worker = f"{socket.gethostname()}:{os.getpid()}"
-        catalog.desk.audit.record(Act("catalog.rebuilt", worker, details=_restored(plan)), now_us)
+        with catalog.transaction(write=True) as tx:
+            details = {**_restored(plan), seals.WITHOUT_RECORD: seals.without_record(tx)}
+            append(tx, Act(seals.REBUILT, by or f"{socket.gethostname()}:{os.getpid()}", details=details), now_us)
         copies.keep(lake.root, catalog, every_table=True)
     finally:
         catalog.close()

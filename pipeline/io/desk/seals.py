@@ -25,7 +25,7 @@ SEALS: Final = frozenset({SHA256, KEYED_SEAL})
 PLACE: Final = "place"
 """Name of a verdict's place among a record's details: the last of an account stands, so the order is part of it."""
 
-UNSAID: Final = SEALS | {PLACE}
+UNSAID: Final = SEALS | {PLACE, "without_record"}
 """Details that say nothing to people."""
 
 ERASED: Final = "decisions.erased"
@@ -33,6 +33,9 @@ ERASED: Final = "decisions.erased"
 
 REBUILT: Final = "catalog.rebuilt"
 """The record of a rebuild from the lake."""
+
+WITHOUT_RECORD: Final = "without_record"
+"""Name, among the details of that, of decisions that came from a copy without a record: their hashes by their names."""
 
 _MADE: Final = {"verdict.given": "verdict", "exception.added": "exception"}
 _TABLES: Final = {"verdict": verdicts, "exception": exceptions}
@@ -58,6 +61,7 @@ class Compared:
         changed: those that are not as they were made, as `verdict ID` or `exception ID`.
         removed: those that are not there any more, and that no erasure accounts for.
         unrecorded: those that are there, and were never put on record.
+        adopted: how many came with a rebuild from a copy that had no record of them, and are as they came.
     """
 
     sealed: int = 0
@@ -67,6 +71,7 @@ class Compared:
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     unrecorded: list[str] = field(default_factory=list)
+    adopted: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -78,6 +83,17 @@ def content_of(row: Mapping[str, Any]) -> str:
     """What is sealed of a decision's row: all that its table has of it when it is made."""
     said = sorted((name, value) for name, value in row.items() if name not in _LATER)
     return json.dumps(said, separators=(",", ":"))
+
+
+def whole_of(row: Mapping[str, Any]) -> str:
+    """All that a decision's row says, by which it is known when it came without a record."""
+    return json.dumps(sorted(row.items()), separators=(",", ":"))
+
+
+def without_record(tx: sa.Connection) -> dict[str, str]:
+    """The decisions that nobody has put on record, each with a hash of all that it says."""
+    key, found = key_in(tx), compare(tx).unrecorded
+    return {name: key.hash(whole_of(row)) for name, row in _rows_named(tx, found).items()}
 
 
 def _is_broken(key: Key, details: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -136,6 +152,8 @@ class _Comparison:
                 self.older_erasure |= OLDER_ERASURE in details
             elif record.action == REBUILT:
                 self.rebuilt = True
+                for name, seal in details.get(WITHOUT_RECORD, {}).items():
+                    self._compare_adopted(name, seal, None if name in self.known else rows.get(name))
             elif record.action == "exception.ended":
                 self.ends.setdefault(str(details.get("exception")), (record.at_us, record.actor))
             elif name := _name_in(record.action, details):
@@ -146,19 +164,36 @@ class _Comparison:
         self.known.add(name)
         found = self.found
         if row is None:
-            if name in self.erased:
-                self.erased.discard(name)
-                found.erased += 1
-            elif self.older_erasure or (self.rebuilt and KEYED_SEAL not in details):
-                found.unclear += 1
-            else:
-                found.removed.append(name)
+            self._count_gone(name, is_keyed=KEYED_SEAL in details)
         elif _is_broken(self.key, details, row) or not self._ends_as_said(row) or not self._is_in_order(details, row):
             found.changed.append(name)
         elif SEALS & details.keys():
             found.sealed += 1
         else:
             found.unsealed += 1
+
+    def _compare_adopted(self, name: str, seal: str, row: Mapping[str, Any] | None) -> None:
+        """A decision that came without a record stands as it came, but for an end that was recorded since."""
+        self.known.add(name)
+        if row is None:
+            self._count_gone(name, is_keyed=True)
+            return
+        end = self.ends.get(str(row.get("exception_id")))
+        if end is not None and end == (row["ended_at_us"], row["ended_by"]):
+            row = {**row, "ended_at_us": None, "ended_by": ""}
+        if self.key.hash(whole_of(row)) == seal:
+            self.found.adopted += 1
+        else:
+            self.found.changed.append(name)
+
+    def _count_gone(self, name: str, *, is_keyed: bool) -> None:
+        if name in self.erased:
+            self.erased.discard(name)
+            self.found.erased += 1
+        elif self.older_erasure or (self.rebuilt and not is_keyed):
+            self.found.unclear += 1
+        else:
+            self.found.removed.append(name)
 
     def _is_in_order(self, details: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         """Older records say no place; but an account's verdicts were recorded in the order of their places."""
@@ -196,11 +231,20 @@ def name_of(kind: str, decision_id: str) -> str:
 
 def _rows_of(tx: sa.Connection, records: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
     """Rows of the decisions that these records are about, by name."""
+    names: list[str] = []
+    for record in records:
+        if record.action in _MADE:
+            names.append(_name_in(record.action, json.loads(record.details)))
+        elif record.action == REBUILT:
+            names += json.loads(record.details).get(WITHOUT_RECORD, {})
+    return _rows_named(tx, names)
+
+
+def _rows_named(tx: sa.Connection, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     rows: dict[str, Mapping[str, Any]] = {}
     for kind, table in _TABLES.items():
-        said = (json.loads(record.details).get(kind) for record in records if _MADE.get(record.action) == kind)
-        column = table.c[f"{kind}_id"]
-        for some in in_portions([decision_id for decision_id in said if decision_id]):
+        start, column = f"{kind} ", table.c[f"{kind}_id"]
+        for some in in_portions([name.removeprefix(start) for name in names if name.startswith(start)]):
             for row in tx.execute(sa.select(table).where(column.in_(some))).mappings():
                 rows[name_of(kind, row[column.name])] = dict(row)
     return rows

@@ -71,14 +71,15 @@ class Rewrite:
 class RewriteLedger:
     """Rewrites in a catalog."""
 
-    def __init__(self, catalog: Catalog, worker: str) -> None:
+    def __init__(self, catalog: Catalog, worker: str, by: str = "") -> None:
         """Say who works.
 
         Args:
             catalog: stays open as long as this is used.
-            worker: host and process, for the record.
+            worker: host and process.
+            by: who has them do it, for the record; empty: the worker.
         """
-        self.catalog, self.worker = catalog, worker
+        self.catalog, self.worker, self.by = catalog, worker, by or worker
 
     def begin(self, kind: str, now_us: int) -> str:
         """List a rewrite, before anything is written for it; returns its id."""
@@ -240,7 +241,7 @@ class RewriteLedger:
             if tx.dialect.name == "sqlite":  # else the bytes stay in the file until something else needs the room
                 tx.exec_driver_sql("PRAGMA secure_delete = ON")
             ids = tx.execute(sa.select(columns.alert_id).where(mine)).scalars().all()
-            decided = desk_erasure.erase(tx, account_id, ids, self.worker, now_us)
+            decided = desk_erasure.erase(tx, account_id, ids, self.by, now_us)
             for start in range(0, len(ids), _IDS_MAX):
                 some = ids[start : start + _IDS_MAX]
                 tx.execute(sa.delete(catalog_tables.outbox).where(catalog_tables.outbox.c.alert_id.in_(some)))
@@ -258,7 +259,7 @@ class RewriteLedger:
             account_id: whom it is about, which whoever knows the id can find, and nobody reads; empty: nobody.
         """
         subject_type = "account" if account_id else ""
-        act = Act(kind, self.worker, subject_type, account_id, details, is_named=False)
+        act = Act(kind, self.by, subject_type, account_id, details, is_named=False)
         return self.catalog.desk.audit.record(act, now_us)
 
     def _is_swapped(self, tx: sa.Connection, rewrite_id: str) -> bool:

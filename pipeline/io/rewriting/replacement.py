@@ -143,9 +143,7 @@ class Replacer(Rewriter):
                 sum(output.file.bytes for output in outputs), rewrite_id,
             )  # fmt: skip
             now_us = self._clock.now_us()
-            act = audit_log.Act(
-                REPLACE, self._ledger.worker, details={**note, "gone": done.gone, "rewrite_id": rewrite_id}
-            )
+            act = audit_log.Act(REPLACE, self._ledger.by, details={**note, "gone": done.gone, "rewrite_id": rewrite_id})
 
             def also(tx: sa.Connection, act: audit_log.Act = act, now_us: int = now_us) -> None:
                 what.arrivals.insert(tx, what.chosen.covers)

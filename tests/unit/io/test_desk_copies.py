@@ -19,6 +19,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.catalog_alerts import SUPPRESSED, UNCLEAR
 from pipeline.io.desk import copies, kept_aside, verdict_book
 from pipeline.io.desk.audit_log import AuditFilter
+from pipeline.io.desk.seals import Compared
 from pipeline.io.desk.topic_book import Read
 from pipeline.io.rebuild import plan_of, rebuild
 from pipeline.io.rewriting.erasure import Eraser
@@ -53,7 +54,7 @@ def rebuilt(maker: LakeMaker) -> Catalog:
     maker.close()
     for name in ("", "-wal", "-shm"):
         (maker.root / f"{CATALOG_FILE}{name}").unlink(missing_ok=True)
-    rebuild(maker.lake, maker.catalog_url, plan_of(maker.lake), NOW_US)
+    rebuild(maker.lake, maker.catalog_url, plan_of(maker.lake), NOW_US, "ben")
     return Catalog.open(maker.catalog_url, create=False)
 
 
@@ -226,6 +227,38 @@ def test_a_copy_of_the_record_without_its_key_stops_the_rebuild(maker: LakeMaker
     with contextlib.closing(rebuilt(maker)) as catalog:
         assert catalog.desk.audit.compared().is_sound
         assert catalog.desk.audit.records(AuditFilter(subject="acct_1"))
+
+
+def test_what_came_from_a_copy_without_the_record_is_said_once_and_sound(maker: LakeMaker) -> None:
+    """Somebody lost the key, and does without the record: what is done from there on is watched as ever."""
+    desk = maker.catalog.desk
+    desk.exceptions.end("e" * 32, "ana", 2)
+    desk.exceptions.add(AllowEntry("f" * 32, "rule", "r", "", "o", "w", NOW_US, "ben", NOW_US + 10**12))
+    desk.verdicts.give_all([verdict(1), verdict(2, "acct_other"), verdict(3, ODD)])
+    give(maker)
+    for path in (maker.root / copies.DESK).iterdir():
+        if path.name.startswith(("audit-", "keys")):
+            path.unlink()
+    for _ in range(2):  # and once more, of the copy of that
+        with contextlib.closing(rebuilt(maker)) as catalog:
+            assert catalog.desk.audit.compared() == Compared(adopted=6)
+            assert catalog.desk.audit.subjects().is_sound
+    with contextlib.closing(Catalog.open(maker.catalog_url, create=False)) as catalog:
+        desk = catalog.desk
+        assert [len(one.details["without_record"]) for one in desk.audit.records()] == [0, 6]
+        assert {one.actor for one in desk.audit.records()} == {"ben"}
+        assert desk.exceptions.end("f" * 32, "ben", NOW_US + 1)
+        desk.verdicts.give(verdict(9))
+        RewriteLedger(catalog, "test:1", "ana").erase_account("acct_other", NOW_US)
+        assert desk.audit.records(AuditFilter(limit=1))[0].actor == "ana"
+        assert desk.audit.compared() == Compared(adopted=5, sealed=1, erased=1)
+        with catalog.transaction(write=True) as tx:
+            tx.exec_driver_sql(f"UPDATE verdicts SET seq = 700 WHERE verdict_id = '{1:032x}'")
+            tx.exec_driver_sql(f"DELETE FROM verdicts WHERE verdict_id = '{3:032x}'")
+            tx.exec_driver_sql(f"UPDATE exceptions SET ended_by = 'x' WHERE exception_id = '{'f' * 32}'")
+        found = desk.audit.compared()
+        assert sorted(found.changed) == [f"exception {'f' * 32}", f"verdict {1:032x}"]
+        assert found.removed == [f"verdict {3:032x}"]
 
 
 def aside(maker: LakeMaker) -> dict[str, list[dict[str, object]]]:
