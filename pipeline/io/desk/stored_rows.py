@@ -70,19 +70,24 @@ def rows_at(lake: Lake, catalog: Catalog, wanted: Sequence[Wanted]) -> list[Judg
 
     Raises:
         RetryableError: the catalog does not answer.
-        SchemaError: a file of the lake is missing or broken.
+        SchemaError: a file of the lake is missing or broken, and may hold one of the rows.
     """
     if not wanted:
         return []
-    return _while_files_move(lambda: _rows_at(lake, catalog, wanted))
+    try:
+        return _while_files_move(lambda: _rows_at(lake, catalog, wanted))
+    except SchemaError:  # perhaps of a file that would not be needed, but was looked at beside others
+        return _while_files_move(lambda: _rows_at(lake, catalog, wanted, at_once=1))
 
 
-def _rows_at(lake: Lake, catalog: Catalog, wanted: Sequence[Wanted]) -> list[JudgedRow | None]:
+def _rows_at(
+    lake: Lake, catalog: Catalog, wanted: Sequence[Wanted], at_once: int | None = None
+) -> list[JudgedRow | None]:
     moments = [one.moment_us for one in wanted]
     latest = None if None in moments else max(moment for moment in moments if moment is not None)
     files = _newest_first(catalog.live_files(_WINDOWS, (None, latest)))
     places: dict[int, _Place] = {}
-    for some, rest_until_us in _looks(files):
+    for some, rest_until_us in _looks(files, at_once):
         left = {number: one for number, one in enumerate(wanted) if not _is_settled(places.get(number), rest_until_us)}
         if not left:
             break
@@ -102,12 +107,12 @@ def _newest_first(files: Iterable[FileEntry]) -> list[FileEntry]:
     return sorted(files, key=lambda file: (file.time_max_us or 0, file.path), reverse=True)
 
 
-def _looks(files: Sequence[FileEntry]) -> Iterator[tuple[Sequence[FileEntry], int]]:
-    """Files in portions that grow, each with the latest time that it and those after it may hold."""
-    start, count = 0, _FIRST_FILES
+def _looks(files: Sequence[FileEntry], at_once: int | None = None) -> Iterator[tuple[Sequence[FileEntry], int]]:
+    """Files in portions that grow, or so many at once, each with the latest time that it and those after may hold."""
+    start, count = 0, at_once or _FIRST_FILES
     while start < len(files):
         yield files[start : start + count], files[start].time_max_us or 0
-        start, count = start + count, 2 * count
+        start, count = start + count, at_once or 2 * count
 
 
 def _places_in(lake: Lake, files: Sequence[FileEntry], left: Mapping[int, Wanted]) -> dict[int, _Place]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SchemaError
 from pipeline.features import NAMES
 from pipeline.io.catalog import AlertFilter
 from pipeline.io.desk import stored_rows
@@ -72,6 +72,20 @@ def test_the_row_is_the_same_after_files_were_merged(maker: LakeMaker) -> None:
     before = give(maker, about_us=NOON_US + 5 * MINUTE_US)
     compact_all(maker.root, maker.catalog)
     assert give(maker, about_us=NOON_US + 5 * MINUTE_US).row == before.row
+
+
+def test_a_broken_file_that_is_not_needed_is_in_nobodys_way(maker: LakeMaker) -> None:
+    """Nor is one that went; one that may hold the row is named."""
+    files = sorted(maker.catalog.live_files("account_windows"), key=lambda file: file.time_max_us or 0)
+    assert len(files) == 3
+    (maker.root / files[0].path).write_bytes(b"x")
+    given = give(maker, about_us=NOON_US + 5 * MINUTE_US)
+    assert given.row is not None
+    assert given.row.offset == 5
+    (maker.root / files[0].path).unlink()
+    assert give(maker, about_us=NOON_US + 8 * MINUTE_US).row is not None
+    with pytest.raises(SchemaError, match=rf"{Path(files[0].path).name}\"; `stillwatch maintain verify`"):
+        give(maker, about_us=NOON_US + 2 * MINUTE_US)
 
 
 def test_without_a_moment_it_speaks_of_the_newest_live_alert(maker: LakeMaker) -> None:
