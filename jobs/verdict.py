@@ -72,8 +72,8 @@ def give(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads 
     logs.configure("warning")
     storage = Lake.open(settings.lake, create=False)
     with opened(settings) as ledger:
-        before = ledger.desk.verdicts.standing(account)
         verdict = judge(storage, ledger, judgement, SystemClock().now_us(), anyway=anyway)
+        before = ledger.desk.verdicts.replaced_by(verdict)
     say(verdict_output.given(verdict, before))
 
 

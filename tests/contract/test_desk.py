@@ -81,9 +81,13 @@ def test_the_last_verdict_stands_unless_it_was_withdrawn(catalog: Catalog) -> No
     book.give(verdict_of(1))
     second = book.give(verdict_of(2, decision="benign"))
     assert book.standing("acct_1") == second
-    book.give(verdict_of(3, decision="withdrawn"))
+    third = book.give(verdict_of(3, decision="withdrawn"))
     assert book.standing("acct_1") is None
-    assert [one.decision for one in book.of("acct_1")] == ["withdrawn", "benign", "harvesting"]
+    fourth = book.give(verdict_of(4))
+    assert [book.replaced_by(one) for one in (book.give(verdict_of(1)), second, third, fourth)] == [
+        None, book.give(verdict_of(1)), second, None,
+    ]  # fmt: skip
+    assert [one.decision for one in book.of("acct_1")] == ["harvesting", "withdrawn", "benign", "harvesting"]
 
 
 def test_of_verdicts_given_at_once_none_comes_late(url: str, catalog: Catalog) -> None:

@@ -87,6 +87,14 @@ class VerdictBook:
         found = self.find(account_id=account_id, limit=1)
         return found[0] if found and found[0].decision != "withdrawn" else None
 
+    def replaced_by(self, verdict: Verdict) -> Verdict | None:
+        """What stood of an account until a verdict on it that is on record was given; None where nothing did."""
+        mine = (verdicts.c.account_sha256 == sha256_of_id(verdict.account_id), verdicts.c.seq < verdict.seq)
+        with self._transaction() as tx:
+            query = sa.select(verdicts).where(*mine).order_by(verdicts.c.seq.desc()).limit(1)
+            row = tx.execute(query).mappings().one_or_none()
+        return None if row is None or row["decision"] == "withdrawn" else _verdict_of(row)
+
     def standing_of(self, account_ids: Sequence[str]) -> dict[str, Verdict]:
         """What holds of each of these accounts now, by the id as the catalog has it; see `standing`."""
         hashes = sorted({sha256_of_id(account_id) for account_id in account_ids})
