@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
+from jobs import logs
 from jobs.actors import actor_here
 from pipeline.config import Settings
 from pipeline.io.catalog import Catalog
@@ -46,6 +49,8 @@ def opened(settings: Settings, *, changes: bool = True) -> Iterator[Opened]:
     with contextlib.closing(Catalog.open(settings.catalog_url, create=False)) as catalog:
         yield Opened(lake, catalog, RewriteLedger(catalog, f"{socket.gethostname()}:{os.getpid()}", actor_here()))
         if changes:
+            if not structlog.is_configured():  # else what it warns of would be among what the command says
+                logs.configure("warning")
             copies.keep(lake.root, catalog, every_table=True)
 
 
