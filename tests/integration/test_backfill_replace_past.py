@@ -221,7 +221,7 @@ def test_beside_a_running_job_nothing_is_lost_or_doubled(
                 past.landed("--replace", "--from", "20")
             producer.finish()
         ends = ends_of(site.bootstrap, site.topic)
-        every = [(number, offset) for number, end in ends.items() for offset in range(end)]
+        every = [(number, offset) for number, end in sorted(ends.items()) for offset in range(end)]
         wait_until(lambda: landed_to(site) == ends, "all that was sent")
         assert live.stop() == 0
         assert offsets_of(past) == every

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ import duckdb
 import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from pipeline.commits import FileEntry
+from pipeline.errors import RetryableError
 from pipeline.io.catalog import Catalog, sqlite_url
 from tests.waiting import BOUND_S, wait_until
 
@@ -239,7 +242,7 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
             self._error = error
 
     def _check(self, catalog: Catalog, connection: duckdb.DuckDBPyConnection) -> None:
-        files = catalog.live_files()
+        files = _live_files(catalog)
         counts = {}
         for tables in (("access", "rejects"), ("access",), ("content",)):
             paths = [str(self._site.lake / file.path) for file in files if file.table_name in tables]
@@ -288,3 +291,14 @@ def site_of(*arguments: Any, **settings: Any) -> Iterator[Site]:
         yield site
     finally:
         site.close()
+
+
+def _live_files(catalog: Catalog) -> Sequence[FileEntry]:
+    """What a reader is shown.  A worker that is frozen while it holds a lock of SQLite keeps readers out until it wakes."""
+    end_s = time.monotonic() + BOUND_S
+    while True:
+        try:
+            return catalog.live_files()
+        except RetryableError:
+            if time.monotonic() > end_s:
+                raise
