@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jobs import backfill_replace_show as show
@@ -41,7 +41,7 @@ from pipeline.io.source_notes import note_feeds
 from pipeline.sources import FeedFile, SourceFile, own_feed
 
 _CONCLUSIONS = ("account_windows", "alerts")
-KEY_CHARS = 16
+_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +155,38 @@ def _replace(  # the command, and what it found
 
 def _landed(wish: Wish, settings: Settings, annex: Annex, files: Sequence[SourceFile], began: float) -> Arrivals:
     """Land the files' rows in the annex, where nobody sees them."""
+    with in_annex(settings, annex) as (aside, ledger):
+        hands = placed_alone(wish, _plan(annex.replacement, files, ledger), ledger)
+        note_feeds(annex.lake.root, ledger.sources, ledger.sources.all_feeds())
+        work(hands, aside, sum(log.rows for hand in hands for log in hand), began)
+        return arrived(
+            annex,
+            ledger,
+            "the files hold no event that would come, so none goes: nothing was changed. Wanted are "
+            "events of the range that are not there already, from sources that stay; --dry-run says what there is",
+        )
+
+
+@contextlib.contextmanager
+def in_annex(settings: Settings, annex: Annex) -> Iterator[tuple[Settings, Catalog]]:
+    """The annex as a lake of its own: its settings and catalog, with what a killed backfill left there finished."""
     aside = settings.model_copy(update={"lake": str(annex.root), "catalog": annex.catalog_url})
     storage = Lake.open(aside.lake, create=True)
     with contextlib.closing(Catalog.open(aside.catalog_url, create=True)) as ledger:
         finish_what_was_left(storage, ledger)
-        hands = placed_alone(wish, _plan(annex.replacement, files, ledger), ledger)
-        note_feeds(annex.lake.root, ledger.sources, ledger.sources.all_feeds())
-        work(hands, aside, sum(log.rows for hand in hands for log in hand), began)
-        arrivals = Arrivals.of(ledger, annex.replacement.since_us)
+        yield aside, ledger
+
+
+def arrived(annex: Annex, ledger: Catalog, why_none: str) -> Arrivals:
+    """What was landed in the annex.
+
+    Raises:
+        ConfigError: no event was, for the reason `why_none`; the annex is removed.
+    """
+    arrivals = Arrivals.of(ledger, annex.replacement.since_us)
     if not sum(commit.events for commit in arrivals.commits):
         annex.remove()
-        raise ConfigError(
-            "--replace: the files hold no event that would come, so none goes: nothing was changed. Wanted are "
-            "events of the range that are not there already, from sources that stay; --dry-run says what there is"
-        )
+        raise ConfigError(f"--replace: {why_none}")
     return arrivals
 
 
@@ -243,5 +261,9 @@ def _rewrite_of(catalog: Catalog, annex: Annex) -> str:
 
 def _key(wish: Wish, files: Sequence[SourceFile]) -> str:
     """By what the same command finds again what it has begun."""
-    said = [str(FilePart("asked", wish.asked)), sorted(wish.of), [file.sha256 for file in files]]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:KEY_CHARS]
+    return key_of([str(FilePart("asked", wish.asked)), sorted(wish.of), [file.sha256 for file in files]])
+
+
+def key_of(said: Sequence[object]) -> str:
+    """A name for what a command was asked to do, from what it was told; of JSON's types."""
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:_KEY_CHARS]

@@ -5,9 +5,6 @@ What comes takes the place of what the same records were landed as: by `run`, of
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +15,8 @@ import numpy as np
 from jobs import backfill_replace_show as show
 from jobs import backfill_show
 from jobs.backfill_past import PastLog, hands_of, opened_past
-from jobs.backfill_replace import KEY_CHARS, files_of, goes, stays, swapped
-from jobs.backfill_watched import finish_what_was_left, work
+from jobs.backfill_replace import arrived, files_of, goes, in_annex, key_of, stays, swapped
+from jobs.backfill_watched import work
 from jobs.backfill_wish import Wish
 from jobs.maintain_output import Opened, opened
 from pipeline.backfilling.counts import Counts
@@ -28,9 +25,7 @@ from pipeline.committing import finish_pending
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, OffsetGapError
 from pipeline.io.backfill_trial import try_logs
-from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
-from pipeline.io.lake import Lake
 from pipeline.io.past_range import Bound, LogSpan, ask_log, bounds_of
 from pipeline.io.replaced_sources import Sources
 from pipeline.io.rewriting.annex import Annex, Replacement, topics_of
@@ -195,10 +190,7 @@ def _sources(what: Opened) -> Sources:
 
 def _landed(wish: Wish, settings: Settings, annex: Annex, began: float) -> Arrivals:
     """Land the records in the annex, where nobody sees them; goes on where a killed backfill stopped."""
-    aside = settings.model_copy(update={"lake": str(annex.root), "catalog": annex.catalog_url})
-    storage = Lake.open(aside.lake, create=True)
-    with contextlib.closing(Catalog.open(aside.catalog_url, create=True)) as ledger:
-        finish_what_was_left(storage, ledger)
+    with in_annex(settings, annex) as (aside, ledger):
         stands = ledger.offsets()
         left = [past for past in annex.replacement.ranges if stands.get(past.chain, 0) < past.next_offset]
         hands: list[list[PastLog]] = hands_of(left, wish.parallel, _only(annex.replacement))
@@ -209,14 +201,12 @@ def _landed(wish: Wish, settings: Settings, annex: Annex, began: float) -> Arriv
             raise OffsetGapError(
                 f"--replace: nothing was changed, and what was read again is dropped. {error}"
             ) from error
-        arrivals = Arrivals.of(ledger, annex.replacement.since_us)
-    if not sum(commit.events for commit in arrivals.commits):
-        annex.remove()
-        raise ConfigError(
-            "--replace: none of these records is an event today, so none goes: nothing was changed. --dry-run says why "
-            "they are rejected"
+        return arrived(
+            annex,
+            ledger,
+            "none of these records is an event today, so none goes: nothing was changed. --dry-run says why "
+            "they are rejected",
         )
-    return arrivals
 
 
 def _same(what: Opened, annex: Annex) -> SameRecords:
@@ -227,5 +217,4 @@ def _same(what: Opened, annex: Annex) -> SameRecords:
 
 def _key(wish: Wish, settings: Settings) -> str:
     """By what the same command finds again what it has begun."""
-    said = ["log", settings.topic, wish.low, wish.high]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:KEY_CHARS]
+    return key_of(["log", settings.topic, wish.low, wish.high])

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -295,10 +294,12 @@ def site_of(*arguments: Any, **settings: Any) -> Iterator[Site]:
 
 def _live_files(catalog: Catalog) -> Sequence[FileEntry]:
     """What a reader is shown.  A worker that is frozen while it holds a lock of SQLite keeps readers out until it wakes."""
-    end_s = time.monotonic() + BOUND_S
-    while True:
-        try:
-            return catalog.live_files()
-        except RetryableError:
-            if time.monotonic() > end_s:
-                raise
+    found: list[Sequence[FileEntry]] = []
+
+    def looked() -> bool:
+        with contextlib.suppress(RetryableError):
+            found.append(catalog.live_files())
+        return bool(found)
+
+    wait_until(looked, "a catalog that answers its reader")
+    return found[0]

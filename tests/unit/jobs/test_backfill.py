@@ -690,17 +690,20 @@ def test_a_file_that_was_begun_is_finished_as_it_was_begun(
     assert_clean(lake)
 
 
+def two_files_in_small_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The first of them is landed in so many commits that a backfill can be killed in its middle."""
+    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
+    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    later = [event(at, temperature=1) for at in range(300, 309)]
+    return write(folder / "a.ndjson"), write(folder / "b.ndjson", later)
+
+
 @pytest.mark.parametrize("flags", (("--feed", "other"), ("--no-score",)))
 def test_a_feed_that_stands_in_the_middle_of_a_lost_file_keeps_no_other_file(
     tmp_path: Path, lake: Path, land: Land, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that have their places behind it and are not begun get others, and are known there to a rebuilt catalog."""
-    lost, other = (
-        write(tmp_path / "a.ndjson"),
-        write(tmp_path / "b.ndjson", [event(at, temperature=1) for at in range(300, 309)]),
-    )
-    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
-    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    lost, other = two_files_in_small_steps(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(backfill_work, "_check_fenced", killed_at(2))
         with pytest.raises(Killed):
@@ -721,12 +724,7 @@ def test_a_feed_that_stands_in_the_middle_of_a_lost_file_keeps_no_other_file(
 def test_a_file_that_is_lost_in_the_middle_is_given_up_and_the_feed_goes_on(
     tmp_path: Path, lake: Path, land: Land, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost, other = (
-        write(tmp_path / "a.ndjson"),
-        write(tmp_path / "b.ndjson", [event(at, temperature=1) for at in range(300, 309)]),
-    )
-    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
-    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
+    lost, other = two_files_in_small_steps(tmp_path, monkeypatch)
     nothing = land("--give-up", "a.ndjson", score=True)
     assert isinstance(nothing.exception, ConfigError)
     with monkeypatch.context() as patch:
