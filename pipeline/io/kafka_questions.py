@@ -110,13 +110,35 @@ def ask_anything(consumer: Any) -> None:
     consumer._manager.cluster.request_update()
 
 
+class _StandingJoin:
+    """A join of the group that counts as under way until its outcome was taken."""
+
+    is_done: Final = False
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def add_callback(self, act: Callable[[Any], object]) -> None:
+        self._task.add_callback(act)
+
+    def add_errback(self, act: Callable[[Any], object]) -> None:
+        self._task.add_errback(act)
+
+    def __await__(self) -> Any:
+        return self._task.__await__()
+
+
 def finish_join(consumer: Any) -> None:
     """Have the next poll finish a join of the group that the last one began and left.
 
-    kafka-python 3.0.12 forgets one that outlasts the poll, where it was the leader that joined because the topic's
-    metadata had changed: the change counts as done with before the join is.  It then sends no heartbeat any more, loses
-    its place in the group when the session times out, and reads on as if it had not, for ever.
+    kafka-python 3.0.12 does so only if the join is still under way by then.  One that ended between two polls it throws
+    away and joins anew, which makes all others join anew: a group whose members work between their polls may never come
+    to rest.  And it forgets a join altogether where it was the leader that joined because the topic's metadata had
+    changed: the change counts as done with before the join is.  It then sends no heartbeat any more, loses its place in
+    the group when the session times out, and reads on as if it had not, for ever.
     """
     coordinator = consumer._coordinator
+    if coordinator._join_task is not None and not isinstance(coordinator._join_task, _StandingJoin):
+        coordinator._join_task = _StandingJoin(coordinator._join_task)
     if coordinator.rejoining and not coordinator.need_rejoin():
         coordinator.request_rejoin()

@@ -38,8 +38,8 @@ class Member:
         self.held: set[Partition] = set()
         self.records: list[Records] = []
 
-    def poll(self) -> None:
-        polled = self.source.poll(0.1)
+    def poll(self, timeout_s: float = 0.1) -> None:
+        polled = self.source.poll(timeout_s)
         for event in polled.events:
             self.events.append(event)
             if isinstance(event, Assigned):
@@ -313,6 +313,20 @@ def test_partitions_move_to_a_second_member_and_come_back(make_world: MakeWorld)
         assert first.source.read_from(partition, 5, UNKNOWN)
     world.rounds(3)
     assert first.records == [], "those that it kept still wait to be read, the others are at their end"
+
+
+def test_members_that_work_between_brief_polls_come_to_share(make_world: MakeWorld) -> None:
+    """The answer to a join comes while nobody polls; whoever joins anew then makes all others join anew."""
+    world = make_world(2)
+    first = world.joined()
+    second = world.join()
+    for _ in range(120):
+        for member in world.members:
+            member.poll(0.001)
+        if len(first.held) == len(second.held) == 1:
+            break
+        time.sleep(0.1)
+    assert len(first.held) == len(second.held) == 1
 
 
 # ---- reading
