@@ -255,7 +255,7 @@ def _measures(dossier: Dossier, width: int) -> list[str]:
     lines = ["", *_flow(f"features furthest from {dossier.inferred.population}", width)]
     rows = [_measure_row(measure) for measure in known[:MEASURES_SHOWN]]
     head = ("feature", "here", "median", "5 – 95 %", "of accounts")
-    lines += listed.table(head, rows, width, ((0, 40), (3, 20), (0, 24)))
+    lines += listed.table(head, rows, width, ((0, 40), (3, 20), (0, 24), (3, 14), (0, 16)))
     rest = len(known) - len(rows)
     unknown = len(dossier.inferred.measures) - len(known)
     return [*lines, *_flow(f"and {rest} more, and {unknown} that are unknown: --html FILE or --format json", width)]

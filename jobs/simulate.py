@@ -34,7 +34,7 @@ from pipeline.io.replay import (
     replayed,
 )
 from pipeline.moments import parsed
-from pipeline.simulation import Label, Simulation
+from pipeline.simulation import VARIANTS, Label, Simulation
 
 ACCOUNTS_DEFAULT = 1400
 HOURS_DEFAULT = 48.0
@@ -68,6 +68,7 @@ class Options:
     seed: int | None
     start: str | None
     attack_share: float | None
+    variants: str | None
     labels: Path | None
     rate: float | None
     kafka: tuple[str, ...]
@@ -114,6 +115,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer rea
     attack_share: Annotated[
         float | None, typer.Option(help="Share of the accounts that harvest.", show_default=str(ATTACK_SHARE_DEFAULT))
     ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME…]", help="How harvesters hide: " + ", ".join(VARIANTS) + ".", show_default="all ways"
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -136,8 +143,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer rea
     The accounts (accounts.ndjson) and who harvests (labels.csv) are written beside it.
     """
     options = Options(
-        out, bootstrap, topic, partitions, replay, events, hours, accounts, seed, start, attack_share, labels, rate,
-        tuple(kafka or ()), force,
+        out, bootstrap, topic, partitions, replay, events, hours, accounts, seed, start, attack_share, variants, labels,
+        rate, tuple(kafka or ()), force,
     )  # fmt: skip
     check_options(options)
     began_s = time.monotonic()
@@ -167,7 +174,7 @@ def check_options(options: Options) -> None:
     if options.rate is not None and not (options.rate > 0 and math.isfinite(options.rate)):
         raise ConfigError("--rate must be more than 0 events per second")
     if options.replay is not None:
-        for name in ("hours", "accounts", "seed", "start", "attack_share", "labels"):
+        for name in ("hours", "accounts", "seed", "start", "attack_share", "variants", "labels"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')} shapes new traffic and has no meaning with --replay")
         if options.out is not None and options.out.exists() and options.out.samefile(options.replay):
@@ -186,6 +193,7 @@ def plan_simulation(options: Options, now: datetime) -> Simulation:
         "seed": options.seed or 0,
         "accounts": ACCOUNTS_DEFAULT if options.accounts is None else options.accounts,
         "attack_share": ATTACK_SHARE_DEFAULT if options.attack_share is None else options.attack_share,
+        "variants": [] if options.variants is None else [name.strip() for name in options.variants.split(",")],
     }
     start = None if options.start is None else parse_start(options.start)
     if options.hours is None and options.events is not None:

@@ -1,7 +1,7 @@
 """One-shots: an account's requests that begin something and that nobody follows up, apart from all others.
 
 A relay's harvest, or that of an account with cover traffic, is a mode of its own among conversations: averaged over the
-account it disappears, so the mode is looked at by itself.  A request is a one-shot if it is a first turn without tools
+account it disappears, so the mode is looked at by itself, and set against the account as a whole.  A request is a one-shot if it is a first turn without tools
 and the account's next request is a first turn too; so it counts once the next one is seen.
 """
 
@@ -49,6 +49,8 @@ _MOMENTS: Final = (
     ("prompt", "log2(1 + bytes of the prompt)", "length of the texts of one-shots"),
     ("gap", "log2(1 + ms since the one-shot before)", "time between one-shots"),
 )
+_CONTRASTED: Final = ("one-shot answers", "one-shots in tokens", "one-shot answers per request", "one-shot texts")
+"""The first of them are known of all requests too, and are called so."""
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,6 +86,27 @@ def _features() -> list[Feature]:
                 f"standard deviation of {what}, over one-shots; null under 2",
                 f"spread of the {words}",
                 (12, 17, 19),
+                _MODES,
+            )
+        )
+    for (name, what, _), words in zip(_MOMENTS, _CONTRASTED, strict=False):
+        made.append(
+            _feature(
+                f"oneshot_{name}_apart_7d",
+                "log2",
+                f"mean of {what}, over one-shots, less the mean over all requests",
+                f"{words}, length against all requests",
+                (14, 19),
+                _MODES,
+            )
+        )
+        made.append(
+            _feature(
+                f"oneshot_{name}_narrower_7d",
+                "log2",
+                f"standard deviation of {what}, over one-shots, less that over all requests; null under 2 one-shots",
+                f"{words}, spread against all requests",
+                (14, 17),
                 _MODES,
             )
         )
@@ -254,6 +277,10 @@ def _compute(views: Views) -> dict[str, Floats]:
         mean, spread = mean_spread(parts[0], parts[1], parts[2])
         found[f"oneshot_{name}_mean_7d"] = mean / Q
         found[f"oneshot_{name}_spread_7d"] = np.where(parts[0] > 1, spread / Q, np.nan)
+    for name, *_ in _MOMENTS[: len(_CONTRASTED)]:
+        mean, spread = mean_spread(*(views.week(f"{name}_{part}") for part in ("n", "q", "qq")))
+        found[f"oneshot_{name}_apart_7d"] = found[f"oneshot_{name}_mean_7d"] - mean / Q
+        found[f"oneshot_{name}_narrower_7d"] = found[f"oneshot_{name}_spread_7d"] - spread / Q
     return found
 
 

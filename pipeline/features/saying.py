@@ -9,6 +9,9 @@ _LOG: Final = "log2 of "
 _RATIO: Final = "log2"
 """A ratio, or how far values spread as a factor; of a mean, the mean of values as `log2(1 + …)` has them."""
 
+_AGAINST: Final = " against "
+"""Stands in what a ratio is called, if it is a mean of ratios."""
+
 _LOG_MOST: Final = 1000.0
 """Beyond it 2 to the power of it is no number."""
 
@@ -35,7 +38,7 @@ def value_in_words(value: float, unit: str, words: str = "") -> str:
     if unit.startswith(_LOG) and abs(value) < _LOG_MOST:
         return _amount(2.0**value, unit.removeprefix(_LOG), words)
     if unit == _RATIO and abs(value) < _LOG_MOST:
-        if words.startswith("mean "):
+        if words.startswith("mean ") and _AGAINST not in words:
             return _amount(2.0**value - 1.0, "", words)
         return f"× {_digits(2.0**value)}"
     return f"{value:.3g}"

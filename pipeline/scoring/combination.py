@@ -14,6 +14,7 @@ from pipeline.scoring.scaling import Floats
 PARTS: Final = ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression", "extra_trees")
 
 _CERTAIN: Final = 1e-3
+_ALIKE: Final = 1e-9
 _ITERATIONS_MAX: Final = 100
 _CONVERGED: Final = 1e-9
 
@@ -79,8 +80,8 @@ def fit_combination(
     # As if the sample had half harvesters, which is where the slopes are learned best; the prior moves the intercept.
     halves = np.where(harvesting, 0.5 / weights[harvesting].sum(), 0.5 / weights[~harvesting].sum())
     scale = halves * weights * len(weights)
-    spread = np.maximum(known.std(axis=0), 1e-9)
-    used = np.ones(known.shape[1], dtype=np.bool_)
+    spread = known.std(axis=0)
+    used = spread > _ALIKE  # a part that says the same of all rows says nothing
     fitted = np.zeros(known.shape[1])
     intercept = 0.0
     while used.any():

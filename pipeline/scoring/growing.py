@@ -13,7 +13,7 @@ from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling
 
-TREES: Final = 80
+TREES: Final = 120
 """Of each expert."""
 
 GATE_TREES: Final = 40
@@ -58,8 +58,11 @@ class Curriculum:
 
 
 def grow_trees(rows: LabelledRows, curriculum: Curriculum) -> StagedTrees:
-    """Extremely randomised trees of both stages, from the last rows of each doubling of an account's exchanges."""
-    rows = rows.take(rows.ends_doubling)
+    """Extremely randomised trees of both stages, from the last rows of stretches of an account's life.
+
+    Such a stretch ends when its exchanges double, and when its stage changes, as where it falls quiet and comes back.
+    """
+    rows = rows.take(rows.ends_doubling | rows.ends_stage)
     grown = rows.take(rows.exchanges >= GROWN_EXCHANGES)
     if not len(grown):  # where families are held out in turn, none of the others may have grown
         grown = rows

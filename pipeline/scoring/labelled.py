@@ -82,6 +82,12 @@ class LabelledRows:
         follows = (self.account[1:] != self.account[:-1]) | (doubling[1:] != doubling[:-1])
         return np.asarray(np.r_[follows, True][: len(self)])
 
+    @property
+    def ends_stage(self) -> npt.NDArray[np.bool_]:
+        """Which rows are their account's last before its stage changes, bool[n]."""
+        follows = (self.account[1:] != self.account[:-1]) | (self.stage[1:] != self.stage[:-1])
+        return np.asarray(np.r_[follows, True][: len(self)])
+
     def account_weights(self) -> Floats:
         """1 / (rows of the row's account), float64[n]: an account counts once."""
         _, place, counts = np.unique(self.account, return_inverse=True, return_counts=True)

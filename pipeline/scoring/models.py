@@ -29,7 +29,6 @@ from pipeline.scoring.combination import PARTS, Combination
 from pipeline.scoring.evidence import CHANNELS, Evidence
 from pipeline.scoring.extra_trees import Experts, StagedTrees
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
-from pipeline.scoring.kinds import STAGES
 from pipeline.scoring.logistic_regression import LinearWeights
 from pipeline.scoring.model_files import FORMAT, PARQUET, SHIPPED, checked_bytes, checked_manifest, libraries, matrix
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues
@@ -38,7 +37,6 @@ from pipeline.scoring.scaling import Floats, Scaling, Values
 
 _LABEL: Final = "kind"
 _NAME: Final = "name"
-_TAIL: Final = "tail"
 _EXPERT: Final = "expert"
 
 
@@ -181,7 +179,7 @@ class Models:
             "forest": self.forest.trees.to_table(),
             **_tables_of(self.trees.young, "young"),
             **_tables_of(self.trees.grown, "grown"),
-            "evidence": _table_of(self.evidence),
+            "evidence": _table(CHANNELS, self.evidence.pivots),
         }
 
     def _calibration(self) -> dict[str, Any]:
@@ -215,14 +213,8 @@ def _experts(tables: Mapping[str, pa.Table], stage: str) -> Experts:
     )
 
 
-def _table_of(evidence: Evidence) -> pa.Table:
-    scores = evidence.scores.transpose(0, 2, 1).reshape(-1, len(CHANNELS))
-    return _table(CHANNELS, scores).append_column(_TAIL, pa.array(np.tile(evidence.tails, STAGES)))
-
-
 def _evidence(table: pa.Table) -> Evidence:
-    scores = matrix(table.drop_columns([_TAIL]), np.float64).reshape(STAGES, -1, len(CHANNELS)).transpose(0, 2, 1)
-    return Evidence(np.ascontiguousarray(scores), table[_TAIL].to_numpy()[: scores.shape[2]].copy())
+    return Evidence(matrix(table, np.float64))
 
 
 def _table(names: tuple[str, ...], values: npt.NDArray[Any]) -> pa.Table:

@@ -22,8 +22,13 @@ UNUSED: Final = ("template", "elicitation", "rhythm", "release", "identity")
 """Families of features that serve rules and people: with them the models tell families that they have not seen less
 well, or no better."""
 
-UNUSED_NAMES: Final = ("requests_hour_in_day", "oneshot_gap_mean_7d", "oneshot_gap_spread_7d")
-"""When requests come differs more between one source of traffic and the next than between honest use and harvest."""
+UNUSED_NAMES: Final = (
+    "requests_7d", "requests_hour_in_day", "output_tokens_7d", "life_hours", "gap_mean_7d", "gap_spread_7d",
+    "burstiness_7d", "oneshots_7d", "oneshot_gap_mean_7d", "oneshot_gap_spread_7d", "requests_per_day_of_age",
+    "tokens_per_day_of_age", "plan_tokens_ratio",
+)  # fmt: skip
+"""How much an account asks, and when, differs more between one source of traffic and the next than between honest use
+and harvest: models look at how it asks."""
 
 
 def unused_columns(features: Sequence[Feature]) -> tuple[int, ...]:

@@ -8,8 +8,9 @@
 ['account_id', 'api_key_id', 'asn']
 """
 
+from pipeline.simulation.attack import VARIANTS
 from pipeline.simulation.events import Event
 from pipeline.simulation.identity import Account, Label
 from pipeline.simulation.traffic import Simulation
 
-__all__ = ["Account", "Event", "Label", "Simulation"]
+__all__ = ["VARIANTS", "Account", "Event", "Label", "Simulation"]

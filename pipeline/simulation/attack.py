@@ -10,11 +10,12 @@ from itertools import count
 from pipeline.simulation.benign import chat_app, people, platform
 from pipeline.simulation.harvest import Harvest
 from pipeline.simulation.identity import Origin, Shared, chance, draw_client, draw_country, draw_network, pick, token
-from pipeline.simulation.rhythm import FLAT, HOUR_MS, HUMAN, arrivals
+from pipeline.simulation.rhythm import FLAT, HOUR_MS, HUMAN, arrivals, clustered
 from pipeline.simulation.sessions import Behaviour, Request, Session, Sessions, combine, lognormal, single
 
 SINGLE_VARIANTS = ("loud", "paced", "mixed", "faint")
 POOL_SIZES = {"hydra": 40, "drip": 50}
+VARIANTS = (*SINGLE_VARIANTS, *POOL_SIZES)
 TIES = ("payments", "client", "network", "nothing")
 
 
@@ -86,7 +87,7 @@ def behave(rng: random.Random, origin: Origin, operation: Operation, member: int
         return _paced(rng, take, origin, span)
     if operation.variant in ("mixed", "faint"):
         cover = pick(rng, (chat_app, platform, platform))(rng, origin)
-        return _hidden(rng, cover, harvest, numbers, 0.25 if operation.variant == "mixed" else 0.05)
+        return _hidden(rng, cover, take, origin, 0.25 if operation.variant == "mixed" else 0.05)
     return _pooled(rng, take, origin, operation, member, span)
 
 
@@ -127,22 +128,38 @@ def _paced(rng: random.Random, take: Callable[[], Request], origin: Origin, span
     return Behaviour(per_day, sessions)
 
 
-def _hidden(rng: random.Random, cover: Behaviour, harvest: Harvest, numbers: Iterator[int], share: float) -> Behaviour:
-    """A relay: a share of the requests is harvesting, inside the conversations of real users."""
+def _hidden(
+    rng: random.Random, cover: Behaviour, take: Callable[[], Request], origin: Origin, share: float
+) -> Behaviour:
+    """A relay: a share of its requests is harvesting, single questions between the conversations of real users.
 
-    def exchange(session: Session) -> Session:
+    They look as its gateway lets all its requests look: with an id of a conversation if the others have one.
+    """
+    per_day = cover.per_day * share / (1 - share)
+    crowd = rng.random() * 0.5
+    names = False
+
+    def noting(session: Session) -> Session:
+        nonlocal names
         for at_ms, request in session:
-            if chance(rng, share):
-                request.prompt = harvest.prompt(next(numbers))
-                request.answer_tokens = 1 + int(lognormal(rng, harvest.answer_tokens, 0.55))
-                request.short = False
+            names = request.conversation is not None
             yield at_ms, request
 
-    def sessions(from_ms: int) -> Sessions:
-        for start_ms, session in cover.sessions(from_ms):
-            yield start_ms, exchange(session)
+    def covering(from_ms: int) -> Sessions:
+        return ((start_ms, noting(session)) for start_ms, session in cover.sessions(from_ms))
 
-    return Behaviour(cover.per_day, sessions)
+    def ask(start_ms: int) -> Session:
+        request = take()
+        request.conversation = token(rng, "conv_", 12) if names else None
+        yield start_ms, request
+
+    def harvesting(from_ms: int) -> Sessions:
+        rhythm = pick(rng, (*HUMAN, FLAT))
+        starts = arrivals(rng, rhythm, per_day * (1 - crowd), origin.home.utc_offset_h, from_ms)
+        for start_ms in clustered(rng, starts, crowd, decay_s=90):
+            yield start_ms, ask(start_ms)
+
+    return combine(Behaviour(cover.per_day, covering), Behaviour(per_day, harvesting))
 
 
 def _pooled(

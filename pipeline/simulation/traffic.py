@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import cycle, islice
 
 from pipeline.errors import ConfigError
 from pipeline.simulation import attack
-from pipeline.simulation.attack import POOL_SIZES, SINGLE_VARIANTS, TIES, Operation, Span, draw_operation
+from pipeline.simulation.attack import (
+    POOL_SIZES,
+    SINGLE_VARIANTS,
+    TIES,
+    VARIANTS,
+    Operation,
+    Span,
+    draw_operation,
+)
 from pipeline.simulation.benign import POPULATIONS, Population
 from pipeline.simulation.events import Event, Sender
 from pipeline.simulation.harvest import FAMILIES
@@ -75,13 +83,14 @@ class Simulation:
         start: time of the first event at the earliest; must know its time zone.
         hours: length of the traffic; None goes on without end, as a limit on the number of events needs.
         attack_share: share of the accounts that harvest.
+        variants: how harvesters may hide; none means all ways.
         span_hours: the time over which operations with a plan spread it; `hours` by default, 48 without.
 
     Raises:
         ConfigError: an argument is out of range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is named where it is given
         self,
         *,
         seed: int = 0,
@@ -89,14 +98,15 @@ class Simulation:
         start: datetime,
         hours: float | None = 48,
         attack_share: float = 0.15,
+        variants: Sequence[str] = (),
         span_hours: float | None = None,
     ) -> None:
-        _check(accounts, start, hours, attack_share)
+        _check(accounts, start, hours, attack_share, variants)
         self.seed = seed
         self.start = start.astimezone(UTC)
         self.hours = hours
         self._span = Span(int(self.start.timestamp() * 1000), span_hours or hours or 48)
-        self._roles = assign_roles(seed, accounts, attack_share)
+        self._roles = assign_roles(seed, accounts, attack_share, variants or VARIANTS)
         self.accounts: list[Account] = []
         self.labels: list[Label] = []
         self.events_per_day = 0.0
@@ -172,12 +182,12 @@ def _with_retries(rng: random.Random, sender: Sender, requests: Session) -> Iter
         yield attempt(*heapq.heappop(retries))
 
 
-def assign_roles(seed: int, accounts: int, attack_share: float) -> list[Role]:
+def assign_roles(seed: int, accounts: int, attack_share: float, variants: Sequence[str]) -> list[Role]:
     """A role for each account, benign and attack in no particular order."""
     rng = randomness(seed, "roles")
     attackers = round(accounts * attack_share)
     roles = _benign_roles(rng, accounts - attackers)
-    roles += _attack_roles(rng, attackers)
+    roles += _attack_roles(rng, attackers, variants)
     rng.shuffle(roles)
     return roles
 
@@ -213,21 +223,17 @@ def _customer_group(rng: random.Random) -> Shared:
     )
 
 
-def _attack_roles(rng: random.Random, accounts: int) -> list[Role]:
+def _attack_roles(rng: random.Random, accounts: int, variants: Sequence[str]) -> list[Role]:
     """Three quarters of the attackers in pools, the rest on their own; small casts get small pools."""
     families = cycle(rng.sample(FAMILIES, len(FAMILIES)))
     ties = cycle(rng.sample(TIES, len(TIES)))
-    pooled = int(accounts * 0.75)
-    sizes: list[tuple[str, int]] = []
-    for variant in cycle(POOL_SIZES):
-        room = pooled - sum(size for _, size in sizes)
-        whole = POOL_SIZES[variant]
-        if len(sizes) < len(POOL_SIZES):
-            whole = min(whole, pooled // len(POOL_SIZES))
-        if room < whole or whole < 1:
-            break
-        sizes.append((variant, whole))
-    sizes += [(variant, 1) for variant in islice(cycle(SINGLE_VARIANTS), accounts - sum(size for _, size in sizes))]
+    single = [variant for variant in SINGLE_VARIANTS if variant in variants]
+    sizes = _pools(int(accounts * 0.75) if single else accounts, [name for name in POOL_SIZES if name in variants])
+    left = accounts - sum(size for _, size in sizes)
+    if single:
+        sizes += [(variant, 1) for variant in islice(cycle(single), left)]
+    elif left:
+        sizes.append((next(name for name in POOL_SIZES if name in variants), left))
     roles = []
     for variant, size in sizes:
         operation = draw_operation(
@@ -235,6 +241,20 @@ def _attack_roles(rng: random.Random, accounts: int) -> list[Role]:
         )
         roles += [Role(_dress(rng, variant), operation.shared, operation, member) for member in range(size)]
     return roles
+
+
+def _pools(accounts: int, variants: Sequence[str]) -> list[tuple[str, int]]:
+    """As many pools as so many accounts make: how each hides, and its size."""
+    sizes: list[tuple[str, int]] = []
+    for variant in cycle(variants):
+        room = accounts - sum(size for _, size in sizes)
+        whole = POOL_SIZES[variant]
+        if len(sizes) < len(variants):
+            whole = min(whole, accounts // len(variants))
+        if room < whole or whole < 1:
+            break
+        sizes.append((variant, whole))
+    return sizes
 
 
 def _dress(rng: random.Random, variant: str) -> Population:
@@ -251,7 +271,7 @@ def _dress(rng: random.Random, variant: str) -> Population:
     return next(population for population in POPULATIONS if population.name == name)
 
 
-def _check(accounts: int, start: datetime, hours: float | None, attack_share: float) -> None:
+def _check(accounts: int, start: datetime, hours: float | None, attack_share: float, variants: Sequence[str]) -> None:
     if accounts < ACCOUNTS_MIN:
         msg = f"a simulation needs at least {ACCOUNTS_MIN} accounts, not {accounts}"
         raise ConfigError(msg)
@@ -263,4 +283,8 @@ def _check(accounts: int, start: datetime, hours: float | None, attack_share: fl
         raise ConfigError(msg)
     if not 0 <= attack_share <= 1:
         msg = f"the attack share must lie between 0 and 1, not {attack_share:g}"
+        raise ConfigError(msg)
+    unknown = sorted(set(variants) - set(VARIANTS))
+    if unknown:
+        msg = f"no harvester hides as {unknown[0]!r}: the variants are {', '.join(VARIANTS)}"
         raise ConfigError(msg)

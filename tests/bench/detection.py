@@ -25,7 +25,9 @@ SHARE: Final = "0.01"
 """Of the honest accounts, by how many exceed it the threshold is named."""
 
 
-SIMULATED: Final = "--seed 1 --accounts 1400 --hours 48 --start 2026-03-01T00:00Z --attack-share 0.3"
+SIMULATED: Final = (
+    "--seed 1 --accounts 1400 --hours 48 --start 2026-03-01T00:00Z --attack-share 0.3 --variants loud,paced,hydra,drip"
+)
 """What is simulated and learned beside the log: the same that the shipped models learned."""
 
 

@@ -28,6 +28,7 @@ from pipeline.features.saying import value_in_words
         (-8.35, "log2", "follow-ups per first turn", "× 0.0031"),
         (0.647, "log2", "spread of the time between two requests", "× 1.6"),
         (9.32, "log2", "mean length of answers to one-shots", "638"),
+        (4.5, "log2", "mean length of answers against one-shots", "× 23"),
         (2.5, "bits", "", "2.5"),
         (1e30, "log2(1 + ms)", "", "1e+30"),
     ),

@@ -34,12 +34,16 @@ def event(account: str, minutes: float, **fields: Any) -> dict[str, Any]:
 
 def harvest(account: str = HARVESTER, requests: int = 80, **fields: Any) -> list[dict[str, Any]]:
     """One frame with ever other fillings, a request every two minutes."""
+    frame = (
+        "You are an expert. Write a detailed exam question about topic {} and explain the reasoning step by step. "
+        "Number the steps, give two wrong answers that are tempting, say for each why it is wrong and how one would "
+        "notice, and end with a sentence that sums it up for a pupil who has never heard of any of it."
+    )
     return [
         event(
             account, 2 * number, status=429 if number % 20 == 19 else 200, api_key_id="key_shared",
-            prompt=f"You are an expert. Write a detailed exam question about topic {number} and explain the reasoning "
-            "step by step.",
-            response=f"Question {number}: " + "because of this, " * 40, **fields,
+            prompt=frame.format(number), response=f"Question {number}: " + "because of this, " * 40,
+            **{"output_tokens": 500 + 137 * number % 800, **fields},
         )
         for number in range(requests)
     ]  # fmt: skip

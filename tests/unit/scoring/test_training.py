@@ -12,6 +12,7 @@ from river import linear_model, optim
 
 from pipeline.errors import ConfigError
 from pipeline.scoring.combination import PARTS, Combination, fit_combination
+from pipeline.scoring.kinds import EARLY, FEW, GROWN
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.leave_one_out import Plan, combined, held_out_scores, leave_one_out_report
 from pipeline.scoring.logistic_regression import L2, LEARNING_RATE, LinearWeights, LogisticRegression
@@ -38,6 +39,19 @@ def test_rows_are_spread_over_an_accounts_life() -> None:
     rows = traffic.labelled(4)
     assert spread_rows(rows, 2).tolist() == [0, 2, 3, 5, 6, 8, 9, 11]
     assert spread_rows(rows, 5).tolist() == list(range(12))
+
+
+def test_trees_learn_the_last_rows_of_stretches() -> None:
+    """A stretch ends where exchanges double, and where the stage changes."""
+    rows = traffic.labelled(1).take(np.zeros(6, np.int64))
+    rows = replace(
+        rows,
+        account=np.array(["a", "a", "a", "a", "b", "b"]),
+        exchanges=np.array([4, 7, 8, 60, 60, 62]),
+        stage=np.array([FEW, EARLY, EARLY, GROWN, GROWN, GROWN]),
+    )
+    assert rows.ends_doubling.tolist() == [False, True, True, True, False, True]
+    assert rows.ends_stage.tolist() == [True, False, True, True, False, True]
 
 
 def test_a_share_of_rows_is_learned_without_what_may_be_withheld() -> None:

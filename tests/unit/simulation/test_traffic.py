@@ -208,6 +208,31 @@ def test_variants_send_what_their_names_say() -> None:
     assert sorted(by_variant["people"])[len(by_variant["people"]) // 2] < 20
 
 
+def test_hidden_harvests_are_single_questions_between_the_conversations_of_others() -> None:
+    relays = Simulation(seed=11, accounts=400, start=START, hours=48, attack_share=0.2, variants=("mixed",))
+    harvesters = {label.account_id for label in relays.labels if label.label == "attack"}
+    conversations: dict[str, Counter[str | None]] = defaultdict(Counter)
+    for event in relays.events():
+        if event["account_id"] in harvesters and event["status"] == 200:
+            conversations[event["account_id"]][event["conversation_id"]] += 1
+    naming = [found for found in conversations.values() if None not in found]
+    assert len(naming) > 5, "a gateway that names the others' conversations names these too"
+    for found in naming:
+        alone = sum(count == 1 for count in found.values())
+        assert 0.1 < alone / sum(found.values()) < 0.7
+        assert max(found.values()) > 1
+
+
+@pytest.mark.parametrize("variants", (("loud",), ("hydra",), ("drip", "paced"), ("hydra", "drip")))
+@pytest.mark.parametrize("accounts", (10, 37, 400))
+def test_only_the_variants_asked_for_take_part(variants: tuple[str, ...], accounts: int) -> None:
+    simulation = small(accounts=accounts, attack_share=0.5, hours=0.5, variants=variants)
+    hidden_as = [label.variant for label in simulation.labels if label.label == "attack"]
+    assert len(hidden_as) == round(accounts * 0.5)
+    assert set(hidden_as) <= set(variants)
+    assert set(hidden_as) == set(variants) or accounts < 100
+
+
 def test_harvesters_and_customers_overlap_in_what_is_not_content(
     events: list[Event], default: Simulation, label_of: dict[str, Label]
 ) -> None:
@@ -255,6 +280,7 @@ def test_any_size_gives_the_number_of_accounts_asked_for(accounts: int, attack_s
         ({"hours": -1}, "hours"),
         ({"hours": float("nan")}, "hours"),
         ({"attack_share": 1.1}, "attack share"),
+        ({"variants": ("loud", "quiet")}, "'quiet'.*loud, paced"),
         ({"start": datetime(2026, 3, 2)}, "time zone"),  # noqa: DTZ001 - that is the mistake
     ),
 )
