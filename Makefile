@@ -20,7 +20,7 @@ demo: ## the whole job on an embedded broker, in about a minute
 
 test: ## all tests but the soak, in a process more than there are cores (ARGS='-n 0': in one)
 	@sh infra/bootstrap.sh dev
-	@$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: ## ruff and mypy, changing nothing
 	@sh infra/bootstrap.sh dev
