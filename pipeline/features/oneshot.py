@@ -1,8 +1,9 @@
 """One-shots: an account's requests that begin something and that nobody follows up, apart from all others.
 
 A relay's harvest, or that of an account with cover traffic, is a mode of its own among conversations: averaged over the
-account it disappears, so the mode is looked at by itself, and set against the account as a whole.  A request is a one-shot if it is a first turn without tools
-and the account's next request is a first turn too; so it counts once the next one is seen.
+account it disappears, so the mode is looked at by itself, and set against the account as a whole.  A request is a
+one-shot if it is a first turn without tools and the account's next request is a first turn too; so it counts once the
+next one is seen.
 """
 
 # ruff: noqa: E501  # a feature a line: its definition is a sentence
@@ -49,8 +50,13 @@ _MOMENTS: Final = (
     ("prompt", "log2(1 + bytes of the prompt)", "length of the texts of one-shots"),
     ("gap", "log2(1 + ms since the one-shot before)", "time between one-shots"),
 )
-_CONTRASTED: Final = ("one-shot answers", "one-shots in tokens", "one-shot answers per request", "one-shot texts")
-"""The first of them are known of all requests too, and are called so."""
+_CONTRASTED: Final = {
+    "output": "one-shot answers",
+    "input": "one-shots in tokens",
+    "out_in": "one-shot answers per request",
+    "prompt": "one-shot texts",
+}
+"""Those that are known of all requests too (`shape`), and what one-shots are called where they are set against these."""
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,7 +95,9 @@ def _features() -> list[Feature]:
                 _MODES,
             )
         )
-    for (name, what, _), words in zip(_MOMENTS, _CONTRASTED, strict=False):
+    of_one_shots = {name: what for name, what, _ in _MOMENTS}
+    for name, words in _CONTRASTED.items():
+        what = of_one_shots[name]
         made.append(
             _feature(
                 f"oneshot_{name}_apart_7d",
@@ -277,7 +285,7 @@ def _compute(views: Views) -> dict[str, Floats]:
         mean, spread = mean_spread(parts[0], parts[1], parts[2])
         found[f"oneshot_{name}_mean_7d"] = mean / Q
         found[f"oneshot_{name}_spread_7d"] = np.where(parts[0] > 1, spread / Q, np.nan)
-    for name, *_ in _MOMENTS[: len(_CONTRASTED)]:
+    for name in _CONTRASTED:
         mean, spread = mean_spread(*(views.week(f"{name}_{part}") for part in ("n", "q", "qq")))
         found[f"oneshot_{name}_apart_7d"] = found[f"oneshot_{name}_mean_7d"] - mean / Q
         found[f"oneshot_{name}_narrower_7d"] = found[f"oneshot_{name}_spread_7d"] - spread / Q

@@ -78,14 +78,16 @@ class LabelledRows:
     @property
     def ends_doubling(self) -> npt.NDArray[np.bool_]:
         """Which rows are their account's last before its exchanges double (4 to 7, 8 to 15, and so on), bool[n]."""
-        doubling = np.floor(np.log2(np.maximum(self.exchanges, 1)))
-        follows = (self.account[1:] != self.account[:-1]) | (doubling[1:] != doubling[:-1])
-        return np.asarray(np.r_[follows, True][: len(self)])
+        return self._ends_stretch(np.floor(np.log2(np.maximum(self.exchanges, 1))))
 
     @property
     def ends_stage(self) -> npt.NDArray[np.bool_]:
         """Which rows are their account's last before its stage changes, bool[n]."""
-        follows = (self.account[1:] != self.account[:-1]) | (self.stage[1:] != self.stage[:-1])
+        return self._ends_stretch(self.stage)
+
+    def _ends_stretch(self, alike: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Which rows are their account's last before `alike`, one value a row, changes; bool[n]."""
+        follows = (self.account[1:] != self.account[:-1]) | (alike[1:] != alike[:-1])
         return np.asarray(np.r_[follows, True][: len(self)])
 
     def account_weights(self) -> Floats:

@@ -4,7 +4,7 @@ A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (th
 `features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
 `population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give),
 `trees_young` and `trees_grown` (extremely randomised ones, of every source) with `gate_young` and `gate_grown` (which
-source a row is like), and `evidence` (the highest scores of honest accounts).
+source a row is like), and `evidence` (where the scores of honest accounts end).
 """
 
 from __future__ import annotations

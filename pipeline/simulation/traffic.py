@@ -228,12 +228,13 @@ def _attack_roles(rng: random.Random, accounts: int, variants: Sequence[str]) ->
     families = cycle(rng.sample(FAMILIES, len(FAMILIES)))
     ties = cycle(rng.sample(TIES, len(TIES)))
     single = [variant for variant in SINGLE_VARIANTS if variant in variants]
-    sizes = _pools(int(accounts * 0.75) if single else accounts, [name for name in POOL_SIZES if name in variants])
+    pooled = [variant for variant in POOL_SIZES if variant in variants]
+    sizes = _pools(int(accounts * 0.75) if single else accounts, pooled)
     left = accounts - sum(size for _, size in sizes)
     if single:
         sizes += [(variant, 1) for variant in islice(cycle(single), left)]
     elif left:
-        sizes.append((next(name for name in POOL_SIZES if name in variants), left))
+        sizes.append((pooled[0], left))
     roles = []
     for variant, size in sizes:
         operation = draw_operation(

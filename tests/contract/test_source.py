@@ -325,7 +325,7 @@ def test_members_that_work_between_brief_polls_come_to_share(make_world: MakeWor
             member.poll(0.001)
         if len(first.held) == len(second.held) == 1:
             break
-        time.sleep(0.1)
+        time.sleep(0.1)  # their work, in the midst of which the answer must come: what is tested
     assert len(first.held) == len(second.held) == 1
 
 
