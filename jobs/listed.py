@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.cells import cell_len, set_cell_size
 
+from pipeline.alerts import without_nul
 from pipeline.harmless import harmless
 from pipeline.moments import rfc3339
 
@@ -45,7 +46,11 @@ _GAP: Final = "  "
 
 
 def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
-    """An account's id for display: nothing in it is obeyed, and of a very long one the length is said."""
+    """An account's id for display, as it can be typed again: NULs as U+2400, and quotes around one of blanks alone.
+
+    Nothing in it is obeyed, and of a very long one the length is said.
+    """
+    account = f"'{account}'" if account.isspace() else without_nul(account)
     text = harmless(account[: ACCOUNT_CHARS_MAX + 1])
     if len(account) <= ACCOUNT_CHARS_MAX:
         return cut(text, cells)

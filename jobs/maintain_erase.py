@@ -13,10 +13,13 @@ from rich.table import Table
 from jobs import logs, options
 from jobs.consoles import console
 from jobs.maintain_output import duration, opened, size
-from pipeline.config import read_settings
+from pipeline.alerts import NUL_SHOWN
+from pipeline.config import Settings, read_settings
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.erasure import Erased, Eraser, Found
+from pipeline.io.views.session import Session
+from pipeline.io.views.spelling import as_in_lake
 from pipeline.lake_tables import TABLES
 
 _NOTHING = "there was nothing of it in this lake: ids are compared exactly, letter by letter"
@@ -60,7 +63,8 @@ def erase(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer reads
     settings = read_settings(config, lake=lake, catalog=catalog)
     logs.configure("warning")
     with opened(settings, changes=apply) as what:
-        eraser = Eraser(what.lake, what.catalog, what.ledger, SystemClock(), account)
+        whom = _as_in_lake(settings, account)
+        eraser = Eraser(what.lake, what.catalog, what.ledger, SystemClock(), whom)
         if not apply:
             found = eraser.find()
             typer.echo(json.dumps({"applied": False, **asdict(found)})) if as_json else _show_found(found)
@@ -84,6 +88,13 @@ def _from_input() -> str:
             "give one line; an id that holds a line break is given as --account ID"
         )
     return account
+
+
+def _as_in_lake(settings: Settings, account: str) -> str:
+    if NUL_SHOWN not in account:
+        return account
+    with Session.open(settings) as session:
+        return as_in_lake(session, account)
 
 
 def _checked(account: str) -> str:

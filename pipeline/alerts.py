@@ -153,8 +153,13 @@ def alert_row(alert: Alert) -> dict[str, Any]:
 
 
 def without_nul(entity_id: str) -> str:
-    """An id as the catalog keeps it."""
+    """An id as the catalog keeps it, and as people read and type it: no command line holds a NUL."""
     return entity_id.replace("\0", NUL_SHOWN)
+
+
+def spellings(entity_id: str) -> tuple[str, ...]:
+    """An id that the catalog keeps or somebody typed, as the lake may have it: as it stands, and with NULs."""
+    return tuple(dict.fromkeys((entity_id, entity_id.replace(NUL_SHOWN, "\0"))))
 
 
 def alert_of_row(row: Any) -> Alert:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pipeline.decisions import AllowEntry, Scope
 from pipeline.errors import ConfigError
-from pipeline.judging import check_text, shown
+from pipeline.judging import check_id, check_text, shown
 
 SUBJECT_CHARS_MAX: Final = 100_000
 REASON_CHARS_MAX: Final = 10_000
@@ -46,7 +46,8 @@ def check(entry: AllowEntry, now_us: int, days_max: int) -> None:
     Raises:
         ConfigError: it does not: what is wrong, and what to do.
     """
-    check_text(f"the {entry.scope}'s name", entry.subject, SUBJECT_CHARS_MAX)
+    check_subject = check_id if entry.scope == "account" else check_text
+    check_subject(f"the {entry.scope}'s name", entry.subject, SUBJECT_CHARS_MAX)
     check_text("the owner (who answers for it)", entry.owner, OWNER_CHARS_MAX)
     check_text("the reason", entry.reason, REASON_CHARS_MAX)
     check_text("by (who makes it)", entry.created_by, OWNER_CHARS_MAX)

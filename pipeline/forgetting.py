@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.alerts import without_nul
 from pipeline.features.hashing import joined, keys
 from pipeline.snapshots import Part, label_of, pack, unpack
 
@@ -60,7 +61,8 @@ def _without(part: Part, account_id: str) -> Part:
         mine = joined(things, np.full(len(things), keys([account_id])[0]))
         stays = pa.array(part["pair"].to_numpy() != mine)
     elif "key" in names:
-        stays = pa.array(part["key"].to_numpy() != keys([account_id])[0])
+        # of a verdict the key is that of the id as the catalog keeps it
+        stays = pa.array(~np.isin(part["key"].to_numpy(), keys([account_id, without_nul(account_id)])))
     else:
         return part
     if pc.all(stays, min_count=0).as_py():

@@ -61,7 +61,7 @@ def check(judgement: Judgement, now_us: int) -> None:
     Raises:
         ConfigError: it does not: what is wrong, and what to do.
     """
-    check_text("the account's id", judgement.account_id, ACCOUNT_CHARS_MAX)
+    check_id("the account's id", judgement.account_id, ACCOUNT_CHARS_MAX)
     check_text("why (the reason, in words)", judgement.why, WHY_CHARS_MAX)
     check_text("by (who decides)", judgement.given_by, BY_CHARS_MAX)
     if judgement.decision not in DECISIONS:
@@ -80,6 +80,17 @@ def check_text(what: str, text: str, chars_max: int) -> None:
     """
     if not text.strip():
         raise ConfigError(f"{what} is missing")
+    check_id(what, text, chars_max)
+
+
+def check_id(what: str, text: str, chars_max: int) -> None:
+    """See that an id can be one: any text but the empty one, also of blanks alone, for so the log may have it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not text:
+        raise ConfigError(f"{what} is missing")
     if len(text) > chars_max:
         raise ConfigError(f"{what} has {len(text):,} characters, and at most {chars_max:,} are kept")
     try:
@@ -96,6 +107,8 @@ def verdict_id_of(*said: str) -> str:
 
 def shown(text: str) -> str:
     """A text in an error, on one line: of a very long one its beginning and its length.  What shows it escapes it."""
+    if text.isspace():
+        text = f"'{text}'"
     said = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…({len(text):,} characters)"
     return said.replace("\n", "\\n")
 

@@ -67,7 +67,7 @@ def unreadable(error: Exception) -> str:
 
 
 def as_meant(serving: Serving, typed: str) -> str:
-    """An account's id as it is meant: ids may begin or end in spaces, and what is pasted often does.
+    """An account's id as it is meant: ids may begin or end in spaces, or be nothing else; what is pasted often does.
 
     Where a file of the lake cannot be read, the spaces are taken for those of whoever pasted it.
 
@@ -76,8 +76,8 @@ def as_meant(serving: Serving, typed: str) -> str:
         RefusedError: too many people read the lake.
     """
     bare = typed.strip()
-    if bare in {"", typed} or serving.catalog.desk.queue.account_of(sha256_of_id(typed)) is not None:
-        return bare and typed
+    if bare == typed or serving.catalog.desk.queue.account_of(sha256_of_id(typed)) is not None:
+        return typed
     try:
         with serving.reading():
             is_one = seen(Lake.open(serving.settings.lake, create=False), serving.catalog, [typed])

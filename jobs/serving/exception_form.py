@@ -80,7 +80,7 @@ def _entry(form: Mapping[str, str], person: str, now_us: int) -> AllowEntry:
         raise ConfigError("the form lacks the number by which it counts once, however often it is sent: send it again")
     if said["scope"] not in SCOPES:
         raise ConfigError("say what it speaks of: an account, an organisation or a rule")
-    if not said["subject"]:
+    if not (given if said["scope"] == "account" else said["subject"]):
         raise ConfigError(f"the {said['scope']}'s name is missing")
     scope, subject, rule = {
         "account": lambda: subject_of(given, "", said["rule"]),

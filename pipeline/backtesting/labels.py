@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from pipeline.alerts import without_nul
 from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError
 
@@ -91,7 +92,7 @@ def decided(verdicts: Iterable[Verdict], accounts: pl.Series) -> pl.DataFrame | 
     Returns:
         `account_id` and `attack` Boolean, one row an account that is judged; None where none is.
     """
-    known = set(accounts)
-    last = {verdict.account_id: verdict.decision for verdict in verdicts if verdict.account_id in known}
+    known = {spelling: name for name in accounts for spelling in (without_nul(name), name)}
+    last = {known[one.account_id]: one.decision for one in verdicts if one.account_id in known}
     told = [(name, decision == "harvesting") for name, decision in last.items() if decision in {"harvesting", "benign"}]
     return pl.DataFrame(told, schema={"account_id": pl.String, "attack": pl.Boolean}, orient="row") if told else None

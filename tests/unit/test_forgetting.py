@@ -107,6 +107,17 @@ def test_what_a_verdict_on_it_said_is_forgotten_and_others_count_on(watch: Watch
     Analysis.restore(WHERE, watch, clean, analysis.next_offset)
 
 
+def test_what_a_verdict_said_of_an_id_with_a_nul_is_forgotten_too(watch: Watch, events: pa.Table) -> None:
+    """The catalog, and so the verdict, has it without: by PostgreSQL's rules."""
+    analysis = Analysis(WHERE, watch)
+    row = next(row for row in analysis.step(events).windows.to_pylist() if row["exchanges"] > 3)
+    judged = JudgedRow(WHERE, row["offset"], 0, row["risk"], row["features"], row["exchanges"], row["kind"])
+    analysis.judge([Verdict("1", "n\u2400", "benign", "", "", 0, row=judged, seq=1)])
+    clean = without_account(analysis.snapshot(), "n\0")
+    assert clean is not None
+    assert not len(unpack(clean, label_of(clean)).get("ensemble.precedents", ()))  # type: ignore[arg-type]
+
+
 def test_an_account_named_like_a_part_of_the_state_takes_nothing_else_along(watch: Watch, events: pa.Table) -> None:
     analysis = Analysis(WHERE, watch)
     analysis.step(events)

@@ -285,6 +285,14 @@ def test_erase_counts_rejects_that_hold_the_id_otherwise(maker: LakeMaker, still
         assert "its id also stands in 1 rejects of other forms" in stillwatch(*arguments, *flags)[1]
 
 
+def test_erase_takes_an_id_with_a_nul_as_it_is_shown(maker: LakeMaker, stillwatch: Command) -> None:
+    maker.append([{"event_time": "2026-03-01T12:59:00Z", "account_id": "n\0", "model": "m"}])
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "n\u2400", "--apply", "--json")
+    report = json.loads(stillwatch(*arguments)[1])
+    assert report["proven"]
+    assert report["rows"]["access"] == 1
+
+
 def test_erase_refuses_an_id_that_is_no_text(maker: LakeMaker, stillwatch: Command) -> None:
     code, _, error = stillwatch("maintain", "erase", "--lake", str(maker.root), "--account", "\udcff\udcfe")
     assert code == 2

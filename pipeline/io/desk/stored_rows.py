@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.alerts import NUL_SHOWN
+from pipeline.alerts import spellings
 from pipeline.batch import Partition
 from pipeline.commits import FileEntry
 from pipeline.decisions import JudgedRow
@@ -123,7 +123,7 @@ def _places_in(lake: Lake, files: Sequence[FileEntry], left: Mapping[int, Wanted
             one.partition.number if one.partition else None, one.offset_max,
         )
         for number, one in left.items()
-        for account in _spellings(one.account_id)
+        for account in spellings(one.account_id)
     ]  # fmt: skip
     names = ("number", "account", "moment_us", "of_topic", "of_partition", "offset_max")
     kinds = (pa.int64(), pa.string(), pa.int64(), pa.string(), pa.int32(), pa.int64())
@@ -153,11 +153,6 @@ def _places_in(lake: Lake, files: Sequence[FileEntry], left: Mapping[int, Wanted
     }
 
 
-def _spellings(account_id: str) -> set[str]:
-    """As the lake may have an id that the catalog has; see `without_nul`."""
-    return {account_id, account_id.replace(NUL_SHOWN, "\0")}
-
-
 def _rows_of(places: set[_Place]) -> dict[_Place, JudgedRow]:
     """The rows themselves, each file read once; features by the names that they had when they were stored."""
     by_path: dict[str, list[_Place]] = {}
@@ -184,7 +179,7 @@ def seen(lake: Lake, catalog: Catalog, accounts: Iterable[str]) -> set[str]:
     Raises:
         As `rows_at`.
     """
-    wanted = {spelling: account for account in accounts for spelling in _spellings(account)}
+    wanted = {spelling: account for account in accounts for spelling in spellings(account)}
     if not wanted:
         return set()
     return {wanted[found] for found in _while_files_move(lambda: _seen(lake, catalog, sorted(wanted)))}

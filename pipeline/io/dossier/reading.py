@@ -24,6 +24,7 @@ from pipeline.io.dossier.near import near_ids
 from pipeline.io.dossier.scores import Scored, read_scores
 from pipeline.io.rewriting.ledger_rows import marks_in
 from pipeline.io.views.session import Session
+from pipeline.io.views.spelling import as_in_lake
 
 _NEAR_SAID: Final = 5
 
@@ -73,7 +74,7 @@ def read_dossier(
     Args:
         session: on the lake; not used by anybody else meanwhile.
         catalog: of the same lake.
-        account_id: whose; anything, it may be as odd as strangers make it.
+        account_id: whose; anything, it may be as odd as strangers make it; see `as_in_lake`.
         wanted: what is to be in it.
         aside: opens another session on the same lake; then scores are read while the log is.
 
@@ -86,6 +87,7 @@ def read_dossier(
     if not _can_be_an_id(account_id):
         raise UnknownAccountError(account_id, ())
     with session.one_moment():
+        account_id = as_in_lake(session, account_id)
         sign_up, shared, alone = (
             feeds.read_sign_up(wanted.feed, account_id) if wanted.feed else (None, [], [])
         )  # fmt: skip

@@ -68,4 +68,7 @@ def test_of_verdicts_the_last_on_each_account_counts_and_only_of_accounts_of_the
     found = decided(given, pl.Series(["a", "b", "c", "d", "e"]))
     assert found is not None
     assert found.rows() == [("a", False), ("b", False)]
+    with_nul = decided([verdict("a\u2400", "benign")], pl.Series(["a\0"]))
+    assert with_nul is not None
+    assert with_nul.rows() == [("a\0", False)]
     assert decided(given[-2:], pl.Series(["c", "d"])) is None

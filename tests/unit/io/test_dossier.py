@@ -227,6 +227,17 @@ def test_an_account_of_any_name_has_its_own_requests_and_no_others(tmp_path: Pat
     ]
 
 
+def test_an_id_with_a_nul_is_found_as_it_is_shown_for_nobody_can_type_one(tmp_path: Path) -> None:
+    events = [event("a\0b", minute, prompt="p") for minute in range(3)] + [event("c\u2400", 1), event("c\0", 2)]
+    with make_lake(tmp_path / "lake", events) as maker:
+        found = dossier_of(maker.root, "a\u2400b")
+        assert found.account_id == "a\0b"
+        assert found.seen.activity.requests == 3
+        assert dossier_of(maker.root, "c\u2400").account_id == "c\u2400"
+        with pytest.raises(UnknownAccountError):
+            dossier_of(maker.root, "b\u2400")
+
+
 def test_verdicts_and_exceptions_that_speak_of_it_are_there(maker: LakeMaker) -> None:
     desk = maker.catalog.desk
     desk.verdicts.give(Verdict("1" * 32, HARVESTER, "harvesting", "one frame", "bea", NOW_US))

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.allowing import check, subject_of
+from pipeline.decisions import AllowEntry
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.features import NAMES
 from pipeline.io.catalog import AlertFilter
 from pipeline.io.desk import stored_rows
+from pipeline.io.desk.allowing import check_seen
 from pipeline.io.desk.judging import Refused, judge, prepare
 from pipeline.io.desk.stored_rows import Wanted, rows_at
 from pipeline.judging import Judgement
@@ -121,7 +124,8 @@ def test_an_account_that_was_never_scored_is_judged_without_a_row(maker: LakeMak
         ({"account_id": "nobody at all"}, "never seen: the lake holds no event and no score of it[.]"),
         ({"account_id": HOSTILE}, r"5,0\d\d characters\) was never seen"),
         ({"account_id": "\udcff"}, "not valid UTF-8"),
-        ({"account_id": " "}, "account's id is missing"),
+        ({"account_id": ""}, "account's id is missing"),
+        ({"account_id": "  "}, "account '  ' was never seen"),
         ({"why": "\n"}, "why .* is missing"),
         ({"given_by": ""}, "by .* is missing"),
         ({"why": "x" * 10_001}, "10,001 characters"),
@@ -160,6 +164,17 @@ def test_an_account_with_any_name_is_found_as_the_lake_and_as_the_catalog_spell_
         assert given.row is not None
         assert given.row.scored_at_us == NOON_US + 32 * MINUTE_US
     assert len(maker.catalog.desk.verdicts.of(HOSTILE)) == 2
+
+
+def test_an_account_whose_id_is_blanks_is_judged_and_allowed_like_any_other(maker: LakeMaker) -> None:
+    maker.append([event("  ", minute) for minute in (30, 31, 32)])
+    given = give(maker, account_id="  ")
+    assert given.row is not None
+    assert given.row.scored_at_us == NOON_US + 32 * MINUTE_US
+    assert maker.catalog.desk.verdicts.standing("  ") == given
+    scope, subject, rule = subject_of("  ", "", "")
+    check(AllowEntry("0" * 32, scope, subject, rule, "ana", "ours", NOW_US, "ana", NOW_US + MINUTE_US), NOW_US, 30)
+    check_seen(maker.lake, maker.catalog, subject, "")
 
 
 def test_a_withdrawn_verdict_stays_on_record(maker: LakeMaker) -> None:

@@ -338,3 +338,10 @@ def test_tables_fit_80_columns() -> None:
     lines = listed.table(head, rows, 60, ((1, 20), (3, 10)))
     assert max(map(cell_len, lines)) <= 80
     assert "empty" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("account", "shown"), (("a\0b", "a\u2400b"), ("  ", "'  '"), (" a", " a"), ("\x1b", "\\u001b"))
+)
+def test_an_id_is_shown_as_it_can_be_typed(account: str, shown: str) -> None:
+    assert listed.shown_account(account) == shown
