@@ -30,8 +30,10 @@ CSV_COLUMNS: Final = (
     "seq", "at", "action", "actor", "worker", "subject_type", "subject", "subject_sha256", "details", "audit_id",
     "chain",
 )  # fmt: skip
-_HEAD: Final = ("seq", "at (UTC)", "action", "actor", "details", "subject")
-_GIVE_WAY: Final = ((4, 36), (5, 28), (4, 24), (3, 14), (2, 18), (5, 16), (4, 12), (3, 10))
+_HEAD: Final = ("seq", "at (UTC)", "action", "actor", "subject", "details")
+_BELOW: Final = 2
+"""Columns that go below the others where the terminal is narrow."""
+_GIVE_WAY: Final = ((3, 16), (2, 20))
 _NAMED_MAX: Final = 10
 _SHORT_ID: Final = re.compile("[0-9a-fA-F]{4,31}")
 _SECONDS: Final = len("2026-03-01 12:00:00")
@@ -211,24 +213,26 @@ def _as_table(found: list[AuditRecord], limit: int, width: int | None) -> str:
     records = found[: limit or None]
     if not records:
         return "nothing is recorded\n"
-    lines = listed.table(_HEAD, [_row(record) for record in records], width, _GIVE_WAY)
+    lines = listed.whole_table(_HEAD, [_row(record) for record in records], _BELOW, width, _GIVE_WAY)
+    if any(len(record.subject or "") > listed.ACCOUNT_CHARS_MAX for record in records):
+        lines.append(
+            f"(of ids longer than {listed.ACCOUNT_CHARS_MAX} characters the beginning; --format json has them whole)"
+        )
     count = f"{len(records):,} record{'' if len(records) == 1 else 's'}"
     lines.append(f"(the latest {count}; --limit 0 shows all)" if len(found) > len(records) else f"({count})")
     return "".join(f"{line}\n" for line in lines)
 
 
 def _row(record: AuditRecord) -> tuple[str, ...]:
-    details = ", ".join(
-        _detail(name, value) for name, value in record.details.items() if name not in UNSAID and value not in ("", None)
-    )
+    said = (item for item in record.details.items() if item[0] not in UNSAID and item[1] not in ("", None))
     named = listed.shown_account(record.subject) or ("(erased)" if record.subject_sha256 else "")
     return (
         str(record.seq),
         time_in_words(record.at_us)[:_SECONDS],
         harmless(record.action),
         harmless(record.actor),
-        harmless(details),
         f"{record.subject_type} {named}".strip(),
+        harmless(", ".join(_detail(name, value) for name, value in said)),
     )
 
 

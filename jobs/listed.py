@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Annotated, Any, Final, Literal
 
 import typer
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from pipeline.alerts import without_nul
 from pipeline.harmless import harmless
@@ -19,7 +21,8 @@ from pipeline.moments import rfc3339
 
 __all__ = [
     "ACCOUNT_CHARS_MAX", "ID_SHOWN", "LIMIT_DEFAULT", "TABLE_CELLS_MIN", "Form", "FormFlag", "LimitFlag", "as_csv",
-    "as_json", "cut", "fit", "in_form", "limit_of", "line", "rfc3339", "say", "shown_account", "table", "width",
+    "as_json", "cut", "fit", "in_form", "limit_of", "line", "rfc3339", "say", "shown_account", "table", "whole_table",
+    "width", "wrap",
 ]  # fmt: skip
 
 Form = Literal["table", "csv", "json"]
@@ -43,6 +46,8 @@ ACCOUNT_CHARS_MAX: Final = 100
 
 _ESCAPED_CELLS_MAX: Final = 10 * ACCOUNT_CHARS_MAX  # all of them written out as \\U000e0001
 _GAP: Final = "  "
+_INDENT: Final = " " * 6
+_WORD: Final = re.compile(r"\S*\s+|\S+")
 
 
 def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
@@ -85,6 +90,19 @@ def cut(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
 
 
+def wrap(text: str, cells: int) -> list[str]:
+    """A text in lines of so many cells, broken behind spaces where it has some: put together they are the text."""
+    lines = [""]
+    for word in _WORD.findall(text):
+        if cell_len((lines[-1] + word).rstrip()) <= cells:
+            lines[-1] += word
+        else:
+            whole = word.rstrip()
+            lines += chop_cells(whole, cells)
+            lines[-1] += word[len(whole) :]
+    return lines if lines[0] or len(lines) == 1 else lines[1:]
+
+
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, give_way: Iterable[tuple[int, int]]
 ) -> list[str]:
@@ -96,13 +114,54 @@ def table(
         width: of the terminal; None if nothing bounds it.
         give_way: see `fit`.
     """
-    columns = list(zip(*rows, strict=True)) or [()] * len(head)
-    widths = [
-        max(map(cell_len, (name, *column))) if any(column) else 0 for name, column in zip(head, columns, strict=True)
-    ]
+    widths = widths_of(head, rows)
     if width is not None:
         fit(widths, width, give_way)
     return [line(cells, widths) for cells in (head, *rows)]
+
+
+def whole_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    below: int,
+    width: int | None,
+    give_way: Iterable[tuple[int, int]],
+) -> list[str]:
+    """The lines of a table in which nothing is cut: what does not fit goes on in the next line.
+
+    Args:
+        head: names of the columns.
+        rows: harmless.
+        below: so many of the last columns stand below the others, on lines of their own, where the table is too wide.
+        width: of the terminal; None if nothing bounds it.
+        give_way: see `fit`; of the columns that stand side by side.
+    """
+    widths = widths_of(head, rows)
+    room = max(width or 0, TABLE_CELLS_MIN)
+    if width is None or sum(widths) + len(_GAP) * (sum(map(bool, widths)) - 1) <= room:
+        return [line(cells, widths) for cells in (head, *rows)]
+    widths = widths[:-below]
+    fit(widths, width, give_way)
+    lines = [*_lines(head[:-below], widths), f"{_INDENT}{', '.join(head[-below:])}"]
+    for row in rows:
+        lines += _lines(row[:-below], widths)
+        parts = (part for cell in row[-below:] if cell for part in wrap(cell, room - len(_INDENT)))
+        lines += [f"{_INDENT}{part}".rstrip() for part in parts]
+    return lines
+
+
+def widths_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Cells that each column takes; 0 where nothing stands in it."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(head)
+    return [
+        max(map(cell_len, (name, *column))) if any(column) else 0 for name, column in zip(head, columns, strict=True)
+    ]
+
+
+def _lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """A row of a table, on as many lines as its longest cell takes."""
+    wrapped = [wrap(text, width) if width else [] for text, width in zip(cells, widths, strict=True)]
+    return [line([part.rstrip() for part in parts], widths) for parts in zip_longest(*wrapped, fillvalue="")]
 
 
 def as_json(objects: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from jobs import listed
@@ -338,6 +340,32 @@ def test_tables_fit_80_columns() -> None:
     lines = listed.table(head, rows, 60, ((1, 20), (3, 10)))
     assert max(map(cell_len, lines)) <= 80
     assert "empty" not in lines[0]
+
+
+@given(st.text(st.sampled_from("ab é中,:"), max_size=60), st.integers(2, 20))
+def test_wrapped_text_is_all_there_and_fits(text: str, cells: int) -> None:
+    lines = listed.wrap(text, cells)
+    assert "".join(lines) == text
+    assert max(cell_len(line.rstrip()) for line in lines) <= cells
+
+
+def test_of_the_record_nothing_is_cut_on_a_narrow_terminal(
+    stillwatch: Command, maker: LakeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whose, why = "a/long/name/" + "0123456789" * 8, "because it asked the same again and again, in other words"
+    act = Act("delivery.digest_left_out", "somebody@a-long-domain.example", "account", whose, {"reason": why, "n": 7})
+    maker.catalog.desk.audit.record(act, NOON_US)
+    monkeypatch.setattr(listed, "width", lambda: 80)
+    lines = stillwatch("audit")[1].splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    text = "".join("".join(line.split()) for line in lines)
+    assert "…" not in text
+    assert "".join(f"n 7, reason {why}".split()) in text
+    assert f"account{whose}" in text
+    assert "delivery.digest_left_out" in lines[2]
+    at = lines[0].index("actor")
+    assert "".join(line[at:].strip() for line in lines[2:4]) == "somebody@a-long-domain.example"
+    assert all(line.startswith("      ") for line in lines[3:-1])
 
 
 @pytest.mark.parametrize(
