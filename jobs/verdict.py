@@ -18,7 +18,11 @@ from pipeline.io.desk.verdict_book import standing_in
 from pipeline.judging import Judgement, shown
 
 Anyway = Annotated[
-    bool, typer.Option("--anyway", help="Also of accounts that were never seen, which teaches the models nothing.")
+    bool,
+    typer.Option(
+        "--anyway",
+        help="Also of accounts that were never seen, and where a file is broken; teaches the models nothing.",
+    ),
 ]
 
 app = typer.Typer(

@@ -47,7 +47,9 @@ def checked(lake: Lake, catalog: Catalog, name: str, lines: Sequence[Line], *, a
         ConfigError: a line is wrong; all of those that are wrong are named.
     """
     judgements = {line.number: line.judgement for line in lines if line.judgement is not None}
-    prepared = prepare(lake, catalog, list(judgements.values()), SystemClock().now_us(), anyway=anyway)
+    prepared = prepare(
+        lake, catalog, list(judgements.values()), SystemClock().now_us(), anyway=anyway, unread_too=anyway
+    )
     wrong = {line.number: line.wrong for line in lines if line.wrong}
     for number, one in zip(judgements, prepared, strict=True):
         if isinstance(one, Refused):

@@ -32,6 +32,12 @@ def given(verdict: Verdict, before: Verdict | None) -> str:
         lines.append(f"  answers alert {verdict.alert_id[: listed.ID_SHOWN]}")
     if verdict.decision == "withdrawn":
         lines.append("  no verdict on the account stands any more; the former ones stay on record")
+    elif verdict.unread:
+        lines += [
+            f"  {harmless(verdict.unread)} cannot be read, and may hold what was",
+            "  stored of the account then: the verdict is on record without it, and the models learn nothing from it.",
+            "  `stillwatch maintain verify` says what is broken; when the file is restored, give the verdict again",
+        ]
     elif verdict.row is None:
         lines.append("  nothing was stored of the account then, so the models learn nothing from it")
     else:
@@ -97,11 +103,21 @@ def loaded(verdicts: Sequence[Verdict], there: int, *, dry_run: bool) -> str:
     did = "would be given" if dry_run else "given"
     said = f"{new:,} verdict{'' if new == 1 else 's'} {did}"
     said += f", {there:,} on record already" if there else ""
-    without = sum(verdict.row is None and verdict.decision != "withdrawn" for verdict in verdicts)
+    without = sum(
+        verdict.row is None and not verdict.unread and verdict.decision != "withdrawn" for verdict in verdicts
+    )
     note = (
         f"; {without:,} of accounts that nothing was stored of, from which the models learn nothing" if without else ""
     )
-    return f"{said} (in the file: {counts}{note})\n"
+    return f"{said} (in the file: {counts}{note})\n{_unread_in_words({one.unread for one in verdicts if one.unread})}"
+
+
+def _unread_in_words(paths: Iterable[str]) -> str:
+    return "".join(
+        f"  {harmless(path)} cannot be read: verdicts that speak of what it may hold are without it, and the models "
+        "learn nothing from them; `stillwatch maintain verify` says what is broken\n"
+        for path in sorted(paths)
+    )
 
 
 def _decisions(verdicts: Sequence[Verdict]) -> Counter[str]:

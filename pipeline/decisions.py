@@ -61,6 +61,8 @@ class Verdict:
         alert_id: of the alert that it answers; empty: none.
         row: what was known of the account at the moment that it speaks of; None: nothing.
         seq: its place among all verdicts, from 1 on; 0 before it is on record.
+        unread: file of the lake that may hold the row and could not be read when it was given, so that there is no row;
+            empty: none.  It is kept in the audit log, and of a verdict that is read back not known.
     """
 
     verdict_id: str
@@ -74,6 +76,7 @@ class Verdict:
     alert_id: str = ""
     row: JudgedRow | None = None
     seq: int = 0
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)

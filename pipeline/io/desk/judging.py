@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.alerts import Alert, without_nul
 from pipeline.decisions import JudgedRow, Verdict
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SchemaError
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.desk import copies
 from pipeline.io.desk.stored_rows import Wanted, near_names, rows_at, seen
@@ -50,7 +50,8 @@ def judge(lake: Lake, catalog: Catalog, judgement: Judgement, now_us: int, *, an
         catalog: where the record is.
         judgement: what is said of whom.
         now_us: wall clock.
-        anyway: also of an account that was never seen, or of a moment before it was.
+        anyway: also of an account that was never seen, or of a moment before it was, and where a file of the lake that
+            may hold the row cannot be read.
 
     Returns:
         The verdict as it stands.  Its `row` is None where nothing was stored: it then teaches the models nothing.  One
@@ -59,9 +60,12 @@ def judge(lake: Lake, catalog: Catalog, judgement: Judgement, now_us: int, *, an
     Raises:
         ConfigError: it cannot be given: what is wrong, and what to do.
         RetryableError: the catalog does not answer.
-        SchemaError: a file of the lake is missing or broken.
+        SchemaError: a file of the lake is missing or broken, and may hold the row.
     """
-    (prepared,) = prepare(lake, catalog, [judgement], now_us, anyway=anyway)
+    try:
+        (prepared,) = prepare(lake, catalog, [judgement], now_us, anyway=anyway, unread_too=anyway)
+    except SchemaError as error:
+        raise SchemaError(f"{error}; --anyway records the verdict without what this file may hold") from error
     if isinstance(prepared, Refused):
         raise ConfigError(prepared.why)
     given = catalog.desk.verdicts.give(prepared)
@@ -70,9 +74,24 @@ def judge(lake: Lake, catalog: Catalog, judgement: Judgement, now_us: int, *, an
 
 
 def prepare(
-    lake: Lake, catalog: Catalog, judgements: Sequence[Judgement], now_us: int, *, anyway: bool = False
+    lake: Lake,
+    catalog: Catalog,
+    judgements: Sequence[Judgement],
+    now_us: int,
+    *,
+    anyway: bool = False,
+    unread_too: bool = False,
 ) -> list[Verdict | Refused]:
-    """What becomes of judgements, in their order; nothing is put on record yet.  See `judge`."""
+    """What becomes of judgements, in their order; nothing is put on record yet.
+
+    Args:
+        lake: as for `judge`, like all that follows.
+        catalog: asked for alerts and verdicts.
+        judgements: what is said of whom.
+        now_us: wall clock.
+        anyway: also of accounts that were never seen, and of moments before they were.
+        unread_too: also where a file of the lake that may hold the row cannot be read: `Verdict.unread` names it.
+    """
     known = catalog.desk.verdicts.known([one.verdict_id for one in judgements if one.verdict_id])
     standing: dict[str, bool] = {}
     results: dict[int, Verdict | Refused] = {}
@@ -86,7 +105,8 @@ def prepare(
             aimed[number] = _aim(catalog, judgement, standing)
         except ConfigError as error:
             results[number] = Refused(judgement, str(error))
-    results |= _joined(lake, catalog, aimed, now_us, anyway=anyway)
+    unread: dict[int, str] | None = {} if unread_too else None
+    results |= _joined(lake, catalog, aimed, now_us, anyway=anyway, unread=unread)
     return [results[number] for number in range(len(judgements))]
 
 
@@ -137,16 +157,25 @@ def _alert_of(catalog: Catalog, judgement: Judgement) -> Alert | None:
 
 
 def _joined(
-    lake: Lake, catalog: Catalog, aimed: Mapping[int, _Aimed], now_us: int, *, anyway: bool
+    lake: Lake,
+    catalog: Catalog,
+    aimed: Mapping[int, _Aimed],
+    now_us: int,
+    *,
+    anyway: bool,
+    unread: dict[int, str] | None,
 ) -> dict[int, Verdict | Refused]:
     """Each judgement with its row, or why it cannot be a verdict."""
     numbers = [number for number, one in aimed.items() if one.wanted is not None]
     wanted = [one.wanted for one in aimed.values() if one.wanted is not None]
-    rows = dict(zip(numbers, rows_at(lake, catalog, wanted), strict=True))
-    missing = {number: aimed[number].judgement for number in numbers if rows[number] is None}
+    rows = dict(zip(numbers, rows_at(lake, catalog, wanted, unread), strict=True))
+    unread = {numbers[place]: path for place, path in (unread or {}).items()}
+    missing = {number: aimed[number].judgement for number in numbers if rows[number] is None and number not in unread}
     refused = {} if anyway else _refused(lake, catalog, missing)
     return {
-        number: refused[number] if number in refused else _verdict(one.judgement, rows.get(number), now_us)
+        number: refused[number]
+        if number in refused
+        else _verdict(one.judgement, rows.get(number), now_us, unread.get(number, ""))
         for number, one in aimed.items()
     }
 
@@ -175,7 +204,7 @@ def _refused(lake: Lake, catalog: Catalog, missing: Mapping[int, Judgement]) -> 
     return refused
 
 
-def _verdict(judgement: Judgement, row: JudgedRow | None, now_us: int) -> Verdict:
+def _verdict(judgement: Judgement, row: JudgedRow | None, now_us: int, unread: str) -> Verdict:
     return Verdict(
         verdict_id=judgement.verdict_id or uuid.uuid4().hex,
         account_id=judgement.account_id,
@@ -187,4 +216,5 @@ def _verdict(judgement: Judgement, row: JudgedRow | None, now_us: int) -> Verdic
         about_us=judgement.about_us,
         alert_id=judgement.alert_id,
         row=row,
+        unread=unread,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import duckdb
@@ -31,6 +32,9 @@ _NEAR_CHARS_MAX: Final = 100
 _NEAR_MAX: Final = 3
 _NEAR_EDITS: Final = 2
 _ATTEMPTS: Final = 3
+
+_UNREADABLE: Final = (duckdb.Error, pa.ArrowInvalid, OSError)
+"""What reading a file that is missing or broken ends in."""
 
 _NEWEST_FIRST: Final = 'scored_at DESC, exchanges DESC, "offset" DESC, kind, topic, "partition"'
 """Two rows of one moment are told apart in the same way always."""
@@ -65,8 +69,17 @@ class _Place:
     partition: Partition
 
 
-def rows_at(lake: Lake, catalog: Catalog, wanted: Sequence[Wanted]) -> list[JudgedRow | None]:
+def rows_at(
+    lake: Lake, catalog: Catalog, wanted: Sequence[Wanted], unread: dict[int, str] | None = None
+) -> list[JudgedRow | None]:
     """For each that is wanted its row; None where there is none.
+
+    Args:
+        lake: where the rows are.
+        catalog: which files there are.
+        wanted: which rows.
+        unread: where it is given, a file that is missing or broken is no error: this is filled with the first such file
+            that may hold a row, by the row's number among those wanted, and that row is None.
 
     Raises:
         RetryableError: the catalog does not answer.
@@ -77,23 +90,64 @@ def rows_at(lake: Lake, catalog: Catalog, wanted: Sequence[Wanted]) -> list[Judg
     try:
         return _while_files_move(lambda: _rows_at(lake, catalog, wanted))
     except SchemaError:  # perhaps of a file that would not be needed, but was looked at beside others
-        return _while_files_move(lambda: _rows_at(lake, catalog, wanted, at_once=1))
+        try:
+            return _while_files_move(lambda: _rows_at(lake, catalog, wanted, at_once=1))
+        except SchemaError:
+            if unread is None:
+                raise
+            return _rows_around(lake, catalog, wanted, unread)
+
+
+def _rows_around(
+    lake: Lake, catalog: Catalog, wanted: Sequence[Wanted], unread: dict[int, str]
+) -> list[JudgedRow | None]:
+    """Rows as far as files can be read: of none it is guessed what a broken file may have held in its place."""
+    places: dict[int, _Place] = {}
+    files = _files(catalog, wanted)
+    for (file,), rest_until_us in _looks(files, 1):
+        left = {
+            number: one
+            for number, one in enumerate(wanted)
+            if number not in unread
+            and not _is_settled(places.get(number), rest_until_us)
+            and (one.moment_us is None or file.time_min_us is None or file.time_min_us <= one.moment_us)
+        }
+        try:
+            _put_later(places, _places_in(lake, [file], left) if left else {})
+        except _UNREADABLE:
+            unread.update(dict.fromkeys(left, file.path))
+    rows: dict[_Place, JudgedRow] = {}
+    for number, place in places.items():
+        try:
+            rows |= {} if place in rows or number in unread else _rows_of({place})
+        except _UNREADABLE:
+            unread[number] = Path(place.path).relative_to(lake.root).as_posix()
+    found = {number: rows[place] for number, place in places.items() if number not in unread}
+    return [found.get(number) for number in range(len(wanted))]
+
+
+def _files(catalog: Catalog, wanted: Sequence[Wanted]) -> list[FileEntry]:
+    moments = [one.moment_us for one in wanted]
+    latest = None if None in moments else max(moment for moment in moments if moment is not None)
+    return _newest_first(catalog.live_files(_WINDOWS, (None, latest)))
+
+
+def _put_later(places: dict[int, _Place], found: Mapping[int, _Place]) -> None:
+    for number, place in found.items():
+        if number not in places or place.scored_at_us > places[number].scored_at_us:
+            places[number] = place
 
 
 def _rows_at(
     lake: Lake, catalog: Catalog, wanted: Sequence[Wanted], at_once: int | None = None
 ) -> list[JudgedRow | None]:
-    moments = [one.moment_us for one in wanted]
-    latest = None if None in moments else max(moment for moment in moments if moment is not None)
-    files = _newest_first(catalog.live_files(_WINDOWS, (None, latest)))
+    files = _files(catalog, wanted)
     places: dict[int, _Place] = {}
     for some, rest_until_us in _looks(files, at_once):
         left = {number: one for number, one in enumerate(wanted) if not _is_settled(places.get(number), rest_until_us)}
         if not left:
             break
-        for number, place in _places_in(lake, some, left).items():
-            if number not in places or place.scored_at_us > places[number].scored_at_us:
-                places[number] = place
+        _put_later(places, _places_in(lake, some, left))
     rows = _rows_of(set(places.values()))
     return [rows[places[number]] if number in places else None for number in range(len(wanted))]
 
@@ -234,7 +288,7 @@ def _while_files_move(look: Callable[[], _Found]) -> _Found:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return look()
-        except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
+        except _UNREADABLE as error:
             if attempt == _ATTEMPTS:
                 said = " ".join(str(error).partition("\nLINE ")[0].split())  # and not our own SQL
                 raise SchemaError(f"{said}; `stillwatch maintain verify` says what is missing or broken") from error

@@ -133,6 +133,8 @@ def put(tx: sa.Connection, verdict: Verdict) -> Verdict:
     new = _row_of(given)
     tx.execute(sa.insert(verdicts).values(**new))
     details = {"decision": verdict.decision, "verdict": verdict.verdict_id, "source": verdict.source, PLACE: seq}
+    if verdict.unread:
+        details["unread"] = verdict.unread
     sealed = {SEAL: content_of(new)}
     act = Act("verdict.given", verdict.given_by, "account", verdict.account_id, details, sealed)
     append(tx, act, verdict.given_at_us)

@@ -165,12 +165,17 @@ class Listener:
         sound, acts = self._judgements(records, now_us)
         verdicts: list[Verdict] = []
         judgements = [judgement for _, judgement in sound]
-        prepared = prepare(self.lake, self.catalog, judgements, now_us, anyway=self.wish.anyway)
+        prepared = prepare(
+            self.lake, self.catalog, judgements, now_us, anyway=self.wish.anyway, unread_too=self.wish.anyway
+        )
         for (offset, _), one in zip(sound, prepared, strict=True):
             if isinstance(one, Verdict):
                 verdicts.append(one)
             else:
                 acts.append((_refused(where, offset, one.judgement.account_id, (one.kind, one.why)), now_us))
+        unread = sorted({verdict.unread for verdict in verdicts if verdict.unread})
+        if unread:
+            log.warning("verdicts without what was stored of their accounts: files cannot be read", files=unread)
         before, after = self._read.get(where.number), Read(records.next_offset, self.span.topic_id)
         try:
             given = self.catalog.desk.topics.give(where, before, after, verdicts, acts)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobs import verdict_output
 from pipeline.allowing import check, subject_of
 from pipeline.decisions import AllowEntry
 from pipeline.errors import ConfigError, SchemaError
@@ -17,6 +18,7 @@ from pipeline.features import NAMES
 from pipeline.io.catalog import AlertFilter
 from pipeline.io.desk import stored_rows
 from pipeline.io.desk.allowing import check_seen
+from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.judging import Refused, judge, prepare
 from pipeline.io.desk.stored_rows import Wanted, rows_at
 from pipeline.judging import Judgement
@@ -89,6 +91,32 @@ def test_a_broken_file_that_is_not_needed_is_in_nobodys_way(maker: LakeMaker) ->
     assert give(maker, about_us=NOON_US + 8 * MINUTE_US).row is not None
     with pytest.raises(SchemaError, match=rf"{Path(files[0].path).name}\"; `stillwatch maintain verify`"):
         give(maker, about_us=NOON_US + 2 * MINUTE_US)
+
+
+def test_anyway_records_a_verdict_whose_row_may_be_in_a_broken_file_and_says_which(maker: LakeMaker) -> None:
+    files = sorted(maker.catalog.live_files("account_windows"), key=lambda file: file.time_max_us or 0)
+    (maker.root / files[1].path).write_bytes(b"x")
+    with pytest.raises(SchemaError, match="--anyway records the verdict without what"):
+        give(maker, about_us=NOON_US + 5 * MINUTE_US)
+    given = give(maker, about_us=NOON_US + 5 * MINUTE_US, anyway=True)
+    assert (given.row, given.unread) == (None, files[1].path)
+    assert maker.catalog.desk.verdicts.standing("acct_1") == replace(given, unread="")
+    (record,) = maker.catalog.desk.audit.records(AuditFilter(action="verdict.given"))
+    assert record.details["unread"] == files[1].path
+    assert f"{files[1].path} cannot be read" in verdict_output.given(given, None)
+
+
+def test_of_many_judgements_only_those_that_a_broken_file_may_speak_of_are_without_a_row(maker: LakeMaker) -> None:
+    files = sorted(maker.catalog.live_files("account_windows"), key=lambda file: file.time_max_us or 0)
+    (maker.root / files[1].path).unlink()
+    moments = [2, 3.5, 5, 7, 8, 1_000]
+    said_of = [said(about_us=NOON_US + round(minute * MINUTE_US)) for minute in moments]
+    prepared = prepare(maker.lake, maker.catalog, said_of, NOW_US, anyway=True, unread_too=True)
+    verdicts = [one for one in prepared if not isinstance(one, Refused)]
+    unread = [files[1].path if minute in {5, 7} else "" for minute in moments]
+    assert [one.unread for one in verdicts] == unread
+    assert [one.row is None for one in verdicts] == [path != "" for path in unread]
+    assert f"{files[1].path} cannot be read" in verdict_output.loaded(verdicts, 0, dry_run=True)
 
 
 def test_without_a_moment_it_speaks_of_the_newest_live_alert(maker: LakeMaker) -> None:
