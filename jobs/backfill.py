@@ -55,6 +55,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # Typer: a parameter is a flag
     wish = Wish(
         sources=tuple(sources or ()), score=score, feed=feed, partitions=partitions, parallel=parallel, dry_run=dry_run,
         low=low, high=high, rejects=rejects, give_up=give_up, replaces=replace_, of=tuple(of or ()),
+        kafka=tuple(flag for flag, given in (("--bootstrap", bootstrap), ("--kafka", kafka)) if given),
     )  # fmt: skip
     wish.check(scores=settings.scoring == "on")
     _job_of(wish)(wish, settings)

@@ -26,6 +26,8 @@ class Wish:
     give_up: str | None = None
     replaces: bool = False
     of: tuple[str, ...] = ()
+    kafka: tuple[str, ...] = ()
+    """Flags that say where Kafka is, as they were given."""
 
     @property
     def topic(self) -> str:
@@ -66,6 +68,7 @@ class Wish:
         if self.replaces and self.rejects:
             raise ConfigError(_REPLACES_REJECTS)
         if self.give_up is not None:
+            self._check_kafka()
             self._check_gives_up()
             return
         if bool(self.sources) + self.is_past + self.rejects != 1:
@@ -77,6 +80,16 @@ class Wish:
         self._check_feed(scores=scores)
         if self.rejects and self.score:
             raise ConfigError("--score: rejects come out of their order, and are landed without scores")
+        self._check_kafka()
+
+    def _check_kafka(self) -> None:
+        """Refuse flags about Kafka where nothing is read from it: whoever gives them believes that something is."""
+        instead = "files" if self.sources else "--rejects" if self.rejects else "--give-up" if self.give_up else ""
+        if self.kafka and instead:
+            raise ConfigError(
+                f"{self.kafka[0]}: nothing is read from Kafka with {instead}: leave it out; or, to land a past range "
+                f"of the topic, leave {instead} out and name the range with --from and --to"
+            )
 
     def _check_gives_up(self) -> None:
         """See that nothing else is asked for."""

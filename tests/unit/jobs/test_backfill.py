@@ -646,6 +646,10 @@ def test_messages_of_the_command_line(land: Land, tmp_path: Path) -> None:
     for arguments, words in (
         ((), "nothing is named"),
         (("a.ndjson", "--rejects"), "these are several"),
+        (("a.ndjson", "--bootstrap", "b:9092"), "--bootstrap: nothing is read from Kafka with files: leave it out"),
+        (("--rejects", "--kafka", "client_id=x"), "--kafka: nothing is read from Kafka with --rejects"),
+        (("--give-up", "a.ndjson", "--bootstrap", "b:9092"), "--bootstrap: nothing is read from Kafka with --give-up"),
+        (("a.ndjson", "--replace", "--of", "x", "--bootstrap", "b:1"), "nothing is read from Kafka with files"),
         (("--rejects", "--from", "1"), "--from 1: expected a day or a time"),
         (("a.ndjson", "--from", "2026-03-02", "--to", "2026-03-01"), "nothing lies between"),
         (("a.ndjson", "--feed", "a/b"), "--feed a/b: letters, digits"),
