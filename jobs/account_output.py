@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich.cells import cell_len
 
 from jobs import listed
+from pipeline.counted import counted
 from pipeline.dossier import Dossier, Measure, RaisedAlert, Sample, words
 from pipeline.harmless import harmless
 from pipeline.reasons import number_in_words
@@ -58,7 +59,7 @@ def _head(dossier: Dossier, width: int) -> list[str]:
     inferred, standing = dossier.inferred, dossier.decided.standing
     live = sum(raised.alert.state == "live" for raised in inferred.alerts)
     risk = f"{words.risk_words(inferred.risk)} at its last score" if inferred.history else "never scored"
-    said = f"risk {risk}; {live} live alert{'' if live == 1 else 's'}"
+    said = f"risk {risk}; {counted(live, 'live alert')}"
     said += f"; verdict: {standing.decision if standing else 'none'}"
     lines = _flow(said, width)
     why = words.why(dossier)
@@ -218,14 +219,14 @@ def _inference(dossier: Dossier, width: int) -> list[str]:
         head = (
             f"{words.moment(one.moment.scored_at_us)}: risk {words.risk_words(one.moment.risk)} ({harmless(one.why)}; "
         )
-        lines += _item(f"{head}after {one.moment.exchanges:,} exchanges)", width)
+        lines += _item(f"{head}after {counted(one.moment.exchanges, 'exchange')})", width)
         lines += [line for reason in one.reasons[:3] for line in _wrap(reason, width, "      - ", "        ")]
     return [*lines, *_measures(dossier, width)]
 
 
 def _risk_lines(dossier: Dossier, width: int) -> list[str]:
     history = dossier.inferred.history
-    count = f"{len(history):,} score{'' if len(history) == 1 else 's'}"
+    count = counted(len(history), "score")
     since = (
         f"{count}; its present life, whose exchanges are counted, began {words.moment(dossier.inferred.first_seen_us)}"
     )
@@ -244,9 +245,8 @@ def _risk_lines(dossier: Dossier, width: int) -> list[str]:
 def _alert(raised: RaisedAlert, width: int) -> Iterator[str]:
     alert = raised.alert
     said = f"{harmless(alert.rule)} ({alert.state}, {alert.severity}), {words.moment(alert.raised_at_us)}: risk "
-    said += (
-        f"{number_in_words(alert.risk)} after {alert.exchanges:,} exchanges; {harmless(words.delivery_words(raised))}"
-    )
+    said += f"{number_in_words(alert.risk)} after {counted(alert.exchanges, 'exchange')}; "
+    said += harmless(words.delivery_words(raised))
     yield from _item(f"{said}; stillwatch alerts show {alert.alert_id[: listed.ID_SHOWN]}", width)
 
 

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from jobs import listed
 from pipeline.alert_json import as_object
 from pipeline.alerts import Alert
+from pipeline.counted import counted
 from pipeline.decisions import AllowEntry
 from pipeline.harmless import harmless
 from pipeline.io.desk.standing import Standing
@@ -60,7 +61,7 @@ def as_table(
     accounts = [listed.shown_account(alert.entity_id, widths[_ACCOUNT]) for alert in alerts]
     shown = [(*row[:-1], who) for row, who in zip(rows, accounts, strict=True)]
     lines = [listed.line(cells, widths) for cells in (head, *shown)]
-    count = f"{len(alerts):,} alert{'' if len(alerts) == 1 else 's'}"
+    count = f"{counted(len(alerts), 'alert')}"
     lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
@@ -113,7 +114,7 @@ def as_text(alert: Alert, width: int, standing: Standing = _UNKNOWN) -> str:
         ("severity", alert.severity),
         ("raised", f"{time_in_words(alert.raised_at_us)} (event time)"),
         ("since", f"{time_in_words(alert.first_seen_us)} (first seen)"),
-        ("taken", f"{alert.exchanges:,} exchanges, {alert.output_tokens:,} output tokens until then"),
+        ("taken", f"{counted(alert.exchanges, 'exchange')}, {counted(alert.output_tokens, 'output token')} until then"),
         ("risk", number_in_words(alert.risk)),
         ("where", f"{harmless(alert.topic)}, partition {alert.partition}, raised by offset {alert.offset}"),
     )

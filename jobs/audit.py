@@ -16,6 +16,7 @@ from jobs.default_group import defaulting_to
 from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.config import read_settings
+from pipeline.counted import counted
 from pipeline.decisions import ACTIONS, AuditRecord
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.harmless import harmless
@@ -148,7 +149,10 @@ def verify(
         }  # fmt: skip
         say(json.dumps(said) + "\n")
     elif broken is None:
-        say(f"{count:,} records, none missing or changed\n" + (f"hash of the last one: {chain}\n" if chain else ""))
+        say(
+            f"{counted(count, 'record')}, none missing or changed\n"
+            + (f"hash of the last one: {chain}\n" if chain else "")
+        )
         say(_compared_in_words(compared) + _subjects_in_words(subjects))
     if broken is not None:
         raise LakeDamagedError(
@@ -182,7 +186,9 @@ def _named(names: list[str], what: str) -> str:
 def _compared_in_words(compared: Compared) -> str:
     if not compared.is_sound:
         return ""
-    said = f"{compared.sealed:,} verdicts and exceptions stand as they were made"
+    said = counted(
+        compared.sealed, "verdict or exception stands as it was made", "verdicts and exceptions stand as they were made"
+    )
     if compared.unsealed:
         said += f"; of {compared.unsealed:,} more an older version recorded no hash, so nobody can tell"
     if compared.adopted:
@@ -204,8 +210,9 @@ def _subjects_in_words(subjects: Subjects) -> str:
     if not subjects.unclear:
         return ""
     return (
-        f"of {subjects.unclear:,} ids that records were about, which are gone, it cannot be told whether they went "
-        "with erasures: these records were hashed without a key\n"
+        f"of {counted(subjects.unclear, 'id')} that records were about, and gone now, it cannot be told "
+        "whether erasures took them: "
+        "these records were hashed without a key\n"
     )
 
 
@@ -218,7 +225,7 @@ def _as_table(found: list[AuditRecord], limit: int, width: int | None) -> str:
         lines.append(
             f"(of ids longer than {listed.ACCOUNT_CHARS_MAX} characters the beginning; --format json has them whole)"
         )
-    count = f"{len(records):,} record{'' if len(records) == 1 else 's'}"
+    count = counted(len(records), "record")
     lines.append(f"(the latest {count}; --limit 0 shows all)" if len(found) > len(records) else f"({count})")
     return "".join(f"{line}\n" for line in lines)
 

@@ -19,6 +19,7 @@ from pipeline.backfilling.planning import unfinished
 from pipeline.batch import Partition
 from pipeline.commits import Commit
 from pipeline.config import Settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import Catalog
 from pipeline.io.clock import SystemClock
@@ -38,7 +39,10 @@ def backfill_give_up(wish: Wish, settings: Settings) -> None:
         if wish.dry_run:
             stands = _stands(ledger, place)
             left = max(place.next_offset - stand for stand in stands.values())
-            _print(f"{place.name}: up to {left:,} of its {place.rows:,} rows are not landed, and would be given up")
+            _print(
+                f"{place.name}: of its {counted(place.rows, 'row')} up to {left:,} would be given up "
+                "without being landed"
+            )
             _print("nothing was changed; without --dry-run it is done")
             return
         finish_what_was_left(storage, ledger)

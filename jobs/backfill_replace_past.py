@@ -23,6 +23,7 @@ from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.runs import Runs
 from pipeline.committing import finish_pending
 from pipeline.config import Settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, OffsetGapError
 from pipeline.io.backfill_trial import try_logs
 from pipeline.io.clock import SystemClock
@@ -159,7 +160,7 @@ def _check_held(topic: str, log: LogSpan, landed: Mapping[int, Landed], high: Bo
     for number, records in landed.items():
         gone = records.offsets[records.offsets < begins.get(number, 0)]
         if len(gone):
-            lost.append(f"of {topic}-{number} {len(gone):,} records, offsets {gone[0]} to {gone[-1]}")
+            lost.append(f"of {topic}-{number} {counted(len(gone), 'record')}, offsets {gone[0]} to {gone[-1]}")
     if lost:
         raise ConfigError(
             f"--replace: Kafka no longer holds all records that are landed of this range: gone are {'; '.join(lost)}. "

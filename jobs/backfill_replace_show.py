@@ -8,6 +8,7 @@ from typing import Final
 from rich.table import Table
 
 from jobs.consoles import console
+from pipeline.counted import counted
 from pipeline.io.backfill_trial import Trial
 from pipeline.io.replaced_sources import Sources
 from pipeline.io.rewriting.chosen import REPLACED
@@ -28,7 +29,7 @@ def trial(goes: Mapping[str, Mapping[str, int]], stays: Mapping[str, int], found
     table.add_row("rejects", f"{found.rejects:,}")
     out.print(table)
     for reason, count in found.reasons.most_common(_REASONS_MAX):
-        out.print(f"reject, {count:,} times: {reason}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"reject, {counted(count, 'time')}: {reason}", highlight=False, markup=False, soft_wrap=True)
     _stays(stays)
 
 
@@ -41,7 +42,7 @@ def summary(done: Replaced, comes: tuple[int, int], stays: Mapping[str, int], so
     table.add_row("rejects that went", f"{sum(done.gone['rejects'].values()):,}")
     table.add_row("rejects that came", f"{comes[1]:,}")
     table.add_row("files replaced", f"{done.files:,}")
-    table.add_row("files written", f"{done.new_files:,}, {done.new_bytes:,} bytes")
+    table.add_row("files written", f"{done.new_files:,}, {counted(done.new_bytes, 'byte')}")
     table.add_row("seconds", f"{seconds:,.1f}")
     out = console()
     out.print(table)
@@ -58,10 +59,13 @@ def beyond(out_of_range: int | None, there: int) -> None:
     """Rows of the files that do not come, and why."""
     out = console()
     if out_of_range is not None:
-        out.print(f"{out_of_range:,} rows of the files are out of range, and were left out", highlight=False)
+        out.print(
+            f"{counted(out_of_range, 'row')} of the files out of range: left out",
+            highlight=False,
+        )
     if there:
         out.print(
-            f"{there:,} rows of the files were landed before, from sources that stay, and are skipped as already there",
+            f"{counted(there, 'row')} of the files landed before, from sources that stay: skipped as already there",
             highlight=False,
             soft_wrap=True,
         )
@@ -71,7 +75,7 @@ def not_landed(offsets: int) -> None:
     """Offsets of a range of a log that are not replaced, for nothing is there of them."""
     if offsets:
         console().print(
-            f"{offsets:,} offsets of the range have no row in the lake, and were left out: never landed (`backfill` "
+            f"left out: {counted(offsets, 'offset')} of the range without a row in the lake: never landed (`backfill` "
             "without --replace lands what is not left to `stillwatch run`), erased, too old, or no records",
             highlight=False,
             soft_wrap=True,
@@ -82,7 +86,7 @@ def not_held(records: int) -> None:
     """Records that would go and could not come; without --dry-run this is refused."""
     if records:
         console().print(
-            f"note: {records:,} records that are landed of the range were not found in Kafka (compacted, or cut away), "
+            f"note: {counted(records, 'landed record')} of the range not found in Kafka (compacted, or cut away), "
             "so without --dry-run nothing would be changed",
             highlight=False,
             soft_wrap=True,
@@ -122,8 +126,8 @@ def _goes(title: str, goes: Mapping[str, Mapping[str, int]], sources: Sources) -
 def _stays(stays: Mapping[str, int]) -> None:
     if any(stays.values()):
         console().print(
-            f"what was concluded from rows that go stays as it was: {stays['account_windows']:,} scores, "
-            f"{stays['alerts']:,} alerts; their topic, partition and offset say from which source",
+            f"what was concluded from rows that go stays as it was: {counted(stays['account_windows'], 'score')}, "
+            f"{counted(stays['alerts'], 'alert')}; their topic, partition and offset say from which source",
             highlight=False,
             soft_wrap=True,
         )

@@ -18,6 +18,7 @@ from jobs.consoles import console, progress_columns
 from pipeline.backfilling.counts import Counts
 from pipeline.backfilling.planning import FilePlan
 from pipeline.backfilling.ranges import RangePlan
+from pipeline.counted import counted
 from pipeline.io.backfill_trial import Trial
 from pipeline.io.past_range import LogSpan
 from pipeline.sources import SourceFile, Span
@@ -66,7 +67,8 @@ def _lines(rows: int, doing: str, began: float) -> Callable[[Counts, str], None]
         shown_s = now_s
         left = (rows - counts.passed) / max(counts.passed / (now_s - began), 1e-3)
         said = _said(counts, began, waits_for)
-        print(f"{doing}: {counts.passed:,} of {rows:,} rows, {said}, {left:,.0f} s left", file=sys.stderr, flush=True)  # noqa: T201
+        done = f"{counts.passed:,} of {counted(rows, 'row')}"
+        print(f"{doing}: {done}, {said}, {left:,.0f} s left", file=sys.stderr, flush=True)  # noqa: T201
 
     return shown
 
@@ -74,7 +76,7 @@ def _lines(rows: int, doing: str, began: float) -> Callable[[Counts, str], None]
 def _said(counts: Counts, began: float, waits_for: str) -> str:
     said = f"{counts.passed / max(time.monotonic() - began, 1e-3):,.0f} rows/s"
     if counts.alerts:
-        said += f", {counts.alerts:,} alerts"
+        said += f", {counted(counts.alerts, 'alert')}"
     return f"{said}, waiting: {waits_for}" if waits_for else said
 
 
@@ -139,7 +141,8 @@ def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = N
     _reasons(found.reasons)
     if held:
         out.print(
-            f"note: of these hours {held:,} hold events in the lake already. They are landed beside one another: a "
+            f"note: of these hours {counted(held, 'holds', 'hold')} events in the lake already. They are landed "
+            "beside one another: a "
             "request that came by Kafka and stands in a file too is there twice (docs/backfill.md says how to see it)",
             highlight=False,
             soft_wrap=True,
@@ -151,8 +154,10 @@ def too_old(found: Mapping[str, int], marks: Mapping[str, str]) -> None:
     for table, rows in found.items():
         if rows:
             console().print(
-                f"note: {rows:,} rows of {table} are of hours before {marks[table]}:00, where `maintain retain` has "
-                f"let go all there was: its next run lets them go, too, unless it is given a longer --keep {table}=…",
+                f"note: {counted(rows, f'row of {table} is', f'rows of {table} are')} "
+                f"of hours before {marks[table]}:00, where `maintain retain` has "
+                "let go all there was: its next run lets go of that, too, unless it is given a longer "
+                f"--keep {table}=…",
                 style="yellow",
                 highlight=False,
                 soft_wrap=True,
@@ -174,7 +179,7 @@ def reasons(found: Counter[str], *, landed: int) -> None:
 
 def _reasons(found: Counter[str]) -> None:
     for reason, count in found.most_common(_REASONS_MAX):
-        console().print(f"reject, {count:,} times: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"reject, {counted(count, 'time')}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def rejects(found: Trial, done: Counts, *, out_of_range: int | None, seconds: float | None) -> None:
@@ -186,7 +191,7 @@ def rejects(found: Trial, done: Counts, *, out_of_range: int | None, seconds: fl
     table.add_row("still no events", f"{found.read - found.events - (out_of_range or 0):,}")
     _add_passed_over(table, out_of_range, 0)
     if seconds is not None:
-        table.add_row("files written", f"{done.files:,}, {done.bytes:,} bytes")
+        table.add_row("files written", f"{done.files:,}, {counted(done.bytes, 'byte')}")
         table.add_row("seconds", f"{seconds:,.1f}")
     console().print(table)
 
@@ -206,7 +211,7 @@ def summary(
         table.add_row("scores", f"{counts.windows:,}")
         table.add_row("alerts of live rules", f"{counts.alerts:,}")
         table.add_row("alerts of shadow rules", f"{counts.shadow_alerts:,}")
-    table.add_row("files written", f"{counts.files:,}, {counts.bytes:,} bytes")
+    table.add_row("files written", f"{counts.files:,}, {counted(counts.bytes, 'byte')}")
     table.add_row("seconds", f"{seconds:,.1f}")
     console().print(table)
 

@@ -32,6 +32,7 @@ from pipeline.backtesting.report import Found, plots_of, report_of
 from pipeline.backtesting.tables import account_rows
 from pipeline.batch import Partition
 from pipeline.config import Settings, read_settings
+from pipeline.counted import counted
 from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError
 from pipeline.harmless import harmless
@@ -237,7 +238,7 @@ def _progress(size: int) -> Iterator[Callable[[int, Replayed], None]]:
 
         def watch(done: int, so_far: Replayed) -> None:
             rate = so_far.activity.events / max(time.monotonic() - began, 1e-3)
-            said = f"{so_far.activity.events:,} events, {rate:,.0f}/s, {so_far.alerts:,} alerts"
+            said = f"{counted(so_far.activity.events, 'event')}, {rate:,.0f}/s, {counted(so_far.alerts, 'alert')}"
             progress.update(task, completed=done, said=said)
 
         yield watch
@@ -279,11 +280,11 @@ def _say(report: dict[str, Any], request: Request, seconds: float) -> None:
         typer.echo(f"note: {harmless(line)}", err=True)
     rate = f"{seconds:.1f} s ({log['events'] / seconds:,.0f}/s)"
     typer.echo(
-        f"{log['events']:,} events of {log['accounts']:,} accounts in {rate}; "
-        f"{scores['accounts_scored']:,} accounts scored"
+        f"{counted(log['events'], 'event')} of {counted(log['accounts'], 'account')} in {rate}; "
+        f"{counted(scores['accounts_scored'], 'account')} scored"
     )
     typer.echo(
-        f"{alerts['live']:,} alerts on {alerts['accounts_alerted']:,} accounts by live rules; "
+        f"{counted(alerts['live'], 'alert')} on {counted(alerts['accounts_alerted'], 'account')} by live rules; "
         f"{alerts['shadow']:,} by shadow rules"
     )
     for line in rule_lines(report["rules"]):

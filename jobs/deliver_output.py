@@ -11,16 +11,25 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.consoles import console
+from pipeline.counted import counted
 from pipeline.delivery.records import DeliveryState, SinkState
 from pipeline.harmless import harmless
 from pipeline.moments import rfc3339
 
 _US_PER_S = 1_000_000
 _WORDS = {
-    "new": "{:,} alerts have no place in the log yet: `stillwatch deliver` gives them one",
-    "suppressed": "{:,} alerts were suppressed by an exception when they were raised, and are sent to nobody",
-    "unclear": "{:,} alerts may have been sent before the catalog was made anew: `deliver replay --unclear` sends them",
-    "past": "{:,} alerts were raised by a backfill, and nobody asked to send them: `deliver replay --past` does",
+    "new": ("alert has", "alerts have", "no place in the log yet: `stillwatch deliver` gives one"),
+    "suppressed": ("alert was", "alerts were", "suppressed by an exception when raised, and sent to nobody"),
+    "unclear": (
+        "alert",
+        "alerts",
+        "may have been sent before the catalog was made anew: `deliver replay --unclear` sends again",
+    ),
+    "past": (
+        "alert was",
+        "alerts were",
+        "raised by a backfill, and nobody asked to send: `deliver replay --past` does",
+    ),
 }
 
 
@@ -83,7 +92,7 @@ def show(state: DeliveryState, new: Sequence[str], now_us: int) -> None:
 
 def forgotten(sink: SinkState, *, applied: bool) -> str:
     """What goes, or would go, with a sink."""
-    waits = f"{sink.waiting:,} alert{'' if sink.waiting == 1 else 's'} waiting for it and {_dead(sink)} dead"
+    waits = f"{counted(sink.waiting, 'alert')} waiting for it and {_dead(sink)} dead"
     if applied:
         return f"sink {harmless(sink.sink)} is forgotten, with {waits}"
     return f"sink {harmless(sink.sink)} has {waits}; --apply forgets all of it, and none is sent to it"
@@ -91,7 +100,11 @@ def forgotten(sink: SinkState, *, applied: bool) -> str:
 
 def notes(state: DeliveryState) -> list[str]:
     """What is to be said of alerts that are at no sink."""
-    return [words.format(state.outbox[name]) for name, words in _WORDS.items() if state.outbox.get(name)]
+    return [
+        f"{counted(count, one, several)} {rest}"
+        for name, (one, several, rest) in _WORDS.items()
+        if (count := state.outbox.get(name, 0))
+    ]
 
 
 def _row(sink: SinkState, now_us: int) -> tuple[str, ...]:
@@ -105,7 +118,7 @@ def _row(sink: SinkState, now_us: int) -> tuple[str, ...]:
 
 
 def _dead(sink: SinkState) -> str:
-    return f"{sink.dead:,}" + (f" + {sink.dead_digests:,} digests" if sink.dead_digests else "")
+    return f"{sink.dead:,}" + (f" + {counted(sink.dead_digests, 'digest')}" if sink.dead_digests else "")
 
 
 def _state(sink: SinkState) -> str:
@@ -117,7 +130,7 @@ def _state(sink: SinkState) -> str:
 def _failing(sink: SinkState, now_us: int) -> str:
     left_s = max(0.0, ((sink.next_try_us or 0) - now_us) / _US_PER_S)
     when = f"next try in {left_s:.0f} s" if left_s else "next try at once"
-    return f"{sink.sink}: {harmless(sink.error)}; failed {sink.failures:,} times in a row, {when}"
+    return f"{sink.sink}: {harmless(sink.error)}; failed {counted(sink.failures, 'time')} in a row, {when}"
 
 
 def _ago(time_us: int, now_us: int) -> str:

@@ -38,6 +38,7 @@ from jobs.demo_traffic import BROKEN_EVERY, Feed
 from jobs.demo_view import Answer, Moment, View
 from jobs.simulate import write_labels
 from pipeline.config import ENV_PREFIX
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.embedded_broker import EmbeddedBroker, ServerProcess
 from pipeline.io.replay import TopicWriter, client_settings
@@ -280,7 +281,7 @@ class _Demo:
             self._console,
             {
                 "broker": f"{broker}; topic {self._topic}",
-                "traffic": f"simulated: {len(accounts):,} accounts, {attackers:,} of them harvesting",
+                "traffic": f"simulated: {counted(len(accounts), 'account')}, {attackers:,} of them harvesting",
                 "": f"one record in {BROKEN_EVERY:,} is broken on purpose",
                 "job": f"{secrets}{_typed(*self._job_arguments())}",
                 " ": f"its log: {self._run_log}",
@@ -334,9 +335,13 @@ class _Demo:
         if feed.produced != landed + rejected:
             problems.append(f"IT DOES NOT ADD UP: {feed.produced:,} is not {landed:,} + {rejected:,}")
         if feed.broken != rejected:
-            problems.append(f"{feed.broken:,} broken records were sent and {rejected:,} rejected")
+            problems.append(
+                f"{counted(feed.broken, 'broken record was', 'broken records were')} sent and {rejected:,} rejected"
+            )
         if rows != offsets:
-            problems.append(f"{rows:,} rows come from {offsets:,} offsets")
+            problems.append(
+                f"{counted(int(str(rows)), 'row comes', 'rows come')} from {counted(int(str(offsets)), 'offset')}"
+            )
         if feed.cut_short:
             view.say(self._console, f"This machine is too slow for all of the traffic: it ended at {feed.clock}.")
         view.title(self._console, "Counts")
@@ -345,7 +350,8 @@ class _Demo:
             {
                 "produced": f"{feed.produced:>9,}  records that the broker acknowledged",
                 "landed": f"{landed:>9,}  rows in the table access",
-                "rejected": f"{rejected:>9,}  rows in the table rejects; {feed.broken:,} were broken on purpose",
+                "rejected": f"{rejected:>9,}  rows in the table rejects; "
+                f"{counted(feed.broken, 'was', 'were')} broken on purpose",
                 "check": "; ".join(problems) or "produced = landed + rejected, every offset exactly once",
             },
         )

@@ -13,6 +13,7 @@ from rich.console import Console
 from jobs import demo_view as view
 from jobs.demo_view import Answer
 from pipeline.backtesting.metrics import Steps, quantile_of_counts, steps
+from pipeline.counted import counted
 from pipeline.reasons import weighed_of
 from pipeline.simulation import Label
 
@@ -124,7 +125,9 @@ class Comparison:
             f"{harvesters:,} of all {harvesters + customers:,} do{_share(harvesters, harvesters + customers)}",
         }
         if self.exchanges is not None:
-            words["how soon"] = f"half of the flagged harvesters had made {self.exchanges:,} exchanges or fewer"
+            words["how soon"] = (
+                f"half of the flagged harvesters had made {counted(self.exchanges, 'exchange')} or fewer"
+            )
         if self.swept.auc is not None and self.swept.average_precision is not None:
             words["ranking"] = (
                 f"AUC {self.swept.auc:.3f}, average precision {self.swept.average_precision:.3f}, "
@@ -188,7 +191,7 @@ def _show_flagged(console: Console, sql: str, flagged: Sequence[Flagged], label_
         view.say(console)
         view.say(
             console,
-            f"  {one.account_id}  {one.raised}, after {one.exchanges:,} exchanges, risk {risk}"
+            f"  {one.account_id}  {one.raised}, after {counted(one.exchanges, 'exchange')}, risk {risk}"
             f"  (simulated as {in_words(label_of[one.account_id])})",
         )
         view.points(console, weighed_of(one.reasons)[:_REASONS_SHOWN])

@@ -18,6 +18,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.counted import counted
+
 WIDTH_MAX: Final = 100
 """Wider lines are harder to read, however wide the terminal is."""
 
@@ -193,8 +195,8 @@ def _line(moment: Moment) -> str:
     answered = f", query in {moment.answer.took_s * 1000:.0f} ms" if moment.answer else ""
     return (
         f"{moment.elapsed_s:3.0f} s: produced {moment.produced:,}, landed {moment.landed:,}, "
-        f"rejected {moment.rejected:,}, lag {moment.lag:,}, {moment.files:,} files{answered}, "
-        f"{moment.flagged:,} accounts flagged"
+        f"rejected {moment.rejected:,}, lag {moment.lag:,}, {counted(moment.files, 'file')}{answered}, "
+        f"{counted(moment.flagged, 'account')} flagged"
     )
 
 
@@ -212,7 +214,7 @@ def _picture(moment: Moment, width: int) -> RenderableType:
     parts: list[RenderableType] = [Text(), progress, Text(), counts, flagged]
     if moment.answer:
         took_ms = moment.answer.took_s * 1000
-        size = f"{moment.files:,} files, {moment.file_bytes / 1e6:,.1f} MB"
+        size = f"{counted(moment.files, 'file')}, {moment.file_bytes / 1e6:,.1f} MB"
         said = f"The lake while the job writes: {size}, this query {took_ms:.0f} ms"
         parts += [Text(), Text("  " + said, "dim"), _sql(moment.answer.sql), Text(), table(moment.answer)]
     else:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from jobs import listed
 from pipeline.allowing import DAY_US
+from pipeline.counted import counted
 from pipeline.decisions import AllowEntry
 from pipeline.harmless import harmless
 from pipeline.reasons import time_in_words
@@ -38,7 +39,7 @@ def added(entry: AllowEntry) -> str:
 def ended(entry: AllowEntry, count: int) -> str:
     """What was ended, in words."""
     of = f"exception {entry.exception_id[: listed.ID_SHOWN]} of {harmless(entry.owner)}"
-    return f"{of} on {_covers(entry)} is ended; it has suppressed {count:,} alert{'' if count == 1 else 's'}\n"
+    return f"{of} on {_covers(entry)} is ended; it has suppressed {counted(count, 'alert')}\n"
 
 
 def over(entry: AllowEntry, now_us: int) -> str:
@@ -77,7 +78,7 @@ class Listing:
     def _as_table(self, shown: Sequence[AllowEntry], width: int | None) -> str:
         lines = listed.table(_HEAD, [self._row(entry) for entry in shown], width, _GIVE_WAY) if shown else []
         kind = "" if self.every else "active "
-        lines.append(f"({len(shown):,} {kind}exception{'' if len(shown) == 1 else 's'})")
+        lines.append(f"({counted(len(shown), f'{kind}exception')})")
         return "".join(f"{line}\n" for line in [*lines, *([] if self.every else self._over())])
 
     def _over(self) -> list[str]:

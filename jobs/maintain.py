@@ -13,6 +13,7 @@ from jobs import maintain_compact, maintain_erase, maintain_retain, maintain_sta
 from jobs.actors import actor_here
 from jobs.consoles import console
 from pipeline.config import Settings, read_settings
+from pipeline.counted import counted
 from pipeline.errors import LakeDamagedError
 from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
@@ -169,10 +170,12 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
             for name in names:
                 out.print(f"  {name}", highlight=False, soft_wrap=True)
     where = url_without_password(settings.catalog_url)
-    summary = f"{len(plan.commits)} commits with {plan.files} files"
+    summary = f"{counted(len(plan.commits), 'commit')} with {counted(plan.files, 'file')}"
     if plan.desk.rows:
-        decided = f"{plan.desk.count('verdicts')} verdicts, {plan.desk.count('exceptions')} exceptions"
-        summary += f", {decided} and {plan.desk.count('audit')} records of who did what"
+        decided = (
+            f"{counted(plan.desk.count('verdicts'), 'verdict')}, {counted(plan.desk.count('exceptions'), 'exception')}"
+        )
+        summary += f", {decided} and {counted(plan.desk.count('audit'), 'record')} of who did what"
     if applied:
         out.print(f"wrote {summary} to {where}", style="bold green", highlight=False, soft_wrap=True)
     else:

@@ -12,6 +12,7 @@ from jobs import options
 from jobs.consoles import console
 from jobs.maintain_output import duration, opened, size
 from pipeline.config import read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.compaction import Compacted, Compactor, add_files
@@ -151,24 +152,28 @@ def _both(first: Tidied, second: Tidied) -> Tidied:
 
 def _show(done: Compacted, tidied: Tidied, grace_s: float, *, dry_run: bool) -> None:
     out = console()
-    merged = f"{done.files:,} files of {done.hours:,} hours of tables ({done.rows:,} rows, {size(done.bytes)})"
+    merged = (
+        f"{counted(done.files, 'file')} of {counted(done.hours, 'hour')} of tables "
+        f"({counted(done.rows, 'row')}, {size(done.bytes)})"
+    )
     if dry_run:
         out.print(f"would merge {merged}; without --dry-run it is done", style="bold", highlight=False, soft_wrap=True)
         return
     if done.files:
-        new = f"merged {merged} into {done.new_files:,} files ({size(done.new_bytes)})"
+        new = f"merged {merged} into {counted(done.new_files, 'file')} ({size(done.new_bytes)})"
         out.print(new, style="bold green", highlight=False, soft_wrap=True)
     else:
         out.print("nothing to merge", style="bold green", highlight=False)
     if done.passed_over:
-        out.print(f"{done.passed_over} were merged by another run meanwhile", highlight=False)
+        out.print(f"{counted(done.passed_over, 'was', 'were')} merged by another run meanwhile", highlight=False)
     if tidied.removed:
-        removed = f"removed {len(tidied.removed):,} files ({size(tidied.removed_bytes)}) that were replaced before"
+        removed = f"removed {counted(len(tidied.removed), 'file')} ({size(tidied.removed_bytes)}) replaced before"
         out.print(removed, highlight=False)
     if tidied.waiting:
         out.print(
-            f"{tidied.waiting} rewrites wait for their grace period ({duration(grace_s)}) to end; the next run after "
-            "that removes the files that they replaced",
+            f"{counted(tidied.waiting, 'rewrite waits', 'rewrites wait')} for the grace period "
+            f"({duration(grace_s)}) to end; the next run after "
+            "that removes the files that were replaced",
             highlight=False,
             soft_wrap=True,
         )
@@ -177,24 +182,21 @@ def _show(done: Compacted, tidied: Tidied, grace_s: float, *, dry_run: bool) -> 
 def _show_swept(swept: Swept, *, apply: bool) -> None:
     out = console()
     lists = (
-        ("files below the tables that nothing lists, to _quarantine", swept.orphans),
-        ("commits that were staged and can never be made", swept.staged),
-        ("folders of rewrites that died before their swap", swept.died),
-        (
-            "replacements (`backfill --replace`) that nobody has gone on with, with what they had read",
-            swept.replacements,
-        ),
-        ("rewrites whose grace period is over", swept.due),
+        ("file", "below the tables that nothing lists, to _quarantine", swept.orphans),
+        ("commit", "staged that can never be made", swept.staged),
+        ("folder", "of rewrites that died before their swap", swept.died),
+        ("replacement", "(`backfill --replace`) that nobody has gone on with, and what was read", swept.replacements),
+        ("rewrite", "whose grace period is over", swept.due),
     )
-    for what, names in lists:
+    for thing, what, names in lists:
         if names:
-            out.print(f"{len(names)} {what}:", highlight=False)
+            out.print(f"{counted(len(names), thing)} {what}:", highlight=False)
             for name in names:
                 out.print(f"  {name}", highlight=False, soft_wrap=True)
-    if not any(names for _, names in lists):
+    if not any(names for *_, names in lists):
         out.print("nothing to sweep", style="bold green", highlight=False)
     elif apply:
-        removed = f"swept; {len(swept.removed):,} replaced files ({size(swept.removed_bytes)}) are gone"
+        removed = f"swept; {counted(len(swept.removed), 'replaced file')} ({size(swept.removed_bytes)}) gone"
         out.print(removed, style="bold green", highlight=False)
     else:
         out.print("nothing was changed; --apply does it", style="bold", highlight=False)

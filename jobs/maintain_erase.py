@@ -15,6 +15,7 @@ from jobs.consoles import console
 from jobs.maintain_output import duration, opened, size
 from pipeline.alerts import NUL_SHOWN
 from pipeline.config import Settings, read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, LakeDamagedError
 from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.erasure import Erased, Eraser, Found
@@ -117,9 +118,12 @@ def _left_in_words(done: Erased) -> str:
     """What is left, and what is to be done about it."""
     if not (done.left_in_annexes or done.unread):
         return "some of the account is left; run it again, and see `maintain verify`"
-    held = [f"{folder} holds {rows:,} rows" for folder, rows in done.left_in_annexes.items()]
+    held = [f"{folder} holds {counted(rows, 'row')}" for folder, rows in done.left_in_annexes.items()]
     if done.unread:
-        held.append(f"{done.unread:,} files below _replacing were not written to their end, and may hold some")
+        held.append(
+            f"{counted(done.unread, 'file below _replacing was', 'files below _replacing were')} not "
+            "written to their end, and may hold some"
+        )
     return (
         f"some of the account is left: {', '.join(held)}. That is what a `backfill --replace` has read that was not "
         "brought to its end: give it up with `stillwatch maintain sweep --abandoned 0s --apply`, or let the same "
@@ -131,7 +135,8 @@ def _mentioned(mentions: int) -> None:
     """What holds the id and is not the account's, as far as anybody can tell."""
     if mentions:
         console().print(
-            f'its id also stands in {mentions:,} rejects of other forms than "account_id": "ID", which stay: '
+            f"its id also stands in {counted(mentions, 'reject', 'rejects')} of other forms than "
+            '"account_id": "ID", which stay: '
             "`stillwatch sql` finds them in the table rejects, by contains(decode(raw, 'replace'), 'ID')",
             style="yellow",
             highlight=False,
@@ -150,8 +155,8 @@ def _show_found(found: Found) -> None:
         table.add_row(name, f"{found.rows.get(name, 0):,}", f"{found.files.get(name, 0):,}")
     out.print(table)
     out.print(
-        f"{size(found.bytes)} to rewrite; {found.alerts:,} alerts in the catalog; "
-        f"{found.snapshots:,} snapshots know it",
+        f"{size(found.bytes)} to rewrite; {counted(found.alerts, 'alert')} in the catalog; "
+        f"{counted(found.snapshots, 'snapshot knows it', 'snapshots know it')}",
         highlight=False,
     )
     _mentioned(found.mentions)
@@ -171,14 +176,16 @@ def _show(done: Erased, grace_s: float) -> None:
         )
     out.print(table)
     out.print(
-        f"{done.files:,} files and {done.snapshots:,} snapshots rewritten, {done.alerts:,} alerts and "
-        f"{done.decisions:,} verdicts and exceptions removed, "
-        f"{done.partitions:,} partitions taken over",
+        f"{counted(done.files, 'file')} and {counted(done.snapshots, 'snapshot')} rewritten, "
+        f"{counted(done.alerts, 'alert')} and "
+        f"{counted(done.decisions, 'verdict or exception', 'verdicts and exceptions')} removed, "
+        f"{counted(done.partitions, 'partition')} taken over",
         highlight=False,
     )
     if done.unkeyed:
         out.print(
-            f"{done.unkeyed:,} records of the audit log are from before catalog version 7: their hash of the id has no "
+            f"{counted(done.unkeyed, 'record of the audit log is', 'records of the audit log are')} "
+            "from before catalog version 7: the hash of the id has no "
             'key, so who reads them can find it by trying ids (docs/verdicts.md, "Erased accounts")',
             style="yellow", highlight=False, soft_wrap=True,
         )  # fmt: skip

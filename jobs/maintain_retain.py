@@ -13,6 +13,7 @@ from jobs.consoles import console
 from jobs.maintain_compact import GRACE_DEFAULT, Grace
 from jobs.maintain_output import duration, opened, size
 from pipeline.config import read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.retention import KEPT_DAYS, Old, Retainer
@@ -101,13 +102,14 @@ def _show(found: list[Old], days: dict[str, float | None], removed: int, grace_s
         table.add_row(old.table, kept, f"{old.before}:00", f"{len(old.files):,}", f"{rows:,}", size(stored))
     out.print(table)
     if removed:
-        out.print(f"removed {removed:,} files whose grace period was over", highlight=False)
+        out.print(f"removed {counted(removed, 'file')} whose grace period was over", highlight=False)
     files = sum(len(old.files) for old in found)
     if not files:
         out.print("nothing is too old", style="bold green", highlight=False)
     elif applied:
         out.print(
-            f"no query sees these rows any more; their {files:,} files are removed by the next run after "
+            f"no query sees these rows any more; {counted(files, 'file of them is', 'files of them are')} "
+            "removed by the next run after "
             f"{duration(grace_s)}" if grace_s else "these rows are gone",
             style="bold green", highlight=False, soft_wrap=True,
         )  # fmt: skip

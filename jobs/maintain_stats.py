@@ -12,6 +12,7 @@ from jobs import options
 from jobs.consoles import console
 from jobs.maintain_output import opened, size
 from pipeline.config import read_settings
+from pipeline.counted import counted
 from pipeline.io.clock import SystemClock
 from pipeline.io.rewriting.stats import LakeStats, lake_stats
 from pipeline.io.rewriting.writing import Limits
@@ -64,7 +65,8 @@ def _show(found: LakeStats, root: str) -> None:
         )  # fmt: skip
     out.print(table)
     out.print(
-        f"{found.partitions:,} partitions, {found.commits:,} commits; {found.snapshots:,} snapshots "
+        f"{counted(found.partitions, 'partition')}, {counted(found.commits, 'commit')}; "
+        f"{counted(found.snapshots, 'snapshot')} "
         f"({size(found.snapshot_bytes)})",
         highlight=False,
     )
@@ -73,8 +75,8 @@ def _show(found: LakeStats, root: str) -> None:
             out.print(f"{one.table} holds nothing from before {one.before}:00 UTC (retention)", highlight=False)
     if found.replaced:
         out.print(
-            f"{found.replaced:,} files were replaced or are too old, and wait to be removed by `maintain compact` or "
-            "`maintain sweep --apply` after their grace period",
+            f"{counted(found.replaced, 'file')}, replaced or too old, still to be removed by `maintain compact` or "
+            "`maintain sweep --apply` after the grace period",
             highlight=False,
             soft_wrap=True,
         )

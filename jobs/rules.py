@@ -10,6 +10,7 @@ import typer
 
 from jobs import listed, options, rules_output
 from pipeline.config import Settings, read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, NAMES
 from pipeline.harmless import harmless
@@ -93,7 +94,7 @@ def check(rules: options.Rules = None, config: options.ConfigFile = None, form: 
         else rules_output.check_as_text(found.rules, problems, warnings)
     )
     if problems:
-        raise ConfigError(f"rules: {rules_output.counted(len(problems), 'problem')} to mend; the lines above say where")
+        raise ConfigError(f"rules: {counted(len(problems), 'problem')} to mend; the lines above say where")
 
 
 @app.command(name="test")
@@ -126,11 +127,9 @@ def try_rules(
     )
     failed = sum(not trial.as_expected for trial in trials)
     if failed:
-        raise ConfigError(
-            f"rules: in {failed} of {rules_output.counted(len(trials), 'sequence')} the rule did not do what it must"
-        )
+        raise ConfigError(f"rules: in {failed} of {counted(len(trials), 'sequence')} the rule did not do what it must")
     if untested:
-        raise ConfigError(f"rules: {rules_output.counted(len(untested), 'rule')} without the sequences that each needs")
+        raise ConfigError(f"rules: {counted(len(untested), 'rule')} without the sequences that each needs")
 
 
 def _worth(settings: Settings) -> dict[str, Worth]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 
+from pipeline.counted import counted
 from pipeline.harmless import harmless
 from pipeline.io.desk.worth import Worth
 from pipeline.reasons import number_in_words
@@ -22,11 +23,6 @@ TEXT_CELLS: Final = 100
 _GAP: Final = "  "
 _TITLE_CELLS_MIN: Final = 20
 _OWNER, _TITLE = 5, 7
-
-
-def counted(count: int, thing: str) -> str:
-    """`1 rule`, `2 rules`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def as_table(rules: Sequence[Rule], width: int | None) -> str:
@@ -175,7 +171,7 @@ def _trial(trial: Trial) -> Iterator[str]:
         yield f"        it also alerted {counted(trial.elsewhere, 'other account')}"
     if trial.nearest is not None and not trial.as_expected:
         when = "as it fired" if trial.alerts else "nearest to firing"
-        yield f"        {when}, after {trial.nearest.exchanges:,} exchanges:"
+        yield f"        {when}, after {counted(trial.nearest.exchanges, 'exchange')}:"
         for met in trial.nearest.met:
             yield f"          {'holds   ' if met.holds else 'does not'}  {met.text}, where {_numbers(met)}"
         yield f"        written in {trial.example.place}"
@@ -191,7 +187,7 @@ def happened(trial: Trial) -> str:
         )
     if trial.alerts:
         times = "" if len(trial.alerts) == 1 else f", {counted(len(trial.alerts), 'alert')} in all"
-        return f"fired after {trial.alerts[0].exchanges:,} exchanges{times} ({seen})"
+        return f"fired after {counted(trial.alerts[0].exchanges, 'exchange')}{times} ({seen})"
     return f"silent ({seen}){_nearest(trial.nearest)}"
 
 

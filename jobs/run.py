@@ -25,6 +25,7 @@ from jobs import logs, options
 from jobs.actors import actor_here
 from pipeline.analysis import Watch
 from pipeline.config import Settings, read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog, url_without_password
 from pipeline.io.clock import SystemClock
@@ -336,11 +337,7 @@ def _watched_in_words(stream: Stream) -> list[str]:
     """Scoring as the progress line has it."""
     if not stream.scores_accounts:
         return ["scoring off"]
-    return [_counted(stream.accounts, "account") + " known", _counted(stream.progress.alerts, "alert")]
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+    return [counted(stream.accounts, "account") + " known", counted(stream.progress.alerts, "alert")]
 
 
 class _Display:
@@ -380,8 +377,8 @@ class _Display:
             f"landed {progress.events:,}",
             f"rejected {progress.rejects:,}",
             f"lag {'?' if lag is None else f'{lag:,}'}",
-            f"{progress.files:,} files, {progress.bytes / 1e6:,.1f} MB",
-            _counted(len(self._stream.owned), "partition")
+            f"{counted(progress.files, 'file')}, {progress.bytes / 1e6:,.1f} MB",
+            counted(len(self._stream.owned), "partition")
             if self._stream.assigned_once
             else "waiting for partitions from the consumer group",
             *_watched_in_words(self._stream),

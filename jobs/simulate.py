@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.io.replay import (
     FileWriter,
@@ -330,18 +331,22 @@ def _say_what_was_sent(
     options: Options, writer: FileWriter | TopicWriter, sent: Sent, simulation: Simulation | None, seconds: float
 ) -> None:
     where = (
-        str(writer.path) if isinstance(writer, FileWriter) else f"topic {writer.topic} ({writer.partitions} partitions)"
+        str(writer.path)
+        if isinstance(writer, FileWriter)
+        else f"topic {writer.topic} ({counted(writer.partitions, 'partition')})"
     )
     verb = "interrupted: " if sent.interrupted else ""
     rate = writer.sent / seconds if seconds else 0.0
     typer.echo(
-        f"{verb}{writer.sent:,} events, {writer.sent_bytes:,} bytes in {seconds:.1f} s ({rate:,.0f}/s) to {where}"
+        f"{verb}{counted(writer.sent, 'event')}, {counted(writer.sent_bytes, 'byte')} in {seconds:.1f} s "
+        f"({rate:,.0f}/s) to {where}"
     )
     if sent.unkeyed:
-        typer.echo(f"{sent.unkeyed:,} lines without a JSON account_id were sent as they are, without a key")
+        typer.echo(f"{counted(sent.unkeyed, 'line')} without a JSON account_id sent unchanged, without a key")
     if simulation is not None:
         attackers = sum(label.label == "attack" for label in simulation.labels)
         accounts_path, labels_path = _label_files(options)
         typer.echo(
-            f"{len(simulation.accounts):,} accounts, {attackers:,} of them harvesting: {accounts_path}, {labels_path}"
+            f"{counted(len(simulation.accounts), 'account')}, {attackers:,} of them harvesting: "
+            f"{accounts_path}, {labels_path}"
         )

@@ -18,6 +18,7 @@ from jobs.catalogs import opened
 from jobs.out_files import replacing
 from jobs.sql_output import Format, Harmless
 from pipeline.config import Settings, read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, StillwatchError
 from pipeline.harmless import harmless
 from pipeline.io.catalog import Catalog
@@ -191,7 +192,7 @@ def _export(settings: Settings, target: Path, by: str) -> None:
     with opened(settings) as catalog:
         _record(catalog, Act(EXPORTED, by))
         files = export_views(lake, catalog, target)
-    typer.echo(f"{target}: views over {files:,} files, as the lake is now; open it read-only", err=True)
+    typer.echo(f"{target}: views over {counted(files, 'file')}, as the lake is now; open it read-only", err=True)
 
 
 @contextlib.contextmanager

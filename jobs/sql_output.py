@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.cells import cell_len, set_cell_size
 
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.harmless import harmless
 from pipeline.io.views.session import Result
@@ -244,15 +245,15 @@ def write_table(result: Result, out: BinaryIO, *, rows_max: int | None, width: i
             _write_lines(out, _one_by_one(names, every, width))
         else:
             _write_lines(out, _side_by_side(names, result.types, every, widths, bounded=width is not None))
-        _write_lines(out, [_counted(rows.shown, rows.count)])
+        _write_lines(out, [_count_line(rows.shown, rows.count)])
 
 
 def _write_lines(out: BinaryIO, lines: Iterable[str]) -> None:
     out.writelines(f"{line.rstrip()}\n".encode(errors="backslashreplace") for line in lines)
 
 
-def _counted(shown: int, count: int) -> str:
-    rows = f"{count:,} {'row' if count == 1 else 'rows'}"
+def _count_line(shown: int, count: int) -> str:
+    rows = counted(count, "row")
     return f"({rows})" if shown == count else f"({shown:,} of {rows}; --max-rows 0 shows all)"
 
 

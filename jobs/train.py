@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, FEATURES_HASH, NAMES
 from pipeline.io.digests import sha256_of_file
@@ -64,7 +65,10 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     models = train_models(rows, NAMES, FEATURES_HASH, settings)
     models = replace(models, sources={name: {**said, **hashes[name]} for name, said in models.sources.items()})
     models.save(out)
-    typer.echo(f"models {models.version} from {len(rows):,} rows of {len(np.unique(rows.account)):,} accounts: {out}")
+    typer.echo(
+        f"models {models.version} from {counted(len(rows), 'row')} of "
+        f"{counted(len(np.unique(rows.account)), 'account')}: {out}"
+    )
     weights = zip(PARTS, models.combination.weights, strict=True)
     typer.echo(f"parts: {', '.join(f'{part} {weight:.3g}' for part, weight in weights)}")
     for share, risk in models.combination.exceeded.items():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.counted import counted
 from pipeline.decisions import Verdict
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import Catalog
@@ -58,6 +59,6 @@ def checked(lake: Lake, catalog: Catalog, name: str, lines: Sequence[Line], *, a
         said = [f"  line {number}: {wrong[number]}" for number in sorted(wrong)[:WRONG_SHOWN]]
         if len(wrong) > WRONG_SHOWN:
             said.append(f"  and {len(wrong) - WRONG_SHOWN:,} more")
-        count = "1 line is" if len(wrong) == 1 else f"{len(wrong):,} lines are"
+        count = counted(len(wrong), "line is", "lines are")
         raise ConfigError("\n".join([f"--csv {name}: {count} wrong, and no verdict was given", *said]))
     return [one for one in prepared if isinstance(one, Verdict)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from jobs import listed
+from pipeline.counted import counted
 from pipeline.decisions import Verdict
 from pipeline.harmless import harmless
 from pipeline.reasons import number_in_words, time_in_words
@@ -59,7 +60,7 @@ def _as_table(verdicts: Sequence[Verdict], width: int | None, *, more: bool) -> 
     if not verdicts:
         return "no verdicts\n"
     lines = listed.table(_HEAD, [_row(verdict) for verdict in verdicts], width, _GIVE_WAY)
-    count = f"{len(verdicts):,} verdict{'' if len(verdicts) == 1 else 's'}"
+    count = f"{counted(len(verdicts), 'verdict')}"
     lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
     return "".join(f"{line}\n" for line in lines)
 
@@ -101,7 +102,7 @@ def loaded(verdicts: Sequence[Verdict], there: int, *, dry_run: bool) -> str:
         return "the file holds no verdict\n"
     counts = ", ".join(f"{count:,} {decision}" for decision, count in sorted(_decisions(verdicts).items()))
     did = "would be given" if dry_run else "given"
-    said = f"{new:,} verdict{'' if new == 1 else 's'} {did}"
+    said = f"{counted(new, 'verdict')} {did}"
     said += f", {there:,} on record already" if there else ""
     without = sum(
         verdict.row is None and not verdict.unread and verdict.decision != "withdrawn" for verdict in verdicts
@@ -126,7 +127,7 @@ def _decisions(verdicts: Sequence[Verdict]) -> Counter[str]:
 
 def heard(given_count: int, refused: int, without_row: int) -> str:
     """What a topic brought, in words."""
-    said = f"{given_count:,} verdict{'' if given_count == 1 else 's'} given"
+    said = f"{counted(given_count, 'verdict')} given"
     said += f", {without_row:,} of them without stored features" if without_row else ""
     hint = "; `stillwatch audit --action verdict.refused` says where they lie" if refused else ""
-    return f"{said}, {refused:,} record{'' if refused == 1 else 's'} refused{hint}\n"
+    return f"{said}, {counted(refused, 'record')} refused{hint}\n"

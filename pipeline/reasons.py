@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.alerts import Alert
+from pipeline.counted import counted
 from pipeline.moments import moment_at
 from pipeline.rules import RISK, Rule
 
@@ -51,7 +52,7 @@ def reasons_of(
     if RISK in rule.condition.names:
         lines += weighed
     since, until = time_in_words(alert.first_seen_us), time_in_words(alert.raised_at_us)
-    taken = f"{_counted(alert.exchanges, 'exchange')} and {_counted(alert.output_tokens, 'output token')}"
+    taken = f"{counted(alert.exchanges, 'exchange')} and {counted(alert.output_tokens, 'output token')}"
     where = f"this account's requests in {alert.where} up to offset {alert.offset}"
     lines += [
         f"{taken} taken since {since}{_again(again, rule)}",
@@ -90,9 +91,7 @@ def _again(again: tuple[int, int] | None, rule: Rule) -> str:
     if again is None:
         return ""
     at_us, suppressed = again
-    held = (
-        f"while the rule held {_counted(suppressed, 'more time')}" if suppressed else "in which the rule did not hold"
-    )
+    held = f"while the rule held {counted(suppressed, 'more time')}" if suppressed else "in which the rule did not hold"
     return f"; alerted before, on {time_in_words(at_us)}, then silent for {rule.suppress_hours:g} h {held}"
 
 
@@ -138,7 +137,3 @@ def number_in_words(number: float | None) -> str:
 def time_in_words(time_us: int) -> str:
     """Microseconds since the epoch as `2026-03-01 12:00:00 UTC`."""
     return f"{moment_at(time_us):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"

@@ -27,6 +27,7 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 
 from pipeline.batch import Partition
+from pipeline.counted import counted
 from pipeline.errors import SchemaError
 
 FORMAT: Final = 2
@@ -133,7 +134,7 @@ def unpack(blob: bytes, expected: Label) -> dict[str, Part]:
 def _opened(blob: bytes) -> tuple[Label, list[Any], memoryview]:
     view = memoryview(blob)
     if len(blob) < _BODY:
-        raise SchemaError(f"the snapshot is cut short: it has {len(blob)} bytes")
+        raise SchemaError(f"the snapshot is cut short: it has {counted(len(blob), 'byte')}")
     magic, version, digest = _START.unpack_from(blob)
     if magic != _MAGIC:
         raise SchemaError("this is no snapshot: it begins with other bytes")

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from jobs.alerts_output import requests_query
 from jobs.listed import shown_account
 from pipeline.alerts import Alert
+from pipeline.counted import counted
 from pipeline.dossier.page import css as dossier_css
 from pipeline.harmless import harmless
 from pipeline.io.desk.numbers import sha256_of_id
@@ -50,7 +51,8 @@ def environment() -> jinja2.Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update(
-        account=shown_account, age=age, apart=apart, day=day, details=details, done_by=done_by, iso=iso,
+        account=shown_account, age=age, apart=apart, counted=counted, day=day, details=details, done_by=done_by,
+        iso=iso,
         moment=time_in_words, number=number_in_words, parts=parts, plain=plain, query=requests_query, risk=risk,
         sha256=sha256_of_id, whole=whole, why=why,
     )  # fmt: skip
@@ -92,8 +94,7 @@ def age(time_us: int, now_us: int) -> str:
     for size, unit in _UNITS:
         if seconds >= size:
             count = seconds // size
-            plural = "s" if count != 1 and unit in {"day", "year"} else ""
-            said = f"{count:,} {unit}{plural}"
+            said = counted(count, unit, "" if unit in {"day", "year"} else unit)
             return f"{said} ago" if time_us <= now_us else f"in {said}"
     return "just now" if time_us <= now_us else "in a moment"
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import jinja2
 
 from pipeline.backtesting.metrics import short_percent
+from pipeline.counted import counted
 
 Json = dict[str, Any]
 
@@ -184,6 +185,7 @@ def _shortened(value: Any) -> str:
 
 
 _FILTERS: Final = {
+    "counted": counted,
     "whole": _whole,
     "percent": _percent,
     "short_percent": short_percent,

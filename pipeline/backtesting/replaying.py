@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.alerts import Alert
 from pipeline.backtesting.activity import Activity
 from pipeline.batch import Partition
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 
 RECORDS_MIN: Final = 1_000
@@ -145,6 +146,6 @@ def replay(
 def _check_rejects(so_far: Replayed, rejects_max: float) -> None:
     if so_far.rejected > rejects_max * so_far.records:
         raise ConfigError(
-            f"--events: {so_far.rejected:,} of the first {so_far.records:,} records are no events, more than "
+            f"--events: {so_far.rejected:,} of the first {counted(so_far.records, 'record')} are no events, more than "
             f"--max-rejects {rejects_max:g} allows; the first: {so_far.first_reject}"
         )

@@ -23,6 +23,7 @@ from pipeline.backtesting.labels import Labels
 from pipeline.backtesting.metrics import short_percent
 from pipeline.backtesting.replaying import Replayed
 from pipeline.backtesting.rule_figures import rule_figures
+from pipeline.counted import counted
 from pipeline.rules import Rule
 
 Json = dict[str, Any]
@@ -119,7 +120,10 @@ def _warnings(report: Json, found: Found) -> list[str]:
     said = []
     given, labels, detection = report["input"], found.labels, report["detection"]
     if given["rejected"]:
-        said.append(f"{given['rejected']:,} of {given['records']:,} records are no events and were not scored.")
+        said.append(
+            f"Of {counted(given['records'], 'record')} "
+            f"{counted(given['rejected'], 'is no event and was', 'are no events and were')} not scored."
+        )
     if given["learned"]:
         said.append(
             f"The models learned {', '.join(given['learned'])}: what they say of it they remember, and would not say "
@@ -129,21 +133,23 @@ def _warnings(report: Json, found: Found) -> list[str]:
         said.append("No account was given a risk: too few exchanges, or models that are not trained.")
     if labels is not None and labels.unknown:
         said.append(
-            f"{len(labels.unknown):,} labelled accounts are not in the log and are left out: {_some(labels.unknown)}."
+            f"{counted(len(labels.unknown), 'labelled account is', 'labelled accounts are')} "
+            f"not in the log, and left out: {_some(labels.unknown)}."
         )
     if labels is not None and labels.unlabelled:
         said.append(
-            f"{len(labels.unlabelled):,} accounts of the log have no label and are left out of what labels tell."
+            f"{counted(len(labels.unlabelled), 'account')} of the log without a label, left out of what labels tell."
         )
     if found.decided is not None:
         said.append(
-            f"What verdicts tell of each rule rests on {len(found.decided):,} accounts, and people judge mostly whom a "
-            "rule has alerted: of those that no rule alerts they tell little."
+            f"What verdicts tell of each rule rests on {counted(len(found.decided), 'account')}, and people judge "
+            "mostly whom a rule has alerted: of those that no rule alerts they tell little."
         )
     if detection is not None:
         benign = detection["accounts"]["benign"]
         said.extend(
-            f"Of {benign:,} benign accounts only {int(at['benign_share'] * benign)} may exceed the threshold for "
+            f"Of {counted(benign, 'benign account')} only {int(at['benign_share'] * benign)} may exceed the "
+            "threshold for "
             f"{short_percent(at['benign_share'])}: take what is said of it as a hint."
             for at in detection["thresholds"]
             if at["benign_share"] * benign < _NAMED_MAX

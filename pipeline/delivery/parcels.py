@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.alerts import Alert, Severity
+from pipeline.counted import counted
 from pipeline.moments import rfc3339
 
 
@@ -95,7 +96,7 @@ class DigestParcel:
     @property
     def title(self) -> str:
         """One line."""
-        return f"{self.count:,} alerts about {_counted(self.accounts_count, 'account')}, in one message"
+        return f"{counted(self.count, 'alert')} about {counted(self.accounts_count, 'account')}, in one message"
 
 
 Parcel = AlertParcel | DigestParcel
@@ -144,7 +145,3 @@ def see_all(digest: DigestParcel) -> str:
 def see_one(alert_id: str) -> str:
     """The command that shows an alert."""
     return f"stillwatch alerts show {alert_id}"
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"

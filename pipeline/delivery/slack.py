@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pipeline.alerts import Alert
+from pipeline.counted import counted
 from pipeline.delivery.parcels import AlertParcel, DigestParcel, Parcel, see_all, see_one
 from pipeline.delivery.words import shown
 from pipeline.harmless import harmless
@@ -40,7 +41,7 @@ def _alert(parcel: AlertParcel) -> list[dict[str, Any]]:
     facts = (
         f"{alert.entity_type}\n{shown(alert.entity_id)}",
         f"risk\n{number_in_words(alert.risk)}",
-        f"taken\n{alert.exchanges:,} exchanges, {alert.output_tokens:,} output tokens",
+        f"taken\n{counted(alert.exchanges, 'exchange')}, {counted(alert.output_tokens, 'output token')}",
         f"since\n{time_in_words(alert.first_seen_us)}",
         f"raised\n{time_in_words(alert.raised_at_us)}",
         f"rule\n{alert.rule}, version {alert.rule_version}",

@@ -18,6 +18,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
+from pipeline.counted import counted
 from pipeline.dossier import words
 from pipeline.dossier.dossier import Dossier, Measure
 from pipeline.harmless import harmless
@@ -119,6 +120,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        shown=shown, prose=prose, moment=words.moment, whole=words.whole, risk=words.risk_words
+        counted=counted, shown=shown, prose=prose, moment=words.moment, whole=words.whole, risk=words.risk_words
     )  # fmt: skip
     return environment

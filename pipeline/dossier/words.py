@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from pipeline.counted import counted
 from pipeline.dossier.dossier import Degree, Dossier, LookedThrough, Measure, RaisedAlert, Sample, Shared, TextState
 from pipeline.reasons import number_in_words, time_in_words, weighed_of
 
@@ -97,8 +98,8 @@ def summary(dossier: Dossier) -> str:
     else:
         failed = f", {activity.errors:,} of them refused or failed" if activity.errors else ""
         between = f"between {moment(activity.first_us)} and {moment(activity.last_us)}"
-        when = f"{activity.requests:,} requests{failed}, {between}"
-    return f"{when}: {activity.input_tokens:,} tokens in, {activity.output_tokens:,} tokens out."
+        when = f"{counted(activity.requests, 'request')}{failed}, {between}"
+    return f"{when}: {counted(activity.input_tokens, 'token')} in, {counted(activity.output_tokens, 'token')} out."
 
 
 def why(dossier: Dossier) -> tuple[str, list[str]] | None:
@@ -129,14 +130,14 @@ def looked_words(looked: LookedThrough) -> str:
     hours = (looked.until_us - looked.since_us) // 3_600_000_000
     short = "; a longer look back would be through too many, ask for it with --look-back" if looked.shortened else ""
     return (
-        f"Looked for in {looked.requests:,} requests of all accounts, in the {hours:,} hour{'' if hours == 1 else 's'} "
+        f"Looked for in {counted(looked.requests, 'request')} of all accounts, in the {counted(hours, 'hour')} "
         f"up to {moment(looked.until_us)}, the hour of its last request; what was shared before is not seen{short}."
     )
 
 
 def shared_words(shared: Shared) -> str:
     """How many others, and how many of the named ones were alerted."""
-    others = f"{shared.others:,} other account{'' if shared.others == 1 else 's'}"
+    others = f"{counted(shared.others, 'other account')}"
     if shared.degree == "common":
         return others
     if len(shared.examples) == 1:
@@ -160,7 +161,7 @@ def sample_facts(sample: Sample) -> str:
     """A request in one line, its text left out."""
     said = [sample.model, f"status {whole(sample.status)}" if sample.status is not None else "no status"]
     if sample.message_count is not None:
-        said.append(f"{sample.message_count:,} message{'' if sample.message_count == 1 else 's'}")
+        said.append(f"{counted(sample.message_count, 'message')}")
     said.append(f"{whole(sample.input_tokens)} tokens in, {whole(sample.output_tokens)} out")
     return ", ".join(said)
 

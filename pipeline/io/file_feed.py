@@ -18,6 +18,7 @@ from pipeline.backfilling.slices import Slice
 from pipeline.backfilling.stated_times import stated_times
 from pipeline.backtesting.partitioning import Partitioner
 from pipeline.batch import Partition, Records
+from pipeline.counted import counted
 from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.io.ndjson import spoken
@@ -97,7 +98,8 @@ class FileFeed(StillSource):
         self.passed = before
         if row != file.place.rows:
             raise ConfigError(
-                f"{file.path}: it had {file.place.rows} rows when this backfill began and has others now: what was "
+                f"{file.path}: it had {counted(file.place.rows, 'row')} when this backfill began and has "
+                "others now: what was "
                 "landed of it stays; let files be written to their end before they are backfilled; in a feed --give-up "
                 "lets the next files be landed"
             )

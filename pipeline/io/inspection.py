@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
 from pipeline.commits import LOST, REBUILT, REPLACED, Commit, FileEntry, Hole, Manifest, SnapshotEntry
+from pipeline.counted import counted
 from pipeline.errors import SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.digests import sha256_of
@@ -167,11 +168,19 @@ def _check_commit(  # all that an inspection knows
     live, pending = manifest.live.get(commit.commit_id, []), manifest.pending.get(commit.commit_id, [])
     if live and pending:
         found.errors.append(
-            Finding("half live", _named(commit), f"{len(live)} files are shown, {len(pending)} are not")
+            Finding(
+                "half live",
+                _named(commit),
+                f"{counted(len(live), 'file is', 'files are')} shown, {counted(len(pending), 'is', 'are')} not",
+            )
         )
     if pending:
         found.notes.append(
-            Finding("pending", _named(commit), f"{len(pending)} files, not shown yet; whoever reads on finishes it")
+            Finding(
+                "pending",
+                _named(commit),
+                f"{counted(len(pending), 'file')}, not shown yet; whoever reads on finishes it",
+            )
         )
     if commit.worker == REBUILT:
         found.notes.append(
@@ -200,7 +209,9 @@ def _check_fate(commit: Commit, files: Sequence[FileEntry], fate: Fate, manifest
     listed = len(files) + len(fate.held) + len(gone)
     if fate.made is not None and fate.made.files != listed:
         yield Finding(
-            "files", _named(commit), f"its footers speak of {fate.made.files} files, the catalog accounts for {listed}"
+            "files",
+            _named(commit),
+            f"its footers speak of {counted(fate.made.files, 'file')}, the catalog accounts for {listed}",
         )
     for words in fate.lost(manifest.marks) if len(fate.in_place) == len(files) else ():
         yield Finding("rows", _named(commit), words)
@@ -227,7 +238,7 @@ def _forgotten(manifest: Manifest, fates: Fates) -> Iterator[Finding]:
         if _forgotten_tables(commit, files, fate, manifest):
             counts[commit.partition] = counts.get(commit.partition, 0) + 1
     for partition, count in counts.items():
-        yield Finding("retained", str(partition), f"{count} commits of which retention has left no file")
+        yield Finding("retained", str(partition), f"{counted(count, 'commit')} of which retention has left no file")
 
 
 # ---- rewritten files
@@ -325,7 +336,7 @@ def _check_shape(file: FileEntry, table: str, metadata: pq.FileMetaData) -> Iter
     if table != file.table_name:
         yield Finding("footer", file.path, f"its footer says table {table}, the catalog says table {file.table_name}")
     if metadata.num_rows != file.rows:
-        yield Finding("rows", file.path, f"{metadata.num_rows} rows, expected {file.rows}")
+        yield Finding("rows", file.path, f"{counted(metadata.num_rows, 'row')}, expected {file.rows}")
     expected = TABLE_SCHEMAS.get(file.table_name)
     if expected is None:
         yield Finding("schema", file.path, f"there is no table {file.table_name}")
@@ -383,7 +394,9 @@ def _leftovers(staged: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
     for commit_id, count in sorted(by_commit.items()):
         if commit_id not in manifest.pending:
             yield Finding(
-                "staged", commit_id, f"{count} files, committed by nobody; the partition's next owner removes them"
+                "staged",
+                commit_id,
+                f"{counted(count, 'file')}, committed by nobody; the partition's next owner removes them",
             )
 
 

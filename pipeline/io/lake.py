@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pipeline.batch import Partition
 from pipeline.commits import SNAPSHOTS, Commit, FileEntry, PlacedFile, SnapshotEntry
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, RetryableError, SchemaError
 from pipeline.io.durable import sync_folders, write_for_good
 from pipeline.io.footers import FOOTER_KEY, Hour, made_footer
@@ -202,7 +203,7 @@ class Lake:
             except FileNotFoundError:
                 raise SchemaError(f"{snapshot.path}: a snapshot that the catalog lists is gone") from None
         if len(body) != snapshot.bytes:
-            raise SchemaError(f"{snapshot.path}: {len(body)} bytes, expected {snapshot.bytes}")
+            raise SchemaError(f"{snapshot.path}: {counted(len(body), 'byte')}, expected {snapshot.bytes}")
         return body
 
     def read_events(self, commits: Sequence[Commit], files: Sequence[FileEntry]) -> Landed:

@@ -47,6 +47,7 @@ import structlog
 from pipeline.alerts import ALERT_SCHEMA, Alert, alerts_of
 from pipeline.batch import Partition
 from pipeline.commits import REBUILT, SNAPSHOTS_KEPT, Commit, FileEntry, SnapshotEntry
+from pipeline.counted import counted
 from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk import copies, seals
@@ -479,5 +480,6 @@ def _check_rows(commit: Commit, files: Sequence[FileEntry], elsewhere: Sequence[
         if rows != expected:
             names = ", ".join(file.path for file in files)
             raise LakeDamagedError(
-                f"{commit.partition}: {names} hold {rows} rows of table {table}, their footers say {expected}"
+                f"{commit.partition}: {names} hold {counted(rows, 'row')} of table {table}, their footers "
+                f"say {expected}"
             )

@@ -24,6 +24,7 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, RetryableError
 
 _READ_BYTES = 1 << 20
@@ -306,7 +307,7 @@ class TopicWriter(AbstractContextManager["TopicWriter"]):
         """
         size = len(line.value) + len(line.key or b"")
         self._settle(_IN_FLIGHT_BYTES_MAX - size, _IN_FLIGHT_RECORDS_MAX - 1)
-        with _kafka_errors(f"cannot send to {self.topic} after {self.sent} records"):
+        with _kafka_errors(f"cannot send to {self.topic} after {counted(self.sent, 'record')}"):
             future = self._producer.send(self.topic, value=line.value, key=line.key)
         self._in_flight.append((future, size))
         self._in_flight_bytes += size
@@ -339,7 +340,8 @@ class TopicWriter(AbstractContextManager["TopicWriter"]):
         self.sent_bytes += sum(delivered)
         self._in_flight.clear()
         raise RetryableError(
-            f"{self.sent} records were delivered to {self.topic}, {self.failed} were not: {error}"
+            f"{counted(self.sent, 'record was', 'records were')} delivered to {self.topic}, "
+            f"{counted(self.failed, 'was', 'were')} not: {error}"
         ) from error
 
     def __exit__(

@@ -87,7 +87,7 @@ def test_rebuild_says_first_and_does_only_when_told(maker: LakeMaker, stillwatch
         file.unlink()
     code, shown, _ = stillwatch("maintain", "rebuild-catalog", "--lake", str(maker.root))
     assert code == 0
-    assert "would write 1 commits with 3 files" in shown
+    assert "would write 1 commit with 3 files" in shown
     assert list(maker.root.glob("catalog.db*")) == []
     code, shown, _ = stillwatch("maintain", "rebuild-catalog", "--lake", str(maker.root), "--apply", "--json")
     assert code == 0
@@ -142,13 +142,13 @@ def test_compact_says_first_with_dry_run_and_then_does_it(maker: LakeMaker, stil
     before = maker.catalog.manifest()
     code, shown, _ = stillwatch("maintain", "compact", "--lake", str(maker.root), "--dry-run")
     assert code == 0
-    assert "would merge 2 files of 1 hours of tables (3 rows" in shown
+    assert "would merge 2 files of 1 hour of tables (3 rows" in shown
     assert maker.catalog.manifest() == before
     assert not (maker.root / "_rewrites").exists()
     code, shown, _ = stillwatch("maintain", "compact", "--lake", str(maker.root))
     assert code == 0
-    assert "merged 2 files of 1 hours of tables (3 rows" in shown
-    assert "wait for their grace period (1 h)" in shown
+    assert "merged 2 files of 1 hour of tables (3 rows" in shown
+    assert "for the grace period (1 h)" in shown
     code, shown, _ = stillwatch("maintain", "compact", "--lake", str(maker.root), "--grace", "0s", "--json")
     report = json.loads(shown)
     assert len(report["tidied"]["removed"]) == 2
@@ -282,7 +282,7 @@ def test_erase_counts_rejects_that_hold_the_id_otherwise(maker: LakeMaker, still
     maker.append([b"account=a at noon", b"account=ab"])
     arguments = ("maintain", "erase", "--lake", str(maker.root), "--account", "a")
     for flags in ((), ("--apply",)):
-        assert "its id also stands in 1 rejects of other forms" in stillwatch(*arguments, *flags)[1]
+        assert "its id also stands in 1 reject of other forms" in stillwatch(*arguments, *flags)[1]
 
 
 def test_erase_takes_an_id_with_a_nul_as_it_is_shown(maker: LakeMaker, stillwatch: Command) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.commits import Commit, FileEntry
+from pipeline.counted import counted
 from pipeline.io.footers import Made, Rewritten, Source, joined_sources
 from pipeline.lake_tables import NO_TIME_DAY
 
@@ -63,7 +64,7 @@ class Fate:
             rows = self.in_place.get(place, held.rows + held.erased if held else 0)
             if rows != hour.rows and place not in gone:
                 where = f"{hour.table}/dt={hour.dt}/hour={hour.hour:02d}"
-                found.append(f"of {hour.rows} rows that it landed in {where}, files have {rows}")
+                found.append(f"of {counted(hour.rows, 'row')} that it landed in {where}, files have {rows}")
         return found
 
 

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from pipeline.backfilling.runs import Runs
 from pipeline.batch import Partition
 from pipeline.commits import FileEntry
+from pipeline.counted import counted
 from pipeline.errors import ConfigError, FencedError
 from pipeline.io import catalog_tables as tables
 from pipeline.io.rewriting.chosen import Chosen, batches_of
@@ -178,14 +179,16 @@ def _check_same(partition: Partition, gone: Landed, come: Landed) -> None:
     lost = np.setdiff1d(gone.offsets, come.offsets, assume_unique=True)
     if len(lost):
         raise ConfigError(
-            f"--replace: of {partition}, Kafka no longer holds {len(lost):,} of the {len(gone.offsets):,} records that "
+            f"--replace: of {partition}, Kafka no longer holds {len(lost):,} of the "
+            f"{counted(len(gone.offsets), 'record')} that "
             f"are landed of the range, the first at offset {lost[0]}: compacted or cut away since. Their rows would go "
             "and nothing would come: nothing was changed. Give a range without them"
         )
     if len(come.offsets) > len(gone.offsets):
         more = np.setdiff1d(come.offsets, gone.offsets, assume_unique=True)
         raise ConfigError(
-            f"--replace: of {partition}, rows of {len(more):,} records, the first at offset {more[0]}, were erased or "
+            f"--replace: of {partition}, rows of {counted(len(more), 'record')}, the first at offset "
+            f"{more[0]}, were erased or "
             "grew too old while the range was read again: nothing was changed. Run the same command again"
         )
     other = np.flatnonzero(gone.times != come.times)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
 from pipeline.commits import FileEntry
+from pipeline.counted import counted
 from pipeline.errors import RetryableError, SchemaError
 from pipeline.io.digests import sha256_of_file
 from pipeline.io.durable import sync_folders
@@ -94,7 +95,9 @@ def read_input(lake: Lake, file: FileEntry) -> Input:
     """
     footer, metadata = read_footer(lake.root / file.path)
     if metadata.num_rows != file.rows:
-        raise SchemaError(f"{file.path}: {metadata.num_rows} rows, expected {file.rows}; see `maintain verify`")
+        raise SchemaError(
+            f"{file.path}: {counted(metadata.num_rows, 'row')}, expected {file.rows}; see `maintain verify`"
+        )
     return Input(file, said_by(footer), metadata.schema.to_arrow_schema().remove_metadata())
 
 

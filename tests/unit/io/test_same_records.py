@@ -77,7 +77,7 @@ def test_others_may_not(maker: LakeMaker, keep: list[int], times: int, words: st
 
 def test_what_is_gone_meanwhile_does_not_come(maker: LakeMaker) -> None:
     files = [file for file in maker.catalog.live_files() if file.table_name != "rejects"]
-    with pytest.raises(ConfigError, match=r"rows of 1 records, the first at offset 5, were erased or grew too old"):
+    with pytest.raises(ConfigError, match=r"rows of 1 record, the first at offset 5, were erased or grew too old"):
         same(records_of(maker)[0]).check(maker.root, files)
 
 

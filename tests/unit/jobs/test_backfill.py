@@ -183,7 +183,7 @@ def test_what_is_no_event_is_a_reject_with_its_bytes(tmp_path: Path, lake: Path,
     result = land(path)
     assert result.exit_code == 0
     assert (counted(result)["landed"], counted(result)["rejected"]) == (4, 2)
-    assert len(re.findall(r"reject, 1 times: ", result.stdout)) == 2
+    assert len(re.findall(r"reject, 1 time: ", result.stdout)) == 2
     assert "no row was an event" not in result.stdout
     assert rows(lake, '"offset", raw', "rejects") == [(2, b'{"broken": '), (3, b'{"model": "m"}')]
     assert_clean(lake)
@@ -273,7 +273,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, lake: P
     said = counted(result)
     assert (said["to be read"], said["to be landed"], said["to be rejected"]) == (121, 120, 1)
     assert "2, from 2026-03-01 00:00 to 2026-03-01 02:00" in result.stdout
-    assert "reject, 1 times: " in result.stdout
+    assert "reject, 1 time: " in result.stdout
     real = land(path)
     assert counted(real)["landed"] == 120
     before = {file: file.read_bytes() for file in lake.rglob("*") if file.is_file()}
@@ -281,7 +281,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, lake: P
     again = land(path, more, "--dry-run")
     assert {file: file.read_bytes() for file in lake.rglob("*") if file.is_file()} == before
     assert (counted(again)["to be read"], counted(again)["skipped as already there"]) == (5, 121)
-    assert "of these hours 1 hold events in the lake already" in again.stdout
+    assert "of these hours 1 holds events in the lake already" in again.stdout
 
 
 @pytest.mark.parametrize(("score", "parallel"), ((True, 2), (False, 3)))

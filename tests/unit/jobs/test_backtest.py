@@ -110,7 +110,7 @@ def test_with_labels_it_says_how_good_it_was(tmp_path: Path) -> None:
     assert found["auc"] == 1.0
     assert found["live_rules"]["precision"]["share"] == 1.0
     assert found["live_rules"]["exchanges_before_first_alert"]["loud"]["median"] == 8.0
-    assert any("1 labelled accounts are not in the log and are left out: gone" in line for line in report["warnings"])
+    assert any("1 labelled account is not in the log, and left out: gone" in line for line in report["warnings"])
 
 
 def test_a_log_that_the_models_learned_is_said_to_be(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_the_command_runs_the_analysis_of_the_live_job(command: Run, tmp_path: P
     assert result.exit_code == 0
     assert "242 events of 7 accounts" in result.output
     assert "AUC " in result.output
-    assert "note: 1 labelled accounts are not in the log" in result.output
+    assert "note: 1 labelled account is not in the log" in result.output
     scores = pq.read_table(tmp_path / "out" / "scores.parquet")
     assert scores.schema.equals(WINDOWS_SCHEMA)
     assert len(scores) > 0

@@ -308,7 +308,7 @@ def test_the_record_is_listed_filtered_and_checked(stillwatch: Command, maker: L
 def test_a_verdict_rewritten_in_its_table_is_named(stillwatch: Command, maker: LakeMaker) -> None:
     assert stillwatch("verdict", "acct_1", "benign", "--why", "a customer")[0] == 0
     code, shown, _ = stillwatch("audit", "verify")
-    assert (code, shown.splitlines()[-1]) == (0, "1 verdicts and exceptions stand as they were made")
+    assert (code, shown.splitlines()[-1]) == (0, "1 verdict or exception stands as it was made")
     (given,) = maker.catalog.desk.verdicts.find()
     with maker.catalog.transaction(write=True) as tx:
         tx.exec_driver_sql("UPDATE verdicts SET decision = 'harvesting'")
