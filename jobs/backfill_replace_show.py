@@ -31,6 +31,7 @@ def trial(goes: Mapping[str, Mapping[str, int]], stays: Mapping[str, int], found
     for reason, count in found.reasons.most_common(_REASONS_MAX):
         out.print(f"reject, {counted(count, 'time')}: {reason}", highlight=False, markup=False, soft_wrap=True)
     _stays(stays)
+    _unscored("comes")
 
 
 def summary(done: Replaced, comes: tuple[int, int], stays: Mapping[str, int], sources: Sources, seconds: float) -> None:
@@ -47,9 +48,19 @@ def summary(done: Replaced, comes: tuple[int, int], stays: Mapping[str, int], so
     out = console()
     out.print(table)
     _stays(stays)
+    _unscored("came")
     out.print(
         "former files stay on disk for queries that have begun; `stillwatch maintain compact` or `sweep --apply` "
         "removes them after the grace period",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _unscored(comes: str) -> None:
+    console().print(
+        f"what {comes} has no scores and raises no alerts: `stillwatch backtest --events lake` says what it would have "
+        "raised",
         highlight=False,
         soft_wrap=True,
     )

@@ -126,8 +126,10 @@ class Wish:
             raise ConfigError("--replace: say what goes: a range with --from and --to, a source with --of, or both")
         if self.score:
             raise ConfigError(
-                "--score: what replaces other rows is landed without scores, for accounts are scored along a whole log "
-                "and not anew along a part of it; `stillwatch backtest` says what the new rows would have raised"
+                "--score: what replaces other rows is landed without scores: an account's score follows from all that "
+                "it sent before, and what is known of it today knows the former rows. Leave --score out; `stillwatch "
+                "backtest --events lake` afterwards says what the new rows would have raised. Who wants their scores "
+                "in a lake lands the whole log anew in another one: `stillwatch backfill --lake NEW --score` FILES"
             )
 
 

@@ -216,6 +216,18 @@ def test_scores_and_alerts_stay_and_it_says_how_many(lake: Path, land: Land, fil
     assert_clean(lake)
 
 
+def test_what_came_would_have_raised_what_a_backtest_of_the_lake_says(
+    lake: Path, land: Land, files: dict[str, Path], tmp_path: Path
+) -> None:
+    assert land(files["old"], score=True).exit_code == 0
+    done = land("--replace", *RANGE, files["new"], score=True)
+    assert "what came has no scores and raises no alerts: `stillwatch backtest --events lake`" in done.stdout
+    flags = ("--events", "lake", "--lake", str(lake), "--out", str(tmp_path / "out"))
+    tried = CliRunner().invoke(app, ["backtest", *flags])
+    assert tried.exit_code == 0, tried.output
+    assert "180 events of " in tried.output, "120 of the former 240, and 60 that came"
+
+
 def test_what_lands_after_it_has_begun_stays(lake: Path, land: Land, files: dict[str, Path]) -> None:
     """A late row of the live job, say; the one that goes on after a kill takes nothing that the first did not see."""
     with contextlib.closing(LakeMaker(lake, sqlite_url(lake / CATALOG_FILE))) as maker:
@@ -370,6 +382,8 @@ def test_nothing_goes_where_nothing_can_come(lake: Path, land: Land, files: dict
         refused = land(*arguments)
         assert isinstance(refused.exception, ConfigError), arguments
         assert words in str(refused.exception)
-    assert "is landed without scores" in str(land("--replace", *RANGE, files["new"], "--score", score=True).exception)
+    refused = str(land("--replace", *RANGE, files["new"], "--score", score=True).exception)
+    assert "is landed without scores" in refused
+    assert "backtest --events lake` afterwards says what the new rows would have raised" in refused
     assert seen(lake) == Counter(one["request_id"] for one in OLD)
     assert_clean(lake)
