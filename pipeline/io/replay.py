@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn, cast
 
 import orjson
 import zstandard
@@ -97,6 +97,26 @@ def open_lines(path: Path) -> Iterator[Lines]:
     Raises:
         ConfigError: the file cannot be opened, or turns out not to be what its name says.
     """
+    with _unpacked(path) as (source, raw):
+        yield Lines(path, source, raw)
+
+
+def head_of(path: Path, size: int) -> bytes:
+    """What a file begins with, unpacked as by `open_lines`, and no more than so many bytes.
+
+    Raises:
+        ConfigError: as `open_lines`.
+    """
+    with _unpacked(path) as (source, _):
+        try:
+            return source.read(size)
+        except _DAMAGED as error:
+            raise _damaged(path, error) from error
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """A file's bytes without their compression, and as they are."""
     with ExitStack() as stack:
         try:
             raw: BinaryIO = stack.enter_context(path.open("rb"))
@@ -108,7 +128,15 @@ def open_lines(path: Path) -> Iterator[Lines]:
         elif path.suffix == ".zst":
             source = _ZstdReader(raw)
         buffered = io.BufferedReader(source, _READ_BYTES) if source is not raw else raw
-        yield Lines(path, cast("BinaryIO", buffered), raw)
+        yield cast("BinaryIO", buffered), raw
+
+
+_DAMAGED: Final = (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError)
+"""What reading a packed file that is damaged ends in."""
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path} is damaged, or not compressed as its name says: {error}")
 
 
 class _ZstdReader(io.RawIOBase):
@@ -146,8 +174,8 @@ def _lines(path: Path, source: BinaryIO) -> Iterator[bytes]:
     try:
         for line in source:
             yield line.removesuffix(b"\n")
-    except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        raise ConfigError(f"{path} is damaged, or not compressed as its name says: {error}") from error
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
 
 
 class FileWriter(AbstractContextManager["FileWriter"]):

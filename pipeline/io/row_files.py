@@ -24,6 +24,7 @@ from pipeline.backfilling.stated_times import stated_times
 from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS, EXTRA, LINEAGE
+from pipeline.io import other_forms
 from pipeline.io.event_files import CHUNK_BYTES, CHUNK_ROWS, batches
 from pipeline.io.ndjson import LineCount, plain, spoken
 from pipeline.io.replay import open_lines
@@ -105,6 +106,8 @@ def look_at(path: Path, asked: Slice = WHOLE) -> SourceFile:
     """
     try:
         _check_form(path)
+        if path.suffix != PARQUET:
+            other_forms.check_form(path)
         digest, counted = _hash_and_lines(path)
         size = path.stat().st_size
     except OSError as error:

@@ -251,8 +251,8 @@ def test_a_file_of_which_no_row_is_an_event_says_so_and_how_to_mend_it(
 ) -> None:
     """Only of its own rejects, whatever else was rejected before."""
     land(write(tmp_path / "before.ndjson", [*EVENTS[:3], {"model": "m"}]), score=score)
-    path = tmp_path / "a.csv"
-    path.write_text("event_time,account_id,model\n" * 3, encoding="utf-8")
+    path = tmp_path / "a.log"
+    path.write_text("2026-03-01 a called m\n" * 3, encoding="utf-8")
     result = land(path, score=score)
     assert result.exit_code == 0
     assert "reject, 3 times: " in result.stdout
