@@ -35,12 +35,13 @@ from pipeline.commits import (
     SnapshotEntry,
 )
 from pipeline.decisions import Verdict
-from pipeline.errors import ConfigError, FencedError, RetryableError, SchemaError
+from pipeline.errors import ConfigError, FencedError, SchemaError
 from pipeline.io import catalog_alerts as stored
 from pipeline.io import catalog_files, catalog_making, source_book
 from pipeline.io import catalog_tables as tables
 from pipeline.io.catalog_alerts import AlertFilter
 from pipeline.io.catalog_engine import engine_of, is_missing_file, sqlite_url, url_without_password
+from pipeline.io.catalog_errors import in_words
 from pipeline.io.desk import Desk, verdict_book
 from pipeline.io.read_only import cannot_write, read_only_engine
 from pipeline.io.rewriting import ledger_rows
@@ -52,9 +53,6 @@ VERDICTS_AT_ONCE: Final = 1_000
 ALL_ALERTS: Final = AlertFilter()
 NOTHING: Final[Mapping[str, Sequence[Alert]]] = {}
 NO_MARKS: Final[Mapping[str, str]] = {}
-
-_WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
-"""PostgreSQL ended a silent or long transaction, or has just become a standby: SQLSTATE, class 25."""
 
 
 class Catalog:
@@ -471,20 +469,11 @@ class Catalog:
                     connection.execution_options(isolation_level="REPEATABLE READ")
                 with connection.begin():
                     yield connection
-        except sa.exc.IntegrityError:
-            raise
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            said = " ".join(str(getattr(error, "orig", None) or error).split())
-            raise RetryableError(f"catalog {self._engine.url.render_as_string(hide_password=True)}: {said}") from error
-        except sa.exc.InternalError as error:
-            if getattr(error.orig, "sqlstate", None) not in _WORTH_ANOTHER_TRY:
+        except sa.exc.SQLAlchemyError as error:
+            told = in_words(error, self._engine.url)
+            if told is None:
                 raise
-            raise RetryableError(f"catalog {url_without_password(str(self._engine.url))}: {error.orig}") from error
-        except sa.exc.DatabaseError as error:
-            if type(error) is not sa.exc.DatabaseError:  # its other kinds are bugs
-                raise
-            name = self._engine.url.render_as_string(hide_password=True)
-            raise SchemaError(f"catalog {name}: {error.orig}; `maintain rebuild-catalog` makes a new one") from error
+            raise told from error
 
 
 def _check_group(tx: sa.Connection, topic: str, group: str) -> None:

@@ -23,6 +23,7 @@ from pipeline.batch import Partition
 from pipeline.errors import LakeDamagedError, RetryableError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
+from pipeline.io.catalog_errors import NoRightError
 from pipeline.io.desk import audit_log, kept_aside, tables
 from pipeline.io.desk.kept_aside import SUBJECT, is_about
 from pipeline.io.desk.numbers import next_number
@@ -72,7 +73,7 @@ def keep(root: Path, catalog: Catalog, *, every_table: bool = False) -> None:
     """
     try:
         copy(root, catalog, every_table=every_table)
-    except (OSError, RetryableError) as error:
+    except (OSError, RetryableError, NoRightError) as error:
         log.warning(
             "what was decided is on record, but not copied into the lake; the next `stillwatch maintain` does it",
             reason=str(error),

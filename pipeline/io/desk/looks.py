@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy.exc import ProgrammingError
-
 from pipeline.errors import ConfigError, RetryableError
 from pipeline.io.catalog import Catalog
+from pipeline.io.catalog_errors import NoRightError
 from pipeline.io.desk.audit_log import Act
 
 _WHY_NOT: Final = "whoever looks at stored text goes on record, and the record cannot be written"
@@ -36,8 +35,8 @@ def record_look(catalog: Catalog, act: Act, now_us: int) -> None:
     if not catalog.read_only:
         try:
             catalog.desk.audit.record(act, now_us)
-        except ProgrammingError as error:  # PostgreSQL: the role may read alone
-            why = " ".join(str(error.orig or error).split())
+        except NoRightError as error:  # PostgreSQL: the role may read alone
+            why = str(error)
         except RetryableError as error:
             raise RetryableError(f"{_WHY_NOT}: {error}") from error
         else:
