@@ -13,7 +13,7 @@ from pipeline.decisions import Verdict
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.alert_queue import ORDERS, Order, QueueFilter
 from pipeline.rules import SEVERITIES
-from tests.contract.test_catalog import P0, alert_of, commit_of
+from tests.contract.catalog_commits import P0, alert_of, commit_of
 from tests.contract.test_desk import ODD, entry_of
 
 COMMITTED_US = 1_780_000_000_000_000

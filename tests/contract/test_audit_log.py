@@ -19,7 +19,7 @@ from pipeline.io.desk.numbers import sha256_of_id
 from pipeline.io.desk.seals import Compared, content_of
 from pipeline.io.desk.subjects import Subjects
 from pipeline.io.rewriting.ledger import RewriteLedger
-from tests.contract.test_catalog import alert_of
+from tests.contract.catalog_commits import alert_of
 from tests.contract.test_desk import NOW_US, ODD, commit_alerts, entry_of, verdict_of
 
 

@@ -18,7 +18,7 @@ from pipeline.io.desk import delivery_records
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.delivery_told import told
 from pipeline.io.rewriting.ledger import RewriteLedger
-from tests.contract.test_catalog import P0, alert_of, commit_of, insist
+from tests.contract.catalog_commits import P0, alert_of, commit_of, insist
 from tests.contract.test_desk import NOW_US, entry_of
 
 ALL = Wanted()

@@ -24,7 +24,7 @@ from pipeline.io.desk.audit_log import Act, AuditFilter
 from pipeline.io.desk.claim_book import ClaimBook
 from pipeline.io.desk.seals import Compared
 from pipeline.io.desk.topic_book import Read
-from tests.contract.test_catalog import P0, alert_of, commit_of, insist
+from tests.contract.catalog_commits import P0, alert_of, commit_of, insist
 
 NOW_US = 1_780_000_000_000_000
 HOUR_US = 3_600_000_000

@@ -11,7 +11,7 @@ from pipeline.io.catalog import Catalog
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.rule_record import record_rules
 from pipeline.rules import read_rules
-from tests.contract.test_catalog import insist
+from tests.contract.catalog_commits import insist
 
 RULES = read_rules(None, NAMES)
 

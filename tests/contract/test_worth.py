@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.worth import Worth, worth_of_rules
-from tests.contract.test_catalog import P0, alert_of, commit_of
+from tests.contract.catalog_commits import P0, alert_of, commit_of
 from tests.contract.test_desk import entry_of, verdict_of
 
 

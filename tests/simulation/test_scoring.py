@@ -23,7 +23,7 @@ from pipeline.io.inspection import inspect
 from pipeline.io.rebuild import plan_of, rebuild
 from pipeline.watching import WatchLimits
 from tests.findings import Found, found_in, uninterrupted
-from tests.simulation.test_stream import P0, Site, rounds
+from tests.simulation.sites import P0, Site, rounds
 from tests.simulation.worlds import CrashError
 from tests.stages import stand_ins
 

@@ -8,7 +8,7 @@ from pipeline.accounts import Accounts
 from pipeline.batch import Decoded, Partition
 from pipeline.decode import Decoder
 from pipeline.orgs import no_org, orgs_of
-from tests.contract.test_catalog import alert_of
+from tests.contract.catalog_commits import alert_of
 from tests.lake_maker import records_of
 
 ACCOUNT = alert_of(1).entity_id

@@ -31,7 +31,7 @@ from pipeline.watch import load_watch
 from tests.fakes import records_of
 from tests.findings import found_in, uninterrupted
 from tests.rule_files import rule_text
-from tests.simulation.test_stream import Site, rounds
+from tests.simulation.sites import Site, rounds
 
 P0 = Partition("access", 0)
 COUNT = 18_000

@@ -18,7 +18,7 @@ from pipeline.delivery.worker import SinkWorker, Terms
 from pipeline.errors import RetryableError
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.desk.audit_log import AuditFilter
-from tests.contract.test_catalog import P0, commit_of
+from tests.contract.catalog_commits import P0, commit_of
 from tests.contract.test_desk import entry_of
 from tests.fakes import FakeClock
 from tests.parcels import NOW_US, alert

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import functools
 import gzip
-import io
-import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -22,115 +15,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
-from jobs import backfill_files, backfill_work
+from jobs import backfill_work
 from jobs.cli import app
-from pipeline import stream
-from pipeline.backfilling.slices import Slice
-from pipeline.batch import Decoded, Partition, Records
+from pipeline.batch import Partition
 from pipeline.config import CATALOG_FILE
-from pipeline.decode import Decoder
 from pipeline.errors import ConfigError
-from pipeline.events import REJECT_SCHEMA
-from pipeline.io import event_files, reject_source
+from pipeline.io import event_files
 from pipeline.io.catalog import Catalog, sqlite_url
-from pipeline.io.inspection import inspect
 from pipeline.io.lake import Lake
 from pipeline.io.rebuild import plan_of, rebuild
-from pipeline.io.row_files import look_at
-from pipeline.sources import SourceFile
-from pipeline.text_views import kept, taken
-from tests.integration import backfills
 from tests.rule_files import rule_text
-
-Land = Callable[..., Result]
-
-
-class Killed(BaseException):
-    """Stands for the end of a process, where nothing is tidied up."""
-
-
-def killed_at(count: int) -> Callable[..., None]:
-    """Something to be called that ends the process at its nth call."""
-    calls = itertools.count(1)
-
-    def call(*_arguments: object) -> None:
-        if next(calls) == count:
-            raise Killed
-
-    return call
-
-
-def event(at: int, **others: Any) -> dict[str, Any]:
-    return {
-        "event_time": f"2026-03-01T{at // 60:02}:{at % 60:02}:00.000250Z", "account_id": f"a{at % 7}", "model": "m",
-        "request_id": f"r{at}", "temperature": at / 3, "output_tokens": at, "stream": at % 2 == 0, "prompt": f"p{at}\n",
-        "region": f"x{at % 2}", **others,
-    }  # fmt: skip
-
-
-EVENTS = [event(at) for at in range(120)]
-
-
-def lines_of(events: Sequence[dict[str, Any]]) -> bytes:
-    return b"".join(orjson.dumps(one) + b"\n" for one in events)
-
-
-def write(path: Path, events: Sequence[dict[str, Any]] = EVENTS) -> Path:
-    """Write events in the form that the file's name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        frame = pl.DataFrame(events).with_columns(
-            pl.col("event_time").str.to_datetime(time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
-        )
-        frame.write_parquet(path, row_group_size=50)
-        return path
-    pack: Any = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
-    path.write_bytes(pack(lines_of(events)))
-    return path
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    return tmp_path / "lake"
-
-
-@pytest.fixture
-def land(lake: Path) -> Land:
-    def run(*arguments: object, score: bool = False) -> Result:
-        how = [] if score else ["--no-score"]
-        return CliRunner().invoke(app, ["backfill", "--lake", str(lake), *how, *map(str, arguments)])
-
-    return run
-
-
-@pytest.fixture
-def ledger(lake: Path) -> Iterator[Catalog]:
-    Lake.open(str(lake), create=True)
-    with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=True)) as catalog:
-        yield catalog
-
-
-def rows(
-    lake: Path, columns: str = '* EXCLUDE (topic, partition, "offset")', table: str = "access"
-) -> list[tuple[Any, ...]]:
-    glob = str(lake / table / "**" / "*.parquet")
-    read = f"read_parquet('{glob}', hive_partitioning = false, union_by_name = true)"
-    found = duckdb.sql(f"SELECT {columns} FROM {read} ORDER BY ALL").to_arrow_table()
-    return [tuple(row.values()) for row in found.to_pylist()]
-
-
-def counted(result: Result) -> dict[str, int]:
-    """The counts of the table at the end."""
-    return backfills.counted(result.stdout)
-
-
-def assert_clean(lake: Path) -> None:
-    with contextlib.closing(Catalog.open(sqlite_url(lake / CATALOG_FILE), create=False)) as catalog:
-        found = inspect(Lake.open(str(lake), create=False), catalog)
-    assert found.errors == []
-    assert found.notes == []
+from tests.unit.jobs.backfilled import (
+    EVENTS,
+    Killed,
+    Land,
+    assert_clean,
+    counted,
+    event,
+    killed_at,
+    lines_of,
+    rows,
+    write,
+)
 
 
 @pytest.mark.parametrize("name", ("a.ndjson", "a.ndjson.gz", "a.ndjson.zst", "a.parquet"))
@@ -446,325 +354,3 @@ def test_a_rebuilt_catalog_knows_what_is_landed(tmp_path: Path, lake: Path, land
     assert counted(land(second))["skipped as already there"] == 60
     assert len(rows(lake)) == 120
     assert_clean(lake)
-
-
-class OlderDecoder(Decoder):
-    """Takes no event of the account a3, as a release with a fault might."""
-
-    def decode(self, records: Records) -> Decoded:
-        decoded = super().decode(records)
-        is_refused = np.array([name == "a3" for name in decoded.events["account_id"].to_pylist()], np.bool_)
-        refused = kept(decoded.events, is_refused)
-        at = np.searchsorted(records.offsets, refused["offset"].to_numpy())
-        said = {
-            **{name: refused[name] for name in ("topic", "partition", "offset", "kafka_time")},
-            "error_type": ["fault"] * len(at), "field": [None] * len(at), "reason": ["a fault"] * len(at),
-            "raw": taken(records.values, at).cast(pa.binary()),
-        }  # fmt: skip
-        more = pa.table(said).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
-        rejects = pa.concat_tables([decoded.rejects, more]).sort_by("offset")
-        return Decoded(kept(decoded.events, ~is_refused), rejects)
-
-
-@pytest.fixture
-def with_rejects(tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A lake with events that were no events to an older release, and a record that is none; how many of the first."""
-    path = tmp_path / "a.ndjson"
-    path.write_bytes(lines_of(EVENTS) + b"broken\n")
-    with monkeypatch.context() as patch:
-        patch.setattr(stream, "Decoder", OlderDecoder)
-        assert counted(land(path))["rejected"] == 18
-    return 17
-
-
-def test_rejects_that_are_events_today_are_landed_once(
-    lake: Path, land: Land, with_rejects: int, tmp_path: Path
-) -> None:
-    dry = CliRunner().invoke(app, ["backfill", "--lake", str(lake), "--rejects", "--dry-run"])
-    assert (counted(dry)["rejects read"], counted(dry)["to be landed as events"]) == (18, with_rejects)
-    assert len(rows(lake)) == len(EVENTS) - with_rejects
-    result = land("--rejects")
-    assert result.exit_code == 0, result.output
-    assert counted(result)["landed as events"] == with_rejects
-    assert counted(result)["still no events"] == 1
-    whole = tmp_path / "whole"
-    CliRunner().invoke(app, ["backfill", "--lake", str(whole), "--no-score", str(tmp_path / "a.ndjson")])
-    assert rows(lake) == rows(whole)
-    assert rows(lake, '"offset", request_id') == rows(whole, '"offset", request_id')
-    assert {topic.split(":file:")[0] for (topic,) in rows(lake, "topic")} >= {"again:1"}
-    assert counted(land("--rejects")) | {"rejects read": 1, "landed as events": 0} == counted(land("--rejects"))
-    assert rows(lake) == rows(whole)
-    assert_clean(lake)
-
-
-def test_a_replay_of_rejects_that_was_killed_goes_on(
-    lake: Path, land: Land, with_rejects: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whichever step it was killed after; and what a first fix did not reach comes with the second."""
-
-    def stop_at(step: str) -> Callable[[str], None]:
-        def stop(name: str) -> None:
-            if name == step:
-                raise Killed
-
-        return stop
-
-    for step in ("staged", "committed"):
-        with monkeypatch.context() as patch:
-            patch.setattr(backfill_work, "Stream", functools.partial(stream.Stream, step=stop_at(step)))
-            with pytest.raises(Killed):
-                land("--rejects")
-    assert land("--rejects").exit_code == 0
-    assert len(rows(lake)) == len(EVENTS)
-    assert len(set(rows(lake, "request_id"))) == len(EVENTS)
-    assert_clean(lake)
-
-
-def test_what_a_first_fix_did_not_reach_comes_with_the_second(
-    lake: Path, land: Land, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the second reaches records before those of the first."""
-
-    class Fixed(OlderDecoder):
-        def decode(self, records: Records) -> Decoded:
-            decoded = Decoder.decode(self, records)
-            return Decoded(kept(decoded.events, decoded.events["offset"].to_numpy() > 60), decoded.rejects)
-
-    path = write(tmp_path / "a.ndjson")
-    with monkeypatch.context() as patch:
-        patch.setattr(stream, "Decoder", OlderDecoder)
-        land(path)
-    with monkeypatch.context() as patch:
-        patch.setattr(reject_source, "Decoder", Fixed)
-        assert 0 < counted(land("--rejects"))["landed as events"] < 17
-    assert land("--rejects").exit_code == 0
-    assert sorted(rows(lake, "request_id")) == sorted((one["request_id"],) for one in EVENTS)
-    assert_clean(lake)
-
-
-def test_queries_of_the_page_answer(lake: Path, land: Land, with_rejects: int, tmp_path: Path) -> None:
-    """What is there twice is listed, and so are the rejects that are still none."""
-    page = (Path(__file__).parents[3] / "docs/backfill.md").read_text(encoding="utf-8")
-    still_rejects, twice = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
-    assert land(write(tmp_path / "b.ndjson", EVENTS[:5])).exit_code == 0
-
-    def answer(query: str) -> list[dict[str, str]]:
-        result = CliRunner().invoke(app, ["sql", "--lake", str(lake), "--format", "csv", query])
-        assert result.exit_code == 0, result.output
-        return list(csv.DictReader(io.StringIO(result.stdout)))
-
-    found = answer(twice)
-    assert {row["request_id"] for row in found} == {"r0", "r1", "r2", "r4"}, "r3 is a reject of the one file"
-    assert {row["times"] for row in found} == {"2"}
-    assert sum(int(row["n"]) for row in answer(still_rejects)) == with_rejects + 1
-    land("--rejects")
-    assert sum(int(row["n"]) for row in answer(still_rejects)) == 1
-
-
-AT_1 = ("--to", "2026-03-01T01:00")
-
-
-@pytest.mark.parametrize("name", ("a.ndjson", "a.parquet"))
-@pytest.mark.parametrize("score", (True, False))
-def test_of_a_file_only_a_range_is_landed_and_later_the_rest(
-    tmp_path: Path, lake: Path, land: Land, name: str, score: bool
-) -> None:
-    path = write(tmp_path / name)
-    if not score:
-        dry = land(path, "--dry-run", *AT_1)
-        assert (counted(dry)["to be landed"], counted(dry)["out of range"]) == (60, 60)
-    first = land(path, *AT_1, score=score)
-    assert first.exit_code == 0, first.output
-    said = counted(first)
-    assert (said["read"], said["landed"], said["skipped as already there"], said["out of range"]) == (60, 60, 0, 60)
-    assert sorted(row for (row,) in rows(lake, '"offset"')) == list(range(60))
-    again = counted(land(path, *AT_1, score=score))
-    assert (again["read"], again["skipped as already there"], again["out of range"]) == (0, 60, 60)
-    wider = counted(land(path, "--from", "2026-03-01T00:30", "--to", "2026-03-01T01:30", score=score))
-    assert (wider["read"], wider["skipped as already there"], wider["out of range"]) == (30, 30, 60)
-    rest = counted(land(path, score=score))
-    assert (rest["read"], rest["skipped as already there"]) == (30, 90)
-    assert counted(land(path, score=score))["skipped as already there"] == 120
-    assert sorted(rows(lake, "request_id")) == sorted((one["request_id"],) for one in EVENTS)
-    assert_clean(lake)
-
-
-def test_a_reject_without_a_time_is_landed_with_the_first_range(tmp_path: Path, lake: Path, land: Land) -> None:
-    path = tmp_path / "a.ndjson"
-    path.write_bytes(lines_of(EVENTS[:2]) + b"broken\n" + lines_of([event(80, model=7)]) + lines_of(EVENTS[90:]))
-    assert counted(land(path, *AT_1))["rejected"] == 1
-    assert counted(land(path, "--from", "2026-03-01T01:00"))["rejected"] == 1
-    assert [offset for (offset,) in rows(lake, '"offset"', "rejects")] == [2, 3]
-    assert_clean(lake)
-
-
-def test_a_range_that_was_killed_goes_on_and_is_not_mistaken_for_another(
-    tmp_path: Path, lake: Path, land: Land, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "a.ndjson")
-    monkeypatch.setattr(event_files, "CHUNK_ROWS", 20)
-    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
-    with monkeypatch.context() as patch:
-        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
-        with pytest.raises(Killed):
-            land(path, *AT_1)
-    assert len(rows(lake)) == 20
-    refused = land(path, "--to", "2026-03-01T00:50")
-    assert "must be finished first: run with --to 2026-03-01T01:00:00Z" in str(refused.exception)
-    result = counted(land(path, *AT_1))
-    assert (result["read"], result["skipped as already there"], result["out of range"]) == (40, 20, 60)
-    assert sorted(row for (row,) in rows(lake, '"offset"')) == list(range(60))
-    assert_clean(lake)
-
-
-def test_a_rebuilt_catalog_knows_which_ranges_are_landed(tmp_path: Path, lake: Path, land: Land) -> None:
-    path = write(tmp_path / "a.ndjson")
-    land(path, *AT_1)
-    (lake / CATALOG_FILE).unlink()
-    storage = Lake.open(str(lake), create=False)
-    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
-    assert counted(land(path))["skipped as already there"] == 60
-    assert len(rows(lake)) == 120
-    assert_clean(lake)
-
-
-def test_of_rejects_only_those_are_landed_that_are_events_of_the_range(
-    lake: Path, land: Land, with_rejects: int
-) -> None:
-    dry = CliRunner().invoke(app, ["backfill", "--lake", str(lake), "--rejects", "--dry-run", *AT_1])
-    assert (counted(dry)["to be landed as events"], counted(dry)["out of range"]) == (9, with_rejects - 9)
-    result = land("--rejects", *AT_1)
-    assert result.exit_code == 0, result.output
-    assert (counted(result)["landed as events"], counted(result)["out of range"]) == (9, with_rejects - 9)
-    assert counted(result)["still no events"] == 1
-    assert counted(land("--rejects"))["landed as events"] == with_rejects - 9
-    assert len(set(rows(lake, "request_id"))) == len(rows(lake)) == len(EVENTS)
-    assert_clean(lake)
-
-
-def test_messages_of_the_command_line(land: Land, tmp_path: Path) -> None:
-    for arguments, words in (
-        ((), "nothing is named"),
-        (("a.ndjson", "--rejects"), "these are several"),
-        (("a.ndjson", "--bootstrap", "b:9092"), "--bootstrap: nothing is read from Kafka with files: leave it out"),
-        (("--rejects", "--kafka", "client_id=x"), "--kafka: nothing is read from Kafka with --rejects"),
-        (("--give-up", "a.ndjson", "--bootstrap", "b:9092"), "--bootstrap: nothing is read from Kafka with --give-up"),
-        (("a.ndjson", "--replace", "--of", "x", "--bootstrap", "b:1"), "nothing is read from Kafka with files"),
-        (("--rejects", "--from", "1"), "--from 1: expected a day or a time"),
-        (("a.ndjson", "--from", "2026-03-02", "--to", "2026-03-01"), "nothing lies between"),
-        (("a.ndjson", "--feed", "a/b"), "--feed a/b: letters, digits"),
-        (("a.ndjson", "--feed", "a"), "--feed: only scored files are added to a feed, and each file stands for itself"),
-        (
-            ("--rejects", "--partitions", "2"),
-            "--partitions: only scored files are added to a feed, and rejects and past",
-        ),
-        (("--rejects", "--parallel", "2"), "--parallel: rejects are read by one process"),
-        (("--rejects",), "there is no such folder"),
-        ((tmp_path,), "no file in this folder is called *.ndjson"),
-    ):
-        refused = land(*arguments)
-        assert isinstance(refused.exception, ConfigError)
-        assert words in str(refused.exception)
-    refused = land("--rejects", "--score")
-    assert "--score: rejects come out of their order" in str(refused.exception)
-
-
-def test_a_file_that_was_begun_is_finished_as_it_was_begun(
-    tmp_path: Path, lake: Path, land: Land, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And before anything else of its feed."""
-    first, other = write(tmp_path / "a.ndjson"), write(tmp_path / "b.ndjson", EVENTS[:9])
-    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
-    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
-    with monkeypatch.context() as patch:
-        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
-        with pytest.raises(Killed):
-            land(first, score=True)
-    assert len(rows(lake)) == 50
-    refused = land(first)
-    assert "was landed in part in the feed backfill, and must be finished so: run with --score --feed backfill" in str(
-        refused.exception
-    )
-    assert "the feed backfill stands in the middle of" in str(land(other, score=True).exception)
-    dry = land(other, first, "--dry-run", score=True)
-    assert (counted(dry)["to be read"], counted(dry)["skipped as already there"]) == (79, 50)
-    result = land(other, first, score=True)
-    assert (counted(result)["read"], counted(result)["skipped as already there"]) == (79, 50)
-    assert rows(lake, '"offset"') == [(at,) for at in range(129)]
-    assert_clean(lake)
-
-
-def two_files_in_small_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """The first of them is landed in so many commits that a backfill can be killed in its middle."""
-    monkeypatch.setattr(event_files, "CHUNK_ROWS", 50)
-    monkeypatch.setenv("STILLWATCH_FILE_ROWS_MAX", "10")
-    later = [event(at, temperature=1) for at in range(300, 309)]
-    return write(folder / "a.ndjson"), write(folder / "b.ndjson", later)
-
-
-@pytest.mark.parametrize("flags", (("--feed", "other"), ("--no-score",)))
-def test_a_feed_that_stands_in_the_middle_of_a_lost_file_keeps_no_other_file(
-    tmp_path: Path, lake: Path, land: Land, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Files that have their places behind it and are not begun get others, and are known there to a rebuilt catalog."""
-    lost, other = two_files_in_small_steps(tmp_path, monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
-        with pytest.raises(Killed):
-            land(lost, other, score=True)
-    lost.unlink()
-    assert "or give these files a feed of their own with --feed NAME" in str(land(other, score=True).exception)
-    result = land(other, *flags, score=True)
-    assert result.exit_code == 0, (result.output, result.exception)
-    assert (counted(result)["read"], len(rows(lake))) == (9, 59)
-    (lake / CATALOG_FILE).unlink()
-    storage = Lake.open(str(lake), create=False)
-    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
-    assert counted(land(other, *flags, score=True))["read"] == 0
-    assert_clean(lake)
-
-
-@pytest.mark.parametrize("partitions", (1, 3))
-def test_a_file_that_is_lost_in_the_middle_is_given_up_and_the_feed_goes_on(
-    tmp_path: Path, lake: Path, land: Land, partitions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost, other = two_files_in_small_steps(tmp_path, monkeypatch)
-    nothing = land("--give-up", "a.ndjson", score=True)
-    assert isinstance(nothing.exception, ConfigError)
-    with monkeypatch.context() as patch:
-        patch.setattr(backfill_work, "_check_fenced", killed_at(2))
-        with pytest.raises(Killed):
-            land(lost, other, "--partitions", partitions, score=True)
-    before = len(rows(lake))
-    lost.unlink()
-    assert "--feed backfill --give-up " in str(land(other, score=True).exception)
-    assert "is held by " in str(land("--give-up", "b.ndjson", score=True).exception)
-    assert "give it alone" in str(land("--give-up", "a.ndjson", other, score=True).exception)
-    assert "nothing was changed" in land("--give-up", "a.ndjson", "--dry-run", score=True).stdout
-    assert "--give-up " in str(land(other, score=True).exception)
-    assert "is given up" in land("--give-up", "a.ndjson", score=True).stdout
-    assert counted(land(other, score=True))["read"] == 9
-    assert len(rows(lake)) == before + 9
-    assert_clean(lake)
-    assert "no file of the feed backfill is landed in part" in str(land("--give-up", "a.ndjson", score=True).exception)
-    (lake / CATALOG_FILE).unlink()
-    storage = Lake.open(str(lake), create=False)
-    rebuild(storage, sqlite_url(lake / CATALOG_FILE), plan_of(storage), 1)
-    assert counted(land(other, score=True))["read"] == 0
-    assert len(rows(lake)) == before + 9
-
-
-def test_a_file_that_changes_while_it_is_read_is_named(
-    tmp_path: Path, land: Land, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "a.ndjson")
-
-    def seen_and_changed(name: Path, asked: Slice) -> SourceFile:
-        found = look_at(name, asked)
-        write(path, EVENTS[:100])
-        return found
-
-    monkeypatch.setattr(backfill_files, "look_at", seen_and_changed)
-    refused = land(path)
-    assert isinstance(refused.exception, ConfigError)
-    assert f"{path}: it had 120 rows when this backfill began and has others now" in str(refused.exception)

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import NAMES
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.rules import read_rules
-from tests.contract.test_catalog import P0, alert_of, commit_of
+from tests.contract.catalog_commits import P0, alert_of, commit_of
 from tests.contract.test_desk import verdict_of
 from tests.rule_files import rule_text
 
