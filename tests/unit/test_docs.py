@@ -12,6 +12,8 @@ from tests import cli_page
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/*.md")])
+LINE_CHARS_MAX = 120
+FILE_LINES_MAX = 500
 
 
 def settings_table() -> str:
@@ -39,3 +41,15 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_lines_of_the_changelog_fit() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > LINE_CHARS_MAX] == []
+
+
+def test_files_hold_no_more_than_one_reads_at_once() -> None:
+    """One that is longer holds two ideas."""
+    files = [path for name in ("pipeline", "jobs", "tests") for path in (ROOT / name).rglob("*.py")]
+    long = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+    assert {name: lines for name, lines in long.items() if lines > FILE_LINES_MAX} == {}
