@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-from pipeline.alerts import without_nul
+from pipeline.alerts import spelled
 from pipeline.harmless import harmless
 from pipeline.moments import rfc3339
 
@@ -55,7 +55,7 @@ def shown_account(account: str, cells: int = _ESCAPED_CELLS_MAX) -> str:
 
     Nothing in it is obeyed, and of a very long one the length is said.
     """
-    account = f"'{account}'" if account.isspace() else without_nul(account)
+    account = spelled(account)
     text = harmless(account[: ACCOUNT_CHARS_MAX + 1])
     if len(account) <= ACCOUNT_CHARS_MAX:
         return cut(text, cells)

@@ -157,6 +157,11 @@ def without_nul(entity_id: str) -> str:
     return entity_id.replace("\0", NUL_SHOWN)
 
 
+def spelled(name: str) -> str:
+    """An id as it is shown, to be typed again: NULs as the catalog has them, and quotes around one of blanks alone."""
+    return f"'{name}'" if name.isspace() else without_nul(name)
+
+
 def spellings(entity_id: str) -> tuple[str, ...]:
     """An id that the catalog keeps or somebody typed, as the lake may have it: as it stands, and with NULs."""
     return tuple(dict.fromkeys((entity_id, entity_id.replace(NUL_SHOWN, "\0"))))

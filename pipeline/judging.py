@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.alerts import spelled
 from pipeline.decisions import DECISIONS, Decision
 from pipeline.errors import ConfigError
 
@@ -107,8 +108,7 @@ def verdict_id_of(*said: str) -> str:
 
 def shown(text: str) -> str:
     """A text in an error, on one line: of a very long one its beginning and its length.  What shows it escapes it."""
-    if text.isspace():
-        text = f"'{text}'"
+    text = spelled(text)
     said = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…({len(text):,} characters)"
     return said.replace("\n", "\\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pipeline.alerts import spelled
 from pipeline.harmless import harmless
 
 SHOWN_MAX: Final = 100
@@ -17,6 +18,7 @@ def cut(text: str, most: int) -> str:
 
 def shown(account: str) -> str:
     """An account's name as people see it."""
+    account = spelled(account)
     if len(account) <= SHOWN_MAX:
         return harmless(account)
     return f"{harmless(account[:SHOWN_MAX])}… ({len(account):,} characters)"

@@ -18,6 +18,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
+from pipeline.alerts import spelled
 from pipeline.counted import counted
 from pipeline.dossier import words
 from pipeline.dossier.dossier import Dossier, Measure
@@ -100,7 +101,7 @@ def _bar(measure: Measure) -> Sequence[str]:
 
 def shown(text: object, chars: int = _ID_CHARS_MAX) -> str:
     """A short text for reading: what is invisible is written out, and of a very long one the length is said."""
-    whole = str(text)
+    whole = spelled(str(text))
     return harmless(whole) if len(whole) <= chars else f"{harmless(whole[:chars])}… ({len(whole):,} characters)"
 
 

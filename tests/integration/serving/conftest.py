@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import CATALOG_FILE, read_settings
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.watch import load_watch
-from tests.integration.serving.site import KEY, LONG, SPACED, WORDS
+from tests.integration.serving.site import BLANKS, KEY, LONG, SPACED, WITH_NUL, WORDS
 from tests.lake_maker import make_lake
 from tests.triage import Served, Visitor, serving
 from tests.unit.io.dossier_lake import HOSTILE, event, traffic
@@ -22,7 +22,8 @@ from tests.unit.jobs.test_alerts import alert, keep
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scored for real; two accounts with odd names have alerts, too."""
     root = tmp_path_factory.mktemp("serve") / "lake"
-    with make_lake(root, [*traffic(), event(SPACED, 200)], watch=load_watch(read_settings(None))) as maker:
+    odd = [event(account, 200) for account in (SPACED, BLANKS, WITH_NUL)]
+    with make_lake(root, [*traffic(), *odd], watch=load_watch(read_settings(None))) as maker:
         reasons = (f"{WORDS}: x > 1", WORDS, f"{WORDS} taken", f"look at {WORDS}", f"what to do: {WORDS}")
         keep(maker.catalog, [alert(account, reasons=reasons, rule="odd") for account in (HOSTILE, LONG)])
     return root

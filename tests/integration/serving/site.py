@@ -14,6 +14,9 @@ WORDS = "<img src=x onerror=alert(1)> {{ 7*7 }} </textarea><script>alert('why')<
 SPACED = " acct in spaces "
 """It has an event and nothing else."""
 
+BLANKS, WITH_NUL = "   ", "nul\0id"
+"""So have these."""
+
 SOON = f"{datetime.now(UTC) + timedelta(days=20):%Y-%m-%d}"
 
 

@@ -13,7 +13,7 @@ from pipeline.config import CATALOG_FILE, read_settings
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.watch import load_watch
-from tests.integration.serving.site import KEY, LONG, SOON, SPACED, alert_id, digest_of
+from tests.integration.serving.site import BLANKS, KEY, LONG, SOON, SPACED, WITH_NUL, alert_id, digest_of
 from tests.lake_maker import make_lake
 from tests.triage import Served, Visitor, hidden_fields, serving
 from tests.unit.io.dossier_lake import HARVESTER, traffic
@@ -254,6 +254,24 @@ def test_spaces_that_an_accounts_id_has_are_kept(ana: Visitor, catalog: Catalog)
     said = {"scope": "account", "subject": SPACED, "owner": "Sales", "reason": "Pasted", "until": SOON}
     assert ana.fill("/exceptions", "/exceptions", **said).status == 303
     assert [one.subject for one in catalog.desk.exceptions.find(subject=SPACED)] == [SPACED]
+
+
+@pytest.mark.parametrize(
+    ("typed", "account", "shown"),
+    ((BLANKS, BLANKS, "&#39;   &#39;"), (WITH_NUL.replace("\0", "\u2400"), WITH_NUL, "nul\u2400id")),
+)
+def test_an_id_of_blanks_and_one_with_a_nul_are_found_shown_judged_and_allowed(
+    ana: Visitor, catalog: Catalog, typed: str, account: str, shown: str
+) -> None:
+    page = ana.fill("/", "/accounts", account=typed).headers["location"]
+    text = ana.get(page).text
+    assert f'<h1><bdi class="id">{shown}</bdi></h1>' in text
+    assert "<b>1</b><span>requests in the lake</span>" in text
+    assert ana.fill(page, f"{page}/verdict", decision="benign", why="A test of ours").status == 303
+    assert [one.decision for one in catalog.desk.verdicts.of(account)] == ["benign"]
+    said = {"owner": "Sales", "reason": "Contract", "until": SOON}
+    assert ana.fill(page, f"{page}/exception", **said).status == 303
+    assert [one.reason for one in catalog.desk.exceptions.find(subject=account)] == ["Contract"]
 
 
 @pytest.mark.parametrize("where", ("exceptions", "account"))

@@ -22,6 +22,8 @@ from pipeline.alerts import Alert
 from pipeline.batch import Partition
 from pipeline.commits import Commit
 from pipeline.decisions import ACTIONS
+from pipeline.delivery import words as delivered
+from pipeline.dossier import page
 from pipeline.io.catalog import AlertFilter
 from pipeline.io.clock import SystemClock
 from pipeline.io.desk.audit_log import Act
@@ -372,4 +374,5 @@ def test_of_the_record_nothing_is_cut_on_a_narrow_terminal(
     ("account", "shown"), (("a\0b", "a\u2400b"), ("  ", "'  '"), (" a", " a"), ("\x1b", "\\u001b"))
 )
 def test_an_id_is_shown_as_it_can_be_typed(account: str, shown: str) -> None:
-    assert listed.shown_account(account) == shown
+    for show in (listed.shown_account, page.shown, delivered.shown):
+        assert show(account) == shown
