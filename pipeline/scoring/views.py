@@ -25,10 +25,13 @@ well, or no better."""
 UNUSED_NAMES: Final = (
     "requests_7d", "requests_hour_in_day", "output_tokens_7d", "life_hours", "gap_mean_7d", "gap_spread_7d",
     "burstiness_7d", "oneshots_7d", "oneshot_gap_mean_7d", "oneshot_gap_spread_7d", "requests_per_day_of_age",
-    "tokens_per_day_of_age", "plan_tokens_ratio",
+    "tokens_per_day_of_age", "plan_tokens_ratio", "outline_accounts_7d", "outline_shared_7d",
+    "latency_mean_7d", "latency_spread_7d",
 )  # fmt: skip
 """How much an account asks, and when, differs more between one source of traffic and the next than between honest use
-and harvest: models look at how it asks."""
+and harvest: models look at how it asks.  The outlines of prompts are alike where one grammar wrote them all, as in
+simulated traffic: who shares none with anybody looked honest by that alone.  How long an answer took says what its length says, and is
+missing from some gateways' logs: an account with long answers and the median's time for them looked like nobody."""
 
 
 def unused_columns(features: Sequence[Feature]) -> tuple[int, ...]:

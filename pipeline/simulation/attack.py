@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
@@ -11,7 +11,7 @@ from pipeline.simulation.benign import chat_app, people, platform
 from pipeline.simulation.harvest import Harvest
 from pipeline.simulation.identity import Origin, Shared, chance, draw_client, draw_country, draw_network, pick, token
 from pipeline.simulation.rhythm import FLAT, HOUR_MS, HUMAN, arrivals, clustered
-from pipeline.simulation.sessions import Behaviour, Request, Session, Sessions, combine, lognormal, single
+from pipeline.simulation.sessions import Behaviour, Request, Run, Session, Sessions, batches, combine, lognormal, single
 
 SINGLE_VARIANTS = ("loud", "paced", "mixed", "faint")
 POOL_SIZES = {"hydra": 40, "drip": 50}
@@ -30,6 +30,7 @@ class Operation:
         pool_id: empty for an account on its own.
         size: number of accounts.
         relayed: members start one after the other, as those before are shut down.
+        hurried: each member of a pool asks all it has to ask in one run.
     """
 
     variant: str
@@ -38,6 +39,7 @@ class Operation:
     pool_id: str
     size: int
     relayed: bool
+    hurried: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,15 @@ def draw_operation(rng: random.Random, variant: str, family: str, size: int, tie
     frames_max = 6 if variant in ("faint", "drip") else 4
     harvest = Harvest(family, rng.getrandbits(48), frames_max)
     pool_id = token(rng, "pool_", 6) if variant in POOL_SIZES else ""
-    return Operation(variant, harvest, _shared(rng, tie), pool_id, size, chance(rng, 0.4))
+    return Operation(
+        variant,
+        harvest,
+        _shared(rng, tie),
+        pool_id,
+        size,
+        relayed=chance(rng, 0.4),
+        hurried=variant == "hydra" and chance(rng, 0.25),
+    )
 
 
 def _shared(rng: random.Random, tie: str) -> Shared:
@@ -92,27 +102,40 @@ def behave(rng: random.Random, origin: Origin, operation: Operation, member: int
 
 
 def _loud(rng: random.Random, take: Callable[[], Request], span: Span) -> Behaviour:
-    """As much as the plan allows, day and night, from some moment on."""
+    """As much as the plan allows, day and night: at random, evenly, or in runs as fast as the API answers."""
     per_day = lognormal(rng, 420, 0.7)
     begin_ms = span.at(rng.random() * 0.5)
-    regular = chance(rng, 0.4)
+    manner = pick(rng, (_random, _metronome, _in_runs, _in_runs))
 
     def sessions(from_ms: int) -> Sessions:
-        starts = arrivals(rng, FLAT, per_day, 0, max(from_ms, begin_ms))
-        if regular:
-            starts = _metronome(rng, per_day, max(from_ms, begin_ms))
-        for start_ms in starts:
-            yield start_ms, single(start_ms, take())
+        return manner(rng, take, per_day, max(from_ms, begin_ms))
 
     return Behaviour(per_day, sessions)
 
 
-def _metronome(rng: random.Random, per_day: float, from_ms: int) -> Iterator[int]:
+def _random(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
+    for start_ms in arrivals(rng, FLAT, per_day, 0, from_ms):
+        yield start_ms, single(start_ms, take())
+
+
+def _metronome(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
     gap_ms = 24 * HOUR_MS / per_day
     at_ms = float(from_ms)
     while True:
         at_ms += gap_ms * (0.8 + 0.4 * rng.random())
-        yield int(at_ms)
+        yield int(at_ms), single(int(at_ms), take())
+
+
+def _in_runs(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
+    """A script that is started now and then, and sends its share of a data set with some workers side by side."""
+    runs_per_day = pick(rng, (1, 2, 4, 12))
+    run = Run(per_day / runs_per_day, _hurried_s(rng), lambda _: take())
+    return batches(rng, run, arrivals(rng, FLAT, runs_per_day, 0, from_ms))
+
+
+def _hurried_s(rng: random.Random) -> float:
+    """Seconds between the requests of a script: an answer's time, over one to some ten workers."""
+    return lognormal(rng, 1.5, 1.2)
 
 
 def _paced(rng: random.Random, take: Callable[[], Request], origin: Origin, span: Span) -> Behaviour:
@@ -174,6 +197,8 @@ def _pooled(
     else:
         first, last = rng.random() * 0.15, 1 - rng.random() * 0.15
     times = _times(rng, total, origin, span.at(first), span.at(last))
+    if operation.hurried:
+        times = _at_once(rng, total, times[0])
 
     def sessions(from_ms: int) -> Sessions:
         for start_ms in times:
@@ -184,6 +209,15 @@ def _pooled(
     if operation.variant == "drip" and chance(rng, 0.7):
         return combine(harvesting, people(rng, origin))
     return harvesting
+
+
+def _at_once(rng: random.Random, total: int, from_ms: int) -> list[int]:
+    """`total` times as a script has them that is run once."""
+    pause_ms = 1000 * _hurried_s(rng)
+    times = [from_ms]
+    while len(times) < total:
+        times.append(times[-1] + int(rng.expovariate(1) * pause_ms))
+    return times
 
 
 def _times(rng: random.Random, total: int, origin: Origin, from_ms: int, to_ms: int) -> list[int]:

@@ -107,9 +107,12 @@ def etl(rng: random.Random, origin: Origin) -> Behaviour:
     system = "Output only the result." if chance(rng, 0.3) else None
     answer = lognormal(rng, 70, 0.7)
     document = Fillers({"DOC": lambda: wording.document(kind, parts)})
+    shown = ""
+    if chance(rng, 0.25):
+        shown = wording.shown(lambda: frames[0].fill(document), lambda: wording.of("snippet"), most=3)
 
     def item(_: int) -> Request:
-        prompt = pick(rng, frames).fill(document)
+        prompt = shown + pick(rng, frames).fill(document)
         return Request(prompt, system, 1 + (system is not None), 0, 1 + int(lognormal(rng, answer, 0.5)))
 
     return _scheduled(rng, origin, item, lognormal(rng, 110, 0.8))
@@ -123,9 +126,12 @@ def classifier(rng: random.Random, origin: Origin) -> Behaviour:
     instruction_in_system = chance(rng, 0.4)
     system = frame.fill({"DOC": "(next message)"}) if instruction_in_system else None
     text = Fillers({"DOC": lambda: wording.say("chat", "travel") if chance(rng, 0.1) else wording.of(kind)})
+    shown = ""
+    if not instruction_in_system and chance(rng, 0.4):
+        shown = wording.shown(lambda: frame.fill(text), lambda: wording.of("sector"), most=5)
 
     def label(_: int = 0) -> Request:
-        prompt = text["DOC"] if instruction_in_system else frame.fill(text)
+        prompt = text["DOC"] if instruction_in_system else shown + frame.fill(text)
         return Request(prompt, system, 1 + (system is not None), 0, 1 + int(rng.random() * 5), short=True)
 
     if chance(rng, 0.4):
@@ -195,7 +201,7 @@ def platform(rng: random.Random, origin: Origin) -> Behaviour:
 
 
 POPULATIONS = (
-    Population("people", 0.66, True, people),
+    Population("people", 0.60, True, people),
     Population("chat_app", 0.06, False, chat_app),
     Population("qa_app", 0.05, False, qa_app),
     Population("etl", 0.06, False, etl),
@@ -203,7 +209,7 @@ POPULATIONS = (
     Population("eval_harness", 0.04, False, eval_harness),
     Population("judge", 0.025, False, judge),
     Population("agent", 0.04, False, agent),
-    Population("platform", 0.035, False, platform),
+    Population("platform", 0.095, False, platform),
 )
 
 

@@ -61,12 +61,18 @@ class Harvest:
             self._frames = [(self._grammar.frame(f"{code}_frame", rng.random), code) for code in languages * frames]
         else:
             self._frames = [(self._grammar.frame(family, rng.random), "") for _ in range(frames)]
+        self._shown = ""
+        if chance(rng, 0.25):
+            domain = self._domains[0]
+            self._shown = wording.shown(lambda: self._item(rng), lambda: wording.answer(domain), most=5)
         self.system = wording.of("sys_harvest") if chance(rng, 0.4) else None
-        self.answer_tokens = int(_ANSWER_TOKENS[family] * rng.lognormvariate(-0.2, 0.6))
+        self.answer_tokens = int(_ANSWER_TOKENS[family] * rng.lognormvariate(-0.3, 1.0))
 
     def prompt(self, number: int) -> str:
         """Prompt `number` of the data set."""
-        rng = randomness(self._seed, "item", number)
+        return self._shown + self._item(randomness(self._seed, "item", number))
+
+    def _item(self, rng: random.Random) -> str:
         frame, language = pick(rng, self._frames)
         return frame.fill(self._slots(rng, frame, language))
 

@@ -73,3 +73,8 @@ class Wording:
     def document(self, rule: str, parts: int) -> str:
         """A document of some parts, each an expansion of `rule`."""
         return self.of(rule) if parts == 1 else "\n\n".join([self.of(rule) for _ in range(parts)])
+
+    def shown(self, item: Callable[[], str], answer: Callable[[], str], most: int) -> str:
+        """Worked examples to put before a prompt: one to `most` items, each with its answer."""
+        count = 1 + int(self.draw() * most)
+        return "".join([f"{item()}\n{answer()}\n\n" for _ in range(count)])
