@@ -4,6 +4,7 @@
 
     StillwatchError          exit code
     ├─ ConfigError           2   a setting or argument is wrong: stop at start, one clear line
+    ├─ NoRightError          2   the catalog's database role may not do what is needed: stop, name what to grant
     ├─ OffsetGapError        3   Kafka lost offsets that were never landed, or replaced landed ones: stop, name them
     ├─ UnreadableError       3   Kafka sends records that nobody can read: stop, name them
     ├─ RetryableError        4   broker, catalog or disk is down: bounded retry with back-off, then stop
@@ -29,6 +30,20 @@ class ConfigError(StillwatchError):
     """A setting, flag, query or file given by the user is wrong."""
 
     exit_code = 2
+
+
+class NoRightError(StillwatchError):
+    """The catalog's database role lacks a right; no `ConfigError`, for nothing that a user gave is wrong.
+
+    Attributes:
+        said: which right, and what to grant, without the catalog's address.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, said: str) -> None:
+        super().__init__(f"{where}: {said}")
+        self.said = said
 
 
 class OffsetGapError(StillwatchError):

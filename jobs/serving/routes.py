@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,7 +26,9 @@ from jobs.serving import (
 )
 from jobs.serving.guard import BROKEN, Guard, RefusedError
 from jobs.serving.serving import Serving
-from pipeline.errors import ConfigError, RetryableError, SchemaError
+from pipeline.errors import ConfigError, NoRightError, RetryableError, SchemaError
+
+log = structlog.get_logger()
 
 Page = Callable[[Serving, Request], Response]
 
@@ -62,6 +65,7 @@ def make(serving: Serving) -> ASGIApp:
         RetryableError: partial(_away, serving),
         SchemaError: partial(_damaged, serving),
         ConfigError: partial(_wrong, serving),
+        NoRightError: partial(_not_granted, serving),
         Exception: lambda request, _error: serving.refuse(request, BROKEN),
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), serving.gate, serving.refuse)
@@ -105,3 +109,13 @@ def _damaged(serving: Serving, request: Request, error: SchemaError) -> Response
 
 def _wrong(serving: Serving, request: Request, error: ConfigError) -> Response:
     return serving.refuse(request, RefusedError(400, "That cannot be done", f"Nothing was put on record: {error}"))
+
+
+def _not_granted(serving: Serving, request: Request, error: NoRightError) -> Response:
+    """What to grant is for whoever runs the page, and not for whoever looks at it: it stands in the log alone."""
+    log.error("the catalog's role lacks a right", reason=str(error))
+    said = (
+        "The role by which this page uses the catalog's database lacks a right. Tell whoever runs Stillwatch: the log "
+        "of stillwatch serve says which."
+    )
+    return serving.refuse(request, RefusedError(500, "Stillwatch may not do that", said))

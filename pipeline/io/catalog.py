@@ -462,6 +462,11 @@ class Catalog:
         Args:
             write: it will write.
             snapshot: all its queries see one moment, and not each its own.
+
+        Raises:
+            NoRightError: the database role may not do what is asked.
+            RetryableError: as said above.
+            SchemaError: the catalog is damaged.
         """
         try:
             with self._engine.connect().execution_options(stillwatch_write=write) as connection:

@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from pipeline.errors import ConfigError, RetryableError, SchemaError, StillwatchError
+from pipeline.errors import NoRightError, RetryableError, SchemaError, StillwatchError
 
 _WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
 """PostgreSQL ended a silent or long transaction, or has just become a standby: SQLSTATE, class 25."""
@@ -24,10 +24,6 @@ _MADE_BY: Final = (
     "the tables are made, and brought up to date, by the role that owns them: start the command once as that role, or "
     "GRANT this role to it"
 )
-
-
-class NoRightError(ConfigError):
-    """The catalog's database role may not do what a command needs to do."""
 
 
 def in_words(error: sa.exc.SQLAlchemyError, url: sa.URL) -> StillwatchError | None:
@@ -47,7 +43,7 @@ def in_words(error: sa.exc.SQLAlchemyError, url: sa.URL) -> StillwatchError | No
         case sa.exc.InternalError():
             return RetryableError(f"{where}: {said}") if _state(error) in _WORTH_ANOTHER_TRY else None
         case sa.exc.ProgrammingError() if _state(error) in _NO_RIGHT:
-            return NoRightError(f"{where}: {_no_right(error, url, said)}")
+            return NoRightError(where, _no_right(error, url, said))
         case sa.exc.DatabaseError() if type(error) is sa.exc.DatabaseError:  # its other kinds are bugs
             return SchemaError(f"{where}: {said}; `maintain rebuild-catalog` makes a new one")
     return None

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 import sqlalchemy as sa
+from kafka import KafkaProducer
 
+from pipeline.errors import NoRightError
 from pipeline.io.catalog import Catalog
+from pipeline.io.desk.audit_log import Act, AuditFilter
+from pipeline.io.desk.judging import prepare
+from pipeline.io.desk.looks import NotRecordedError, record_look
+from pipeline.io.desk.numbers import sha256_of_id
+from pipeline.io.rewriting.annex import ANNEXES
+from pipeline.judging import Judgement
 from tests.commands import run_command
+from tests.conftest import TopicFactory
 from tests.lake_maker import LakeMaker, make_lake
+from tests.rewrites import events_of
+from tests.servers import KafkaServer
+from tests.triage import serving
 
 EVENT = {"event_time": "2026-03-01T12:00:00Z", "account_id": "acct_1", "model": "m"}
 ROLE = "Half; role"
 GRANTS_MAX = 30
+NOW_US = 1_800_000_000_000_000
 
 
 @pytest.fixture
@@ -34,9 +50,21 @@ def as_owner(catalog: Catalog, *statements: str) -> None:
             tx.exec_driver_sql(statement)
 
 
+def url_of_role(maker: LakeMaker) -> str:
+    return sa.make_url(maker.catalog_url).set(username=ROLE).render_as_string(hide_password=False)
+
+
 def by_role(maker: LakeMaker, *arguments: str) -> tuple[int, str, str]:
-    url = sa.make_url(maker.catalog_url).set(username=ROLE).render_as_string(hide_password=False)
-    return run_command(*arguments, "--lake", str(maker.root), "--catalog", url)
+    return run_command(*arguments, "--lake", str(maker.root), "--catalog", url_of_role(maker))
+
+
+def without(maker: LakeMaker, rights: str, table: str) -> None:
+    """Let the role do all but this."""
+    as_owner(
+        maker.catalog,
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{ROLE}"',
+        f'REVOKE {rights} ON {table} FROM "{ROLE}"',
+    )
 
 
 def granted_of(error: str) -> str:
@@ -48,11 +76,7 @@ VERDICT = ("verdict", "acct_1", "harvesting", "--why", "one frame", "--by", "ana
 
 
 def test_a_table_without_rights_is_named_with_what_to_grant(maker: LakeMaker) -> None:
-    as_owner(
-        maker.catalog,
-        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{ROLE}"',
-        f'REVOKE ALL ON audit_keys FROM "{ROLE}"',
-    )
+    without(maker, "ALL", "audit_keys")
     code, _, error = by_role(maker, *VERDICT)
     assert code == 2
     assert f'the role "{ROLE}" may not SELECT the table audit_keys: GRANT SELECT ON audit_keys TO "{ROLE}".' in error
@@ -92,3 +116,76 @@ def test_a_catalog_that_the_role_may_not_make_says_who_makes_it(maker: LakeMaker
         assert (code, "the tables are made, and brought up to date, by the role that owns them" in error) == (2, True)
     finally:
         as_owner(maker.catalog, "DROP SCHEMA elsewhere")
+
+
+def test_a_lacking_right_refuses_no_judgement(maker: LakeMaker) -> None:
+    """A line of a file is not wrong for it, and no verdict of a topic is passed over."""
+    without(maker, "ALL", "alerts")
+    with contextlib.closing(Catalog.open(url_of_role(maker), create=False)) as catalog:
+        judgement = Judgement("acct_1", "harvesting", "one frame", "ana")
+        with pytest.raises(NoRightError, match="GRANT SELECT ON alerts"):
+            prepare(maker.lake, catalog, [judgement], NOW_US)
+    file = maker.root.parent / "verdicts.csv"
+    file.write_text("account_id,decision,why,by\nacct_1,harvesting,one frame,ana\n")
+    code, _, error = by_role(maker, "verdict", "load", "--csv", str(file))
+    assert (code, "GRANT SELECT ON alerts" in error, "wrong" in error) == (2, True, False)
+
+
+def test_a_topics_verdicts_wait_for_the_right_that_is_lacking(
+    maker: LakeMaker, kafka: KafkaServer, topic: TopicFactory
+) -> None:
+    without(maker, "ALL", "alerts")
+    name = topic()
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    said = {"account_id": "acct_1", "decision": "harvesting", "why": "one frame", "by": "case-system"}
+    producer.send(name, json.dumps(said).encode())
+    producer.close()
+    listen = ("verdict", "listen", "--topic", name, "--bootstrap", kafka.bootstrap, "--once", "--log-level", "warning")
+    code, _, error = by_role(maker, *listen)
+    assert (code, "GRANT SELECT ON alerts" in error) == (2, True)
+    assert maker.catalog.desk.topics.read(name) == {}
+    assert maker.catalog.desk.audit.records(AuditFilter(action="verdict.refused")) == []
+    as_owner(maker.catalog, granted_of(error))
+    assert by_role(maker, *listen)[1].startswith("1 verdict given, ")
+    assert [verdict.account_id for verdict in maker.catalog.desk.verdicts.find()] == ["acct_1"]
+
+
+def test_rows_that_were_read_for_a_replacement_are_kept_while_a_right_is_lacking(maker: LakeMaker) -> None:
+    file = maker.root.parent / "new.ndjson"
+    file.write_bytes(orjson.dumps({**EVENT, "account_id": "acct_2"}) + b"\n")
+    command = ("backfill", "--no-score", "--replace", "--from", "2026-03-01", "--to", "2026-03-02", str(file))
+    without(maker, "UPDATE", "files")
+    code, _, error = by_role(maker, *command)
+    assert (code, "GRANT SELECT, UPDATE ON files" in error) == (2, True)
+    (annex,) = (maker.root / ANNEXES).iterdir()
+    assert list(annex.rglob("*.parquet"))
+    as_owner(maker.catalog, granted_of(error))
+    code, _, error = by_role(maker, *command)
+    assert (code, error) == (0, "")
+    assert [row["account_id"] for rows in events_of(maker.root, maker.catalog).values() for row in rows] == ["acct_2"]
+
+
+@pytest.mark.parametrize("lacking", ("alerts", "verdicts"))
+def test_the_page_blames_nobody_who_looks_at_it_and_does_not_say_where_the_catalog_is(
+    maker: LakeMaker, lacking: str
+) -> None:
+    without(maker, "ALL", lacking)
+    url = url_of_role(maker)
+    with serving(maker.root, "--catalog", url) as running:
+        ana = running.visitor("Ana")
+        answer = ana.get(f"/accounts/{sha256_of_id('acct_1')}")
+        assert (answer.status, "Stillwatch may not do that" in answer.text) == (500, True)
+        assert "postgresql" not in answer.text
+        assert "GRANT" not in answer.text
+        running.end()
+        assert f"GRANT SELECT ON {lacking}" in "".join(running.logged)
+
+
+def test_why_texts_are_not_shown_says_what_to_grant_and_not_where_the_catalog_is(maker: LakeMaker) -> None:
+    without(maker, "INSERT", "audit_log")
+    with (
+        contextlib.closing(Catalog.open(url_of_role(maker), create=False)) as catalog,
+        pytest.raises(NotRecordedError, match="GRANT SELECT, INSERT ON audit_log") as raised,
+    ):
+        record_look(catalog, Act("content.seen", "ana", "account", "acct_1"), NOW_US)
+    assert "postgresql" not in str(raised.value)

@@ -20,10 +20,9 @@ import sqlalchemy as sa
 import structlog
 
 from pipeline.batch import Partition
-from pipeline.errors import LakeDamagedError, RetryableError
+from pipeline.errors import LakeDamagedError, NoRightError, RetryableError
 from pipeline.io import catalog_tables
 from pipeline.io.catalog import Catalog
-from pipeline.io.catalog_errors import NoRightError
 from pipeline.io.desk import audit_log, kept_aside, tables
 from pipeline.io.desk.kept_aside import SUBJECT, is_about
 from pipeline.io.desk.numbers import next_number
@@ -90,6 +89,7 @@ def copy(root: Path, catalog: Catalog, *, every_table: bool = True, anew: bool =
         anew: also what was copied already, for rows were removed.
 
     Raises:
+        NoRightError: the catalog's role may not do it.
         OSError: the lake cannot be written.
         RetryableError: the catalog does not answer.
     """

@@ -59,6 +59,7 @@ def judge(lake: Lake, catalog: Catalog, judgement: Judgement, now_us: int, *, an
 
     Raises:
         ConfigError: it cannot be given: what is wrong, and what to do.
+        NoRightError: the catalog's role may not read or record it.
         RetryableError: the catalog does not answer.
         SchemaError: a file of the lake is missing or broken, and may hold the row.
     """
@@ -91,6 +92,11 @@ def prepare(
         now_us: wall clock.
         anyway: also of accounts that were never seen, and of moments before they were.
         unread_too: also where a file of the lake that may hold the row cannot be read: `Verdict.unread` names it.
+
+    Raises:
+        NoRightError: the catalog's role may not read what is asked; that refuses no judgement.
+        RetryableError: the catalog does not answer.
+        SchemaError: a file of the lake is missing or broken, and may hold a row.
     """
     known = catalog.desk.verdicts.known([one.verdict_id for one in judgements if one.verdict_id])
     standing: dict[str, bool] = {}

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipeline.errors import ConfigError, RetryableError
+from pipeline.errors import ConfigError, NoRightError, RetryableError
 from pipeline.io.catalog import Catalog
-from pipeline.io.catalog_errors import NoRightError
 from pipeline.io.desk.audit_log import Act
 
 _WHY_NOT: Final = "whoever looks at stored text goes on record, and the record cannot be written"
@@ -36,7 +35,7 @@ def record_look(catalog: Catalog, act: Act, now_us: int) -> None:
         try:
             catalog.desk.audit.record(act, now_us)
         except NoRightError as error:  # PostgreSQL: the role may read alone
-            why = str(error)
+            why = error.said
         except RetryableError as error:
             raise RetryableError(f"{_WHY_NOT}: {error}") from error
         else:

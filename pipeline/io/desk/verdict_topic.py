@@ -115,6 +115,7 @@ class Listener:
         """Poll once, and put on record what came.
 
         Raises:
+            NoRightError: the catalog's role may not read or record it; the offset stays.
             OffsetGapError: Kafka has lost records that were not read yet.
             RetryableError: broker, catalog or lake fails: begin again.
         """
@@ -254,6 +255,7 @@ def listening(  # what it reads, where to, and how
 
     Raises:
         ConfigError: there is no such topic, or a setting is wrong.
+        NoRightError: the catalog's role may not read where it goes on.
         OffsetGapError: Kafka has lost records that were not read yet.
         RetryableError: no broker answers, or the catalog does not.
     """

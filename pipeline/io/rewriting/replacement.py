@@ -111,6 +111,7 @@ class Replacer(Rewriter):
             ConfigError: another backfill has landed some of the rows that come, or `same` sees others; nothing was
                 changed.
             FencedError: the rows that come are there already; nothing was changed.
+            NoRightError: the catalog's role may not do it; nothing was changed.
             RetryableError: the lake or the catalog fails, or others are faster all the time; nothing was changed.
             SchemaError: a file cannot be read; nothing was changed.
         """
