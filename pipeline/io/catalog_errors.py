@@ -15,9 +15,10 @@ _WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
 _NO_RIGHT: Final = ("42501", "3F000")
 """PostgreSQL's SQLSTATEs `insufficient_privilege`, and what it says where a role may use no schema."""
 
-_DENIED: Final = re.compile(r'permission denied for (?:(table|view|sequence|schema|database) )"?([^"\s]+)"?')
+_DENIED: Final = re.compile(r'permission denied for table "?([^"\s]+)"?')
 _NEEDED: Final = {
     "SELECT": "SELECT", "INSERT": "SELECT, INSERT", "UPDATE": "SELECT, UPDATE", "DELETE": "SELECT, DELETE",
+    "INSERT or UPDATE": "SELECT, INSERT, UPDATE",
 }  # fmt: skip
 _RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE"
 _MADE_BY: Final = (
@@ -56,21 +57,27 @@ def _state(error: sa.exc.DBAPIError) -> str | None:
 
 def _no_right(error: sa.exc.DBAPIError, url: sa.URL, said: str) -> str:
     """Which right a role lacks, and what to grant it."""
-    statement = (error.statement or "").strip().upper()
-    verb = "UPDATE" if statement.endswith("FOR UPDATE") else statement.partition(" ")[0]
+    verb = _verb((error.statement or "").strip().upper())
     role = _quoted(url.username or "this role")
     found = _DENIED.search(said)
-    if found is None or found[1] not in {"table", "view", "sequence"} or verb in {"CREATE", "ALTER", "DROP"}:
+    if found is None or verb in {"CREATE", "ALTER", "DROP"}:
         return f"the role {role} may not do this ({said}): {_MADE_BY}"
-    kind, name = found[1], _quoted(found[2])
-    if kind == "sequence":
-        return f"the role {role} may not use the sequence {name}: GRANT USAGE ON SEQUENCE {name} TO {role}"
+    name = _quoted(found[1])
     rights = _NEEDED.get(verb, _RIGHTS)
     return (
         f"the role {role} may not {verb if verb in _NEEDED else 'work with'} the table {name}: "
         f"GRANT {rights} ON {name} TO {role}. A role that decides or runs jobs needs {_RIGHTS} on all tables of the "
         "catalog, one that reads alone SELECT: docs/operations.md"
     )
+
+
+def _verb(statement: str) -> str:
+    """What a statement does, in capitals: one that locks rows needs the right to change them, as an upsert does."""
+    if statement.endswith("FOR UPDATE"):
+        return "UPDATE"
+    verb = statement.partition(" ")[0]
+    is_upsert = verb == "INSERT" and "ON CONFLICT" in statement and "DO UPDATE" in statement
+    return "INSERT or UPDATE" if is_upsert else verb
 
 
 def _quoted(name: str) -> str:

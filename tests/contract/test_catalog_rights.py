@@ -12,8 +12,10 @@ import orjson
 import pytest
 import sqlalchemy as sa
 from kafka import KafkaProducer
+from sqlalchemy.dialects import postgresql
 
 from pipeline.errors import NoRightError
+from pipeline.io import catalog_tables as tables
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk.audit_log import Act, AuditFilter
 from pipeline.io.desk.judging import prepare
@@ -104,6 +106,41 @@ def test_a_role_that_reads_alone_may_list_and_is_told_when_it_decides(maker: Lak
     assert code == 2
     assert f'the role "{ROLE}" may not ' in error
     assert "one that reads alone SELECT" in error
+
+
+META = tables.meta
+NEW = postgresql.insert(META).values(key="schema_version", value="0")
+
+
+@pytest.mark.parametrize(
+    ("statement", "may_not", "rights"),
+    (
+        (sa.select(META.c.value), "SELECT", "SELECT"),
+        (sa.select(META.c.value).with_for_update(), "UPDATE", "SELECT, UPDATE"),
+        (NEW.on_conflict_do_nothing(index_elements=["key"]), "INSERT", "SELECT, INSERT"),
+        (
+            NEW.on_conflict_do_update(index_elements=["key"], set_={"value": META.c.value}),
+            "INSERT or UPDATE",
+            "SELECT, INSERT, UPDATE",
+        ),
+        (sa.update(META).values(value=META.c.value), "UPDATE", "SELECT, UPDATE"),
+        (sa.delete(META).where(META.c.key == "nothing"), "DELETE", "SELECT, DELETE"),
+    ),
+)
+def test_what_is_granted_at_once_is_all_that_a_statement_needs(
+    maker: LakeMaker, statement: sa.Executable, may_not: str, rights: str
+) -> None:
+    as_owner(maker.catalog, f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{ROLE}"')
+    with contextlib.closing(Catalog.open(url_of_role(maker), create=False)) as catalog:
+        as_owner(maker.catalog, f'REVOKE ALL ON meta FROM "{ROLE}"')
+        with pytest.raises(NoRightError) as raised, catalog.transaction(write=True) as tx:
+            tx.execute(statement)
+        assert raised.value.said.startswith(
+            f'the role "{ROLE}" may not {may_not} the table meta: GRANT {rights} ON meta TO "{ROLE}".'
+        )
+        as_owner(maker.catalog, granted_of(str(raised.value)))
+        with catalog.transaction(write=True) as tx:
+            tx.execute(statement)
 
 
 def test_a_catalog_that_the_role_may_not_make_says_who_makes_it(maker: LakeMaker) -> None:
