@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from pipeline.alerts import Alert, without_nul
 from pipeline.decisions import JudgedRow, Verdict
-from pipeline.errors import ConfigError, SchemaError
+from pipeline.errors import ConfigError
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.desk import copies
-from pipeline.io.desk.stored_rows import Wanted, near_names, rows_at, seen
+from pipeline.io.desk.stored_rows import UnreadRowsError, Wanted, near_names, rows_at, seen
 from pipeline.io.lake import Lake
 from pipeline.judging import Judgement, check, never_seen, shown
 
@@ -61,12 +61,13 @@ def judge(lake: Lake, catalog: Catalog, judgement: Judgement, now_us: int, *, an
         ConfigError: it cannot be given: what is wrong, and what to do.
         NoRightError: the catalog's role may not read or record it.
         RetryableError: the catalog does not answer.
-        SchemaError: a file of the lake is missing or broken, and may hold the row.
+        SchemaError: the catalog is damaged.
+        UnreadRowsError: a file of the lake is missing or broken, and may hold the row.
     """
     try:
         (prepared,) = prepare(lake, catalog, [judgement], now_us, anyway=anyway, unread_too=anyway)
-    except SchemaError as error:
-        raise SchemaError(f"{error}; --anyway records the verdict without what this file may hold") from error
+    except UnreadRowsError as error:  # without `anyway`: with it, no such file is in the way
+        raise UnreadRowsError(f"{error}; --anyway records the verdict without what this file may hold") from error
     if isinstance(prepared, Refused):
         raise ConfigError(prepared.why)
     given = catalog.desk.verdicts.give(prepared)
@@ -96,7 +97,8 @@ def prepare(
     Raises:
         NoRightError: the catalog's role may not read what is asked; that refuses no judgement.
         RetryableError: the catalog does not answer.
-        SchemaError: a file of the lake is missing or broken, and may hold a row.
+        SchemaError: the catalog is damaged.
+        UnreadRowsError: a file of the lake is missing or broken, and may hold a row.
     """
     known = catalog.desk.verdicts.known([one.verdict_id for one in judgements if one.verdict_id])
     standing: dict[str, bool] = {}

@@ -40,6 +40,10 @@ _NEWEST_FIRST: Final = 'scored_at DESC, exchanges DESC, "offset" DESC, kind, top
 """Two rows of one moment are told apart in the same way always."""
 
 
+class UnreadRowsError(SchemaError):
+    """A file of rows is missing or broken; what else is wrong, as a damaged catalog, is another `SchemaError`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The newest row of an account that was stored at a moment.
@@ -83,16 +87,17 @@ def rows_at(
 
     Raises:
         RetryableError: the catalog does not answer.
-        SchemaError: a file of the lake is missing or broken, and may hold one of the rows.
+        SchemaError: the catalog is damaged.
+        UnreadRowsError: a file of the lake is missing or broken, and may hold one of the rows.
     """
     if not wanted:
         return []
     try:
         return _while_files_move(lambda: _rows_at(lake, catalog, wanted))
-    except SchemaError:  # perhaps of a file that would not be needed, but was looked at beside others
+    except UnreadRowsError:  # perhaps of a file that would not be needed, but was looked at beside others
         try:
             return _while_files_move(lambda: _rows_at(lake, catalog, wanted, at_once=1))
-        except SchemaError:
+        except UnreadRowsError:
             if unread is None:
                 raise
             return _rows_around(lake, catalog, wanted, unread)
@@ -291,5 +296,5 @@ def _while_files_move(look: Callable[[], _Found]) -> _Found:
         except _UNREADABLE as error:
             if attempt == _ATTEMPTS:
                 said = " ".join(str(error).partition("\nLINE ")[0].split())  # and not our own SQL
-                raise SchemaError(f"{said}; `stillwatch maintain verify` says what is missing or broken") from error
+                raise UnreadRowsError(f"{said}; `stillwatch maintain verify` says what is missing or broken") from error
     raise AssertionError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,10 +14,11 @@ import pytest
 
 from jobs import verdict_output
 from pipeline.allowing import check, subject_of
+from pipeline.config import CATALOG_FILE
 from pipeline.decisions import AllowEntry
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.features import NAMES
-from pipeline.io.catalog import AlertFilter
+from pipeline.io.catalog import AlertFilter, Catalog, sqlite_url
 from pipeline.io.desk import stored_rows
 from pipeline.io.desk.allowing import check_seen
 from pipeline.io.desk.audit_log import AuditFilter
@@ -104,6 +107,24 @@ def test_anyway_records_a_verdict_whose_row_may_be_in_a_broken_file_and_says_whi
     (record,) = maker.catalog.desk.audit.records(AuditFilter(action="verdict.given"))
     assert record.details["unread"] == files[1].path
     assert f"{files[1].path} cannot be read" in verdict_output.given(given, None)
+
+
+@pytest.mark.parametrize("anyway", (False, True))
+def test_anyway_is_not_offered_where_the_catalog_is_damaged(maker: LakeMaker, anyway: bool) -> None:
+    path = maker.root / CATALOG_FILE
+    with contextlib.closing(sqlite3.connect(path)) as catalog:
+        ((page, page_bytes),) = catalog.execute(
+            "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = 'files'"
+        ).fetchall()
+        catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"x" * page_bytes)
+    with (
+        contextlib.closing(Catalog.open(sqlite_url(path), create=False)) as damaged,
+        pytest.raises(SchemaError, match=r"malformed; `maintain rebuild-catalog` makes a new one$"),
+    ):
+        judge(maker.lake, damaged, said(), NOW_US, anyway=anyway)
 
 
 def test_of_many_judgements_only_those_that_a_broken_file_may_speak_of_are_without_a_row(maker: LakeMaker) -> None:
