@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from pipeline.batch import Partition
 from pipeline.decisions import Verdict
-from pipeline.errors import FencedError, OffsetGapError
+from pipeline.errors import FencedError, OffsetGapError, SchemaError
+from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.topic_book import Read
 from tests.conftest import TopicFactory
 from tests.lake_maker import LakeMaker
@@ -102,6 +103,21 @@ def test_what_is_never_seen_is_taken_where_that_is_asked_for(
     send(kafka, name, [said("nobody")])
     assert "1 of them without stored features" in listen(maker, kafka, name, "--anyway")
     assert maker.catalog.desk.verdicts.standing("nobody") is not None
+
+
+def test_verdicts_wait_for_a_broken_file_or_are_given_without_what_it_may_hold(
+    maker: LakeMaker, kafka: KafkaServer, topic: TopicFactory
+) -> None:
+    name = topic()
+    send(kafka, name, [said("acct_0")])
+    (file,) = maker.catalog.live_files("account_windows")
+    (maker.root / file.path).write_bytes(b"x")
+    with pytest.raises(SchemaError, match="maintain verify"):
+        listen(maker, kafka, name)
+    assert maker.catalog.desk.topics.read(name) == {}
+    assert "1 of them without stored features" in listen(maker, kafka, name, "--anyway")
+    (record,) = maker.catalog.desk.audit.records(AuditFilter(action="verdict.given"))
+    assert record.details["unread"] == file.path
 
 
 def test_killed_at_any_moment_none_is_lost_and_none_doubled(

@@ -121,13 +121,16 @@ def _rows_around(
             _put_later(places, _places_in(lake, [file], left) if left else {})
         except _UNREADABLE:
             unread.update(dict.fromkeys(left, file.path))
-    rows: dict[_Place, JudgedRow] = {}
+    by_place: dict[_Place, list[int]] = {}
     for number, place in places.items():
+        if number not in unread:
+            by_place.setdefault(place, []).append(number)
+    found: dict[int, JudgedRow] = {}
+    for place, numbers in by_place.items():
         try:
-            rows |= {} if place in rows or number in unread else _rows_of({place})
+            found |= dict.fromkeys(numbers, _rows_of({place})[place])
         except _UNREADABLE:
-            unread[number] = Path(place.path).relative_to(lake.root).as_posix()
-    found = {number: rows[place] for number, place in places.items() if number not in unread}
+            unread |= dict.fromkeys(numbers, Path(place.path).relative_to(lake.root).as_posix())
     return [found.get(number) for number in range(len(wanted))]
 
 

@@ -32,4 +32,5 @@ def as_in_lake(session: Session, account_id: str) -> str:
     )
     with session.run(query) as result:
         found = {row["name"] for batch in result.batches for row in batch.to_pylist()}
-    return account_id if account_id in found or not found else found.pop()
+    typed, with_nul = every
+    return with_nul if found == {with_nul} else typed

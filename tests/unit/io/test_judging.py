@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import verdict_output
@@ -23,7 +24,7 @@ from pipeline.io.desk import stored_rows
 from pipeline.io.desk.allowing import check_seen
 from pipeline.io.desk.audit_log import AuditFilter
 from pipeline.io.desk.judging import Refused, judge, prepare
-from pipeline.io.desk.stored_rows import Wanted, rows_at
+from pipeline.io.desk.stored_rows import UnreadRowsError, Wanted, rows_at
 from pipeline.judging import Judgement
 from tests.lake_maker import LakeMaker
 from tests.rewrites import compact_all
@@ -138,6 +139,39 @@ def test_of_many_judgements_only_those_that_a_broken_file_may_speak_of_are_witho
     assert [one.unread for one in verdicts] == unread
     assert [one.row is None for one in verdicts] == [path != "" for path in unread]
     assert f"{files[1].path} cannot be read" in verdict_output.loaded(verdicts, 0, dry_run=True)
+
+
+def test_a_row_that_is_found_and_cannot_be_read_is_in_a_broken_file(maker: LakeMaker) -> None:
+    """The columns that say where it stands are whole; of two that speak of it both are told."""
+    files = sorted(maker.catalog.live_files("account_windows"), key=lambda file: file.time_max_us or 0)
+    path = maker.root / files[1].path
+    with pq.ParquetFile(path) as file:
+        group = file.metadata.row_group(0)
+        chunks = [group.column(number) for number in range(group.num_columns)]
+    (risk,) = [chunk for chunk in chunks if chunk.path_in_schema == "risk"]
+    with path.open("r+b") as broken:
+        broken.seek(risk.dictionary_page_offset or risk.data_page_offset)
+        broken.write(b"\xff" * risk.total_compressed_size)
+    said_of = [said(about_us=NOON_US + minute * MINUTE_US) for minute in (2, 5, 7, 8)]
+    with pytest.raises(UnreadRowsError, match="maintain verify"):
+        prepare(maker.lake, maker.catalog, said_of, NOW_US)
+    prepared = prepare(maker.lake, maker.catalog, said_of, NOW_US, anyway=True, unread_too=True)
+    verdicts = [one for one in prepared if not isinstance(one, Refused)]
+    assert [one.unread for one in verdicts] == ["", files[1].path, files[1].path, ""]
+    assert [one.row and one.row.offset for one in verdicts] == [2, None, None, 8]
+
+
+def test_a_row_is_none_where_a_broken_file_may_hold_a_later_one(maker: LakeMaker) -> None:
+    """Though one was found before in a file that ends later, by others' rows."""
+    maker.append([*(event("acct_mixed", minute) for minute in (20, 21, 22)), *[event("acct_late", 40)] * 3])
+    maker.append([event("acct_mixed", minute) for minute in (28, 29, 30)])
+    files = maker.catalog.live_files("account_windows")
+    (later,) = [file for file in files if file.time_max_us == NOON_US + 30 * MINUTE_US]
+    (maker.root / later.path).write_bytes(b"x")
+    judgement = said(account_id="acct_mixed", about_us=NOON_US + 35 * MINUTE_US)
+    (verdict,) = prepare(maker.lake, maker.catalog, [judgement], NOW_US, anyway=True, unread_too=True)
+    assert not isinstance(verdict, Refused)
+    assert (verdict.row, verdict.unread) == (None, later.path)
 
 
 def test_without_a_moment_it_speaks_of_the_newest_live_alert(maker: LakeMaker) -> None:

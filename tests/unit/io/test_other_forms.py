@@ -121,6 +121,15 @@ def test_ndjson_with_bad_lines_is_ndjson(
     check_form(path)
 
 
+def test_a_long_file_that_begins_as_an_array_and_does_not_end_as_one_is_no_array(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    begun = b"[" + b",\n".join(map(orjson.dumps, LONG))
+    path.write_bytes(begun + b"\n")
+    check_form(path)
+    path.write_bytes(begun + b"\n] \n")
+    assert "it looks like one JSON array" in refused(path)
+
+
 def test_a_long_file_whose_first_and_last_lines_are_bad_is_ndjson(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(b"[oops\n" + b"\n".join(map(orjson.dumps, LONG)) + b"\noops]\n")

@@ -141,6 +141,26 @@ def test_what_is_wrong_ends_with_2_and_changes_nothing(
     assert maker.catalog.desk.audit.records() == []
 
 
+def test_a_file_of_verdicts_is_given_anyway_where_a_file_of_the_lake_is_broken(
+    stillwatch: Command, maker: LakeMaker, tmp_path: Path
+) -> None:
+    (broken, *_) = maker.catalog.live_files("account_windows")
+    (maker.root / broken.path).write_bytes(b"x")
+    file = tmp_path / "morning.csv"
+    rows = [f"{account},harvesting,one frame" for account in ("acct_1", "acct_2")]
+    file.write_text("account_id,decision,why\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    load = ("verdict", "load", "--csv", str(file))
+    code, _, error = stillwatch(*load)
+    assert (code, "stillwatch maintain verify" in error) == (5, True)
+    assert maker.catalog.desk.verdicts.find() == []
+    code, shown, error = stillwatch(*load, "--anyway")
+    assert (code, error) == (0, "")
+    assert shown.startswith("2 verdicts given")
+    assert f"{broken.path} cannot be read: verdicts that speak of what it may hold are without it" in shown
+    unread = [record.details.get("unread") for record in maker.catalog.desk.audit.records()]
+    assert broken.path in unread
+
+
 def test_a_file_is_given_whole_and_once(stillwatch: Command, maker: LakeMaker, tmp_path: Path) -> None:
     file = tmp_path / "morning.csv"
     rows = ['acct_1,harvesting,"one frame,\nover and over",ben,', "acct_2,benign,a customer,,2026-03-01T12:02:30Z"]
