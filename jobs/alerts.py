@@ -17,6 +17,7 @@ from jobs.listed import say
 from jobs.moments import since_us
 from pipeline.alerts import ID_CHARS, Alert, Severity
 from pipeline.config import read_settings
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.io.catalog import AlertFilter, Catalog
 from pipeline.io.clock import SystemClock
@@ -186,7 +187,8 @@ def _only(prefix: str, found: list[Alert]) -> Alert:
         raise ConfigError(f"no alert's id begins with {prefix}; `stillwatch alerts list --state all` shows them")
     if len(found) > 1:
         ids = ", ".join(alert.alert_id for alert in found[:SAID_AT_MOST])
-        count = f"more than {SAID_AT_MOST}" if len(found) > SAID_AT_MOST else str(len(found))
-        rest = ", …" if len(found) > SAID_AT_MOST else ""
-        raise ConfigError(f"{count} alerts' ids begin with {prefix}: {ids}{rest}; give more of it")
+        count, rest = counted(len(found), "alert's id begins", "alerts' ids begin"), ""
+        if len(found) > SAID_AT_MOST:
+            count, rest = f"more than {SAID_AT_MOST} alerts' ids begin", ", …"
+        raise ConfigError(f"{count} with {prefix}: {ids}{rest}; give more of it")
     return found[0]

@@ -276,7 +276,10 @@ class _Demo:
         accounts = self._simulation.accounts
         attackers = sum(label.label == "attack" for label in self._simulation.labels)
         secrets = "".join(f"{name}=… " for name in self._secrets())
-        view.title(self._console, f"{self._seconds} hours of traffic to an LLM API, in {self._seconds} seconds")
+        view.title(
+            self._console,
+            f"{counted(self._seconds, 'hour')} of traffic to an LLM API, in {counted(self._seconds, 'second')}",
+        )
         view.pairs(
             self._console,
             {

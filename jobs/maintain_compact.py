@@ -86,7 +86,7 @@ def compact(  # noqa: PLR0913, PLR0917  # one argument per flag is how Typer rea
                 continue
             compactor.compact(group, limits, done)
             if out.is_terminal and not as_json:
-                out.print(f"{number} of {len(groups)} hours of tables", end="\r", highlight=False)
+                out.print(f"{number} of {counted(len(groups), 'hour')} of tables", end="\r", highlight=False)
         tidied = tidied if dry_run else _both(tidied, tidy(what.lake, what.ledger, clock.now_us(), grace))
     if as_json:
         typer.echo(json.dumps({"applied": not dry_run, **asdict(done), "tidied": asdict(tidied)}))

@@ -78,8 +78,11 @@ def _contents(report: Json) -> list[tuple[str, str, bool]]:
 def _summary(report: Json) -> str:
     log, alerts = report["log"], report["alerts"]
     times = f" between {_moment(log['begins'])} and {_moment(log['ends'])} UTC" if log["begins"] else ""
-    seen = f"{_whole(log['events'])} exchanges of {_whole(log['accounts'])} accounts in {_whole(log['hours'])} hours"
-    alerted = f"{_whole(alerts['accounts_alerted'])} accounts, {_whole(alerts['live'])} times"
+    seen = (
+        f"{counted(log['events'], 'exchange')} of {counted(log['accounts'], 'account')} "
+        f"in {counted(log['hours'], 'hour')}"
+    )
+    alerted = f"{counted(alerts['accounts_alerted'], 'account')}, {counted(alerts['live'], 'time')}"
     return (
         f"{seen}{times}, replayed through the configuration that is named at the end. "
         f"Its live rules would have alerted {alerted}."

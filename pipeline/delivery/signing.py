@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from typing import Final
 
+from pipeline.counted import counted
 from pipeline.errors import ConfigError
 
 KEY_BYTES_MIN: Final = 24
@@ -35,7 +36,7 @@ def key_of(secret: str, where: str) -> bytes:
             raise ConfigError(f"{where}: the secret begins with {_PREFIX}, but what follows is no Base64") from None
     if len(key) < KEY_BYTES_MIN:
         raise ConfigError(
-            f"{where}: the secret has {len(key)} bytes, at least {KEY_BYTES_MIN} are needed; "
+            f"{where}: the secret has {counted(len(key), 'byte')}, at least {KEY_BYTES_MIN} are needed; "
             "make one with: openssl rand -base64 32"
         )
     return key

@@ -309,7 +309,7 @@ def _check_content(
 def _check_bytes(content: BinaryIO, file: FileEntry, *, quick: bool) -> list[Finding]:
     size = os.fstat(content.fileno()).st_size
     if size != file.bytes:
-        return [Finding("size", file.path, f"{size} bytes, expected {file.bytes}")]
+        return [Finding("size", file.path, f"{counted(size, 'byte')}, expected {file.bytes:,}")]
     if not quick and sha256_of(content) != file.sha256:
         return [Finding("checksum", file.path, "its bytes are not those that were written")]
     return []
@@ -451,7 +451,7 @@ def _doubled(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], settli
     query = f"SELECT *, count(*) AS times FROM ({rows}) GROUP BY ALL HAVING times > 1 ORDER BY ALL LIMIT {_SHOWN_MAX}"  # noqa: S608
     given = [argument for files in globs for argument in (files, list(settling))]
     for topic, number, offset, times in connection.execute(query, given).fetchall():
-        yield Finding("doubled", str(Partition(topic, number)), f"offset {offset} is there {times} times")
+        yield Finding("doubled", str(Partition(topic, number)), f"offset {offset} is there {counted(times, 'time')}")
 
 
 def _strayed(

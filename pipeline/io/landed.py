@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.batch import Partition
 from pipeline.commits import Commit, FileEntry
+from pipeline.counted import counted
 from pipeline.errors import RetryableError, SchemaError
 from pipeline.events import ACCESS_SCHEMA, CONTENT_COLUMNS, DECODED_SCHEMA
 from pipeline.io.footers import Made, Rewritten, Source, joined_sources, read_footer, said_by
@@ -113,7 +114,7 @@ class _Reading:
         erased = sum(source.erased for (table, *_), source in self._sources.items() if table == "access")
         landed = sum(commit.events for commit in self._commits.values())
         if events + erased != landed:
-            yield f"{landed - erased - events} events"
+            yield counted(landed - erased - events, "event")
         hours = {
             (source.made.commit.commit_id, hour)
             for source in self._sources.values()
@@ -126,7 +127,7 @@ class _Reading:
             for source in [self._sources.get((hour.table, hour.dt, hour.hour, commit_id))]
         ]
         if any(gone):
-            yield f"{sum(gone)} rows that no file has which the catalog lists"
+            yield f"{counted(sum(gone), 'row')} that no file has which the catalog lists"
 
 
 def _texts(content: pa.Table, offsets: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, pa.ChunkedArray]:

@@ -24,6 +24,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from pipeline.counted import counted
 from pipeline.events import ACCESS_FIELDS, ACCOUNT_FIELDS
 from pipeline.rules.fields import LINE, NAME, Field, Wrong, is_line, is_number, is_tables, is_whole, wrong_in
 from pipeline.rules.places import Place
@@ -185,7 +186,10 @@ def _wrong_below(table: Mapping[str, Any], place: Place) -> Iterator[Wrong]:
         yield from found
         total += 0 if found else one["requests"] * one.get("accounts", 1)
     if total > EVENTS_MAX:
-        yield place.line, f"{total:,} events are too many for one sequence; {EVENTS_MAX:,} at most"
+        yield (
+            place.line,
+            f"{counted(total, 'event is', 'events are')} too many for one sequence; {EVENTS_MAX:,} at most",
+        )
     for one, where in zip(feed, place.below("feed", len(feed)), strict=True):
         yield from wrong_in(one, _FEED_FIELDS, where, "a record of the feed")
 
