@@ -95,7 +95,7 @@ def _as_in_lake(settings: Settings, account: str) -> str:
     if NUL_SHOWN not in account:
         return account
     with Session.open(settings) as session:
-        return as_in_lake(session, account)
+        return as_in_lake(session, account, also_rejects=True)
 
 
 def _checked(account: str) -> str:

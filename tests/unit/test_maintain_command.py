@@ -293,6 +293,22 @@ def test_erase_takes_an_id_with_a_nul_as_it_is_shown(maker: LakeMaker, stillwatc
     assert report["rows"]["access"] == 1
 
 
+def test_erase_takes_an_id_with_a_nul_as_it_is_shown_where_only_rejects_hold_it(
+    maker: LakeMaker, stillwatch: Command
+) -> None:
+    raws = [
+        b'{"account_id": "n\\u0000", "model',
+        b'{"account_id": "o\\u0000", "model',
+        '{"account_id": "o\u2400"'.encode(),
+    ]
+    maker.append(raws)
+    arguments = ("maintain", "erase", "--lake", str(maker.root), "--apply", "--json", "--account")
+    report = json.loads(stillwatch(*arguments, "n\u2400")[1])
+    assert (report["proven"], report["rows"]) == (True, {"rejects": 1})
+    assert [json.loads(stillwatch(*arguments, "o\u2400")[1])["rows"] for _ in range(2)] == [{"rejects": 1}] * 2
+    assert not json.loads(stillwatch(*arguments, "o\u2400")[1])["found_any"]
+
+
 def test_erase_refuses_an_id_that_is_no_text(maker: LakeMaker, stillwatch: Command) -> None:
     code, _, error = stillwatch("maintain", "erase", "--lake", str(maker.root), "--account", "\udcff\udcfe")
     assert code == 2
