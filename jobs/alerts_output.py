@@ -61,7 +61,7 @@ def as_table(
     accounts = [listed.shown_account(alert.entity_id, widths[_ACCOUNT]) for alert in alerts]
     shown = [(*row[:-1], who) for row, who in zip(rows, accounts, strict=True)]
     lines = [listed.line(cells, widths) for cells in (head, *shown)]
-    count = f"{counted(len(alerts), 'alert')}"
+    count = counted(len(alerts), "alert")
     lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
     return "".join(f"{line.rstrip()}\n" for line in lines)
 

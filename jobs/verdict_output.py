@@ -60,7 +60,7 @@ def _as_table(verdicts: Sequence[Verdict], width: int | None, *, more: bool) -> 
     if not verdicts:
         return "no verdicts\n"
     lines = listed.table(_HEAD, [_row(verdict) for verdict in verdicts], width, _GIVE_WAY)
-    count = f"{counted(len(verdicts), 'verdict')}"
+    count = counted(len(verdicts), "verdict")
     lines.append(f"(the latest {count}; --limit 0 shows all)" if more else f"({count})")
     return "".join(f"{line}\n" for line in lines)
 

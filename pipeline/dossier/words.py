@@ -137,7 +137,7 @@ def looked_words(looked: LookedThrough) -> str:
 
 def shared_words(shared: Shared) -> str:
     """How many others, and how many of the named ones were alerted."""
-    others = f"{counted(shared.others, 'other account')}"
+    others = counted(shared.others, "other account")
     if shared.degree == "common":
         return others
     if len(shared.examples) == 1:
@@ -161,7 +161,7 @@ def sample_facts(sample: Sample) -> str:
     """A request in one line, its text left out."""
     said = [sample.model, f"status {whole(sample.status)}" if sample.status is not None else "no status"]
     if sample.message_count is not None:
-        said.append(f"{counted(sample.message_count, 'message')}")
+        said.append(counted(sample.message_count, "message"))
     said.append(f"{whole(sample.input_tokens)} tokens in, {whole(sample.output_tokens)} out")
     return ", ".join(said)
 

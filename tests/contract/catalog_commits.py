@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +16,7 @@ from pipeline.batch import Partition
 from pipeline.commits import Commit, FileEntry, SnapshotEntry
 from pipeline.errors import RetryableError
 from pipeline.io.catalog import Catalog
+from tests.waiting import BOUND_S
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
 THREADS = 4
@@ -77,12 +81,27 @@ def snapshot_of(commit: Commit) -> SnapshotEntry:
 
 
 def insist(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call until the catalog answers: with so many at once it may take longer than one wait for a lock."""
+    """Call until the catalog answers: with so many at once it may take longer than one wait for a lock, and less than
+    what anything is waited for."""
+    end_s = time.monotonic() + BOUND_S
     while True:
         try:
             return call(*arguments)
         except RetryableError:
-            continue
+            if time.monotonic() > end_s:
+                raise
+
+
+def open_at_once(url: str) -> None:
+    """Let several threads make the catalog, or bring it up to date, at one moment; fails where one of them does."""
+    start = threading.Barrier(THREADS)
+
+    def begin(_number: int) -> None:
+        start.wait(BOUND_S)
+        Catalog.open(url, create=True).close()
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(begin, range(THREADS)))
 
 
 def execute(url: str, statement: str) -> None:

@@ -25,6 +25,7 @@ from tests.contract.catalog_commits import (
     files_of,
     insist,
     live,
+    open_at_once,
 )
 
 PROCESSES = 2
@@ -89,22 +90,7 @@ def test_of_processes_that_fight_over_a_partition_exactly_one_wins_each_step(url
 
 
 def test_workers_that_start_at_once_make_one_catalog(url: str) -> None:
-    start = threading.Barrier(THREADS)
-    errors: list[BaseException] = []
-
-    def begin() -> None:
-        start.wait()
-        try:
-            Catalog.open(url, create=True).close()
-        except BaseException as error:  # noqa: BLE001  # shown below, in the test's own thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=begin) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    open_at_once(url)
     Catalog.open(url, create=False).close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,11 @@ from pipeline.io.catalog_tables import SCHEMA_VERSION
 from pipeline.io.desk import copies
 from tests.contract.catalog_commits import (
     P0,
-    THREADS,
     alert_of,
     commit_of,
     execute,
     files_of,
+    open_at_once,
     snapshot_of,
 )
 
@@ -56,22 +55,7 @@ def test_an_older_catalog_is_brought_up_to_date_by_a_worker_and_by_nobody_else(u
         execute(url, statement)
     with pytest.raises(SchemaError, match="the next `stillwatch run` brings it up to date"):
         Catalog.open(url, create=False)
-    start = threading.Barrier(THREADS)
-    errors: list[BaseException] = []
-
-    def begin() -> None:
-        start.wait()
-        try:
-            Catalog.open(url, create=True).close()
-        except BaseException as error:  # noqa: BLE001  # shown below, in the test's own thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=begin) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    open_at_once(url)
     with contextlib.closing(Catalog.open(url, create=False)) as catalog:
         assert catalog.holes() == [Hole(P0, 3, 5, accepted=True)]
         claim = catalog.take(P0)

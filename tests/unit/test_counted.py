@@ -17,6 +17,7 @@ OWN_WAYS = (
     r"""['"]s['"] if .{1,40} [!=]= 1|['"]['"] if .{1,40} == 1 else ['"]s['"]""",  # an s by hand
     # a number and several of something: no constant, no fraction, no rate, and not what `counted` itself gives
     rf"\{{(?!_?[A-Z0-9]|counted\()[^{{}}]*(?<!\.\df)(?<!:g)\}} (?:{_THINGS})\b(?!/s)",
+    r"""(?:[=(\[,:]|return|yield|else)\s*f(['"])\{counted\([^{}]*\)\}\1(?!\s*f?['"])""",  # an f-string of nothing else
     r"\| whole \}\} (?:rows|files|records|alerts|events|requests|exchanges|verdicts|scores|tokens|digests)\b",
 )
 
@@ -42,6 +43,10 @@ def test_what_else_changes_is_named() -> None:
         ("{rate:,.0f} rows/s", False),
         ("{width:,.1f} hours", False),
         ("{hours:g} hours", False),
+        ("said = f\"{counted(size, 'row')}\"", True),
+        ('("all, "\n f"{counted(size, \'row\')}")', False),
+        ('(f"{counted(size, \'row\')}"\n " left")', False),
+        ("said = f\"{counted(size, 'row')} left\"", False),
     ),
 )
 def test_what_is_a_way_of_its_own(text: str, is_one: bool) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,12 @@ from tests.integration import backfills
 from tests.lake_maker import LakeMaker
 from tests.rewrites import StandingClock, assert_sound, compact_all, content_by_glob, events_of
 from tests.rule_files import rule_text
+from tests.unit.jobs.backfilled import Killed, Land
 
 NOW_US = 1 << 60
 """After every grace period."""
 
 RANGE = ("--from", "2026-03-01T00:30", "--to", "2026-03-01T02:30")
-
-
-class Killed(BaseException):
-    """Stands for the end of a process, where nothing is tidied up."""
 
 
 def event(at: int, account: str, **others: Any) -> dict[str, Any]:
@@ -57,23 +54,6 @@ NEW = [event(at, "n") for at in range(0, 240, 2)]
 def write(path: Path, events: Sequence[dict[str, Any]], *more: bytes) -> Path:
     path.write_bytes(b"".join(line + b"\n" for line in (*map(orjson.dumps, events), *more)))
     return path
-
-
-Land = Callable[..., Result]
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    return tmp_path / "lake"
-
-
-@pytest.fixture
-def land(lake: Path) -> Land:
-    def run(*arguments: object, score: bool = False) -> Result:
-        how = ["--no-score"] if not score else []
-        return CliRunner().invoke(app, ["backfill", "--lake", str(lake), *how, *map(str, arguments)])
-
-    return run
 
 
 @pytest.fixture
