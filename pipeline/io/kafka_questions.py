@@ -118,6 +118,11 @@ class _StandingJoin:
     def __init__(self, task: Any) -> None:
         self._task = task
 
+    @property
+    def will_stay(self) -> bool:
+        """Whether nobody will ever take its outcome: kafka-python takes one that timed out for one still under way."""
+        return bool(self._task.is_done) and isinstance(self._task.exception, kafka_errors.KafkaTimeoutError)
+
     def add_callback(self, act: Callable[[Any], object]) -> None:
         self._task.add_callback(act)
 
@@ -140,5 +145,7 @@ def finish_join(consumer: Any) -> None:
     coordinator = consumer._coordinator
     if coordinator._join_task is not None and not isinstance(coordinator._join_task, _StandingJoin):
         coordinator._join_task = _StandingJoin(coordinator._join_task)
+    if coordinator._join_task is not None and coordinator._join_task.will_stay:
+        coordinator._join_task = None  # the next poll joins anew
     if coordinator.rejoining and not coordinator.need_rejoin():
         coordinator.request_rejoin()

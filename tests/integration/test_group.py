@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from kafka.errors import KafkaTimeoutError
+
 from pipeline.config import Settings
 from pipeline.io.kafka import KafkaSource
 from pipeline.ports import Assigned
@@ -42,6 +44,28 @@ def test_a_member_that_joins_anew_for_longer_than_a_poll_keeps_its_place(
 
         wait_until(shared, "the second has its share", bound_s=30)
         assert sum(given) == 1
+
+
+def test_a_member_whose_join_times_out_joins_again(full_kafka: KafkaServer, topic: Callable[..., str]) -> None:
+    """As one does whose coordinator is long in greeting; kafka-python holds what timed out to be under way still."""
+    name = topic(1)
+    with contextlib.closing(
+        KafkaSource(Settings(bootstrap=full_kafka.bootstrap, topic=name, group=f"group-{name}"))
+    ) as member:
+        member.open()
+        coordinator = member._consumer._coordinator
+        joins, join = [0], coordinator._do_join_and_sync_async
+
+        async def late_at_first() -> object:
+            joins[0] += 1
+            if joins[0] > 1:
+                return await join()
+            await coordinator._manager._net.sleep(0.3)
+            raise KafkaTimeoutError
+
+        coordinator._do_join_and_sync_async = late_at_first
+        wait_until(lambda: any(isinstance(event, Assigned) for event in member.poll(0.1).events), "it is in the group")
+        assert joins[0] > 1
 
 
 def test_of_two_workers_of_one_name_the_first_ends_and_says_so(
