@@ -2,10 +2,11 @@
 
 For each stage and channel (a look of the trees, or another part) there is a pivot: the score that few honest accounts
 ever exceed there, as few as the channel's part in the false alerts that may be spent allows.  The evidence of a score
-is -ln of the share of honest accounts that exceed a pivot anywhere, and what the score lies above its own, in log-odds:
-the same unit for all, and an account's maximum over its rows is not carried by the one stage or kind at which everybody
-looks odd.  How rare scores far above a pivot are is not asked: a handful of honest accounts cannot tell, and to ask
-them cost 0.017 of the AUC on unseen families, with the same trees.
+is -ln of the share of honest accounts that exceed a pivot anywhere, and what the score lies above its own: in log-odds
+for forests and logistic regression, one unit for all stages and looks, so that an account's maximum over its rows is
+not carried by the one at which everybody looks odd; in their own units for z-scores and half-space trees.  How rare
+scores far above a pivot are is not asked: a handful of honest accounts cannot tell, and to ask them cost 0.017 of the
+AUC on unseen families, with the same trees.
 
 The parts are weights of p-values as of Genovese, Roeder and Wasserman: False discovery control with p-value weighting,
 Biometrika 93, 2006.  They add up to 1, so that the share of honest accounts above some evidence is known for all.
@@ -37,7 +38,8 @@ SPENT: Final = {
 gets most: hidden harvests are the hardest to tell, from resellers that do a bit of everything for honest reasons."""
 
 RARE: Final = 0.05
-"""The share of honest accounts that exceed a pivot: enough of them to know where it lies."""
+"""The share of honest accounts that exceed a pivot anywhere.  Most of it goes to grown and quiet accounts, whose pivots
+dozens exceed; at the early stages it is a few, and the pivot as uncertain as they are."""
 
 NOTHING: Final = -10.0
 """What cold rows, and looks that do not count at a stage, are worth: less than anything else."""
@@ -89,7 +91,7 @@ class Evidence:
             channels: float64[n, C].
             stage: int64[n].
             account: int64[n]: number of each row's account.
-            accounts: how many there are, those that never got a row included.
+            accounts: how many have rows at any stage.
         """
         pivots = np.zeros((STAGES, channels.shape[1]))
         lowest = channels.min(axis=0) - 1.0  # where fewer accounts than that reach the stage at all

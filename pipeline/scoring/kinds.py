@@ -23,7 +23,8 @@ _KIND_OF_VARIANT: Final = {"mixed": 2, "faint": 2, "hydra": 3, "drip": 3}
 
 LOOKS: Final = ("open", "hidden", "any")
 """What trees tell of a row: two kinds, and whether it is any of the three.  A pool's member is told from honest
-accounts before there is enough of it to be told from harvesters of other kinds."""
+accounts before there is enough of it to be told from harvesters of other kinds.  What is likeliest hidden counts for
+nothing in the risk (`evidence.SPENT`); it is there to be measured."""
 
 HIDDEN_EXCHANGES_MIN: Final = 64
 """Before so many exchanges an account that hides its harvest has done little but converse, and would teach the models

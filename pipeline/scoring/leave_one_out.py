@@ -4,6 +4,8 @@ For a family and a split, the parts learn from the other families, the honest ac
 further rows are given, and score the family and the split.  The combination is then learned from what such parts said
 of the *other* families and splits, so nothing about the family or the split that it is used on has gone into it, except
 that parts which scored the other families had seen this one; five numbers are all that could tell of it.
+
+`make bench ARGS=detection` measures with it; it stands beside `training.py`, whose steps it repeats one by one.
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ UNUSED_NAMES: Final = (
 )  # fmt: skip
 """How much an account asks, and when, differs more between one source of traffic and the next than between honest use
 and harvest: models look at how it asks.  The outlines of prompts are alike where one grammar wrote them all, as in
-simulated traffic: who shares none with anybody looked honest by that alone.  How long an answer took says what its length says, and is
-missing from some gateways' logs: an account with long answers and the median's time for them looked like nobody."""
+simulated traffic: who shares none with anybody looked honest by that alone.  How long an answer took says what its
+length says, and is missing from some gateways' logs: an account with long answers and the median's time for them looked
+like nobody."""
 
 
 def unused_columns(features: Sequence[Feature]) -> tuple[int, ...]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.features import FEATURES
 from pipeline.scoring import Ensemble, Models
 from pipeline.scoring.mondrian_forest import ForestStart
 from pipeline.scoring.mondrian_trees import MondrianTrees
+from pipeline.scoring.views import unused_columns
 from tests.unit.scoring import traffic
 
 
@@ -121,3 +123,11 @@ def test_the_version_changes_with_any_number(folder: Path) -> None:
     loaded = load(folder)
     loaded.linear.weights[3] = np.nextafter(loaded.linear.weights[3], 1)
     assert loaded.version != traffic.models().version
+
+
+def test_the_models_that_ship_look_at_the_features_that_training_lets_them() -> None:
+    unused = [FEATURES[column].name for column in unused_columns(FEATURES)]
+
+    shipped = Models.load(None)
+
+    assert [name for name, is_used in zip(shipped.names, shipped.used, strict=True) if not is_used] == unused

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from river import linear_model, optim
 
 from pipeline.errors import ConfigError
+from pipeline.scoring import growing
 from pipeline.scoring.combination import PARTS, Combination, fit_combination
+from pipeline.scoring.extra_trees import Experts
 from pipeline.scoring.kinds import EARLY, FEW, GROWN
 from pipeline.scoring.labelled import LabelledRows, split_of, spread_rows
 from pipeline.scoring.leave_one_out import Plan, combined, held_out_scores, leave_one_out_report
 from pipeline.scoring.logistic_regression import L2, LEARNING_RATE, LinearWeights, LogisticRegression
+from pipeline.scoring.scaling import Scaling
 from pipeline.scoring.training import starting_rows, train, without_some
 from tests.unit.scoring import traffic
 
@@ -41,7 +44,7 @@ def test_rows_are_spread_over_an_accounts_life() -> None:
     assert spread_rows(rows, 5).tolist() == list(range(12))
 
 
-def test_trees_learn_the_last_rows_of_stretches() -> None:
+def test_trees_learn_the_last_rows_of_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stretch ends where exchanges double, and where the stage changes."""
     rows = traffic.labelled(1).take(np.zeros(6, np.int64))
     rows = replace(
@@ -52,6 +55,18 @@ def test_trees_learn_the_last_rows_of_stretches() -> None:
     )
     assert rows.ends_doubling.tolist() == [False, True, True, True, False, True]
     assert rows.ends_stage.tolist() == [True, False, True, True, False, True]
+    learned: list[LabelledRows] = []
+
+    def note(rows: LabelledRows, *_: object) -> Experts:
+        learned.append(rows)
+        return traffic.models().trees.young
+
+    monkeypatch.setattr(growing, "_experts", note)
+    growing.grow_trees(rows, growing.Curriculum(Scaling.fit(rows.values), (), 0.0, 1))
+    assert [list(zip(of.account, of.exchanges, strict=True)) for of in learned] == [
+        [("a", 4), ("a", 7), ("a", 8), ("a", 60), ("b", 62)],
+        [("a", 60), ("b", 62)],
+    ]
 
 
 def test_a_share_of_rows_is_learned_without_what_may_be_withheld() -> None:
