@@ -100,8 +100,7 @@ def land(logs_: Sequence[Log], settings: Settings, tell: Tell, stop: Callable[[]
                     worker=f"{socket.gethostname()}:{os.getpid()} backfill", watch=watch,
                 )  # fmt: skip
                 _land_one(stream, source, clock, lambda counts, why: tell(_sum(done, counts), why), stop)
-                if not stream.flush(clock.elapsed_s() + settings.retry_s):
-                    raise RetryableError(f"not everything could be written: {stream.progress.failing}")
+                _write_rest(stream, clock, settings, stop)
                 _check_fenced(stream, source)
                 done.add(_counts(stream, source))
                 tell(done, "")
@@ -118,6 +117,16 @@ def _land_one(stream: Stream, source: FiniteSource, clock: SystemClock, tell: Te
         if clock.elapsed_s() - told_s >= TOLD_EVERY_S:
             told_s = clock.elapsed_s()
             tell(_counts(stream, source), stream.progress.waits_for)
+
+
+def _write_rest(stream: Stream, clock: SystemClock, settings: Settings, stop: Callable[[], bool]) -> None:
+    """Write what is read, trying for as long as the job may; for `stop_s` once a signal has asked for the end."""
+    until_s, stopping = clock.elapsed_s() + settings.retry_s, False
+    while not stream.flush(min(until_s, clock.elapsed_s() + TOLD_EVERY_S)):
+        if stop() and not stopping:
+            until_s, stopping = min(until_s, clock.elapsed_s() + settings.stop_s), True
+        if clock.elapsed_s() >= until_s:
+            raise RetryableError(f"not everything could be written: {stream.progress.failing}")
 
 
 def _check_fenced(stream: Stream, source: Source) -> None:

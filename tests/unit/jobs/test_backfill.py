@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from jobs import backfill_work
 from jobs.cli import app
 from pipeline.batch import Partition
 from pipeline.config import CATALOG_FILE
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RetryableError
 from pipeline.io import event_files
 from pipeline.io.catalog import Catalog, sqlite_url
 from pipeline.io.lake import Lake
@@ -353,4 +356,29 @@ def test_a_rebuilt_catalog_knows_what_is_landed(tmp_path: Path, lake: Path, land
     assert counted(land(first, score=True))["skipped as already there"] == 60
     assert counted(land(second))["skipped as already there"] == 60
     assert len(rows(lake)) == 120
+    assert_clean(lake)
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_ends_it_soon_while_the_disk_is_full(
+    tmp_path: Path, lake: Path, land: Land, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last rows of a file wait to be written then; they are not waited for until `retry_s` is over."""
+    monkeypatch.setenv("STILLWATCH_STOP_S", "0.5")
+
+    asked = []
+
+    def full(*_arguments: object) -> None:
+        if not asked:  # a second signal would end the process
+            asked.append(os.kill(os.getpid(), number))
+        raise RetryableError("No space left on device")
+
+    began_s = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "stage", full)
+        result = land(write(tmp_path / "a.ndjson"))
+    assert time.monotonic() - began_s < 30
+    assert isinstance(result.exception, RetryableError)
+    assert str(result.exception).startswith("not everything could be written: No space left on device")
+    assert counted(land(tmp_path / "a.ndjson"))["landed"] == 120
     assert_clean(lake)
