@@ -137,6 +137,8 @@ def test_the_page_looks_as_it_should(watched: Watched, dossier: Dossier, tmp_pat
     assert watched.page.evaluate("getComputedStyle(document.querySelector('.card')).borderTopWidth") == "3px", "styled"
     watched.page.set_viewport_size({"width": 400, "height": 800})
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= 400, "nothing hangs over"
+    names = watched.page.evaluate("[...document.querySelectorAll('tr td:first-child')].map(e => e.clientWidth)")
+    assert min(width for width in names if width) >= 120, "names are no column of syllables"
     parts = watched.page.evaluate("[...document.querySelectorAll('h2')].map(e => e.firstChild.textContent.trim())")
     assert parts == ["Facts", "Inference", "Decisions"]
 
