@@ -140,6 +140,7 @@ def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
         "complete": plan.to_place,
         "quarantine": plan.to_quarantine,
         "left_out": plan.left_out,
+        "below_marks": plan.below_marks,
         "replacements": plan.replacements,
         "filled": [
             {"partition": str(commit.partition), "first_offset": commit.first_offset, "next_offset": commit.next_offset}
@@ -158,6 +159,7 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
         ("files to complete half-placed commits with, from staging", plan.to_place),
         ("files of incomplete commits, to _quarantine", plan.to_quarantine),
         ("commits that were staged only, left out and read again", plan.left_out),
+        ("files of hours that `retain` had let go of, and that queries see until it runs again", plan.below_marks),
         (
             "replacements that were begun and are not in this catalog; the same `backfill --replace` goes on",
             plan.replacements,

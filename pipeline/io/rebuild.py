@@ -120,6 +120,7 @@ class Plan:
         noted: what backfills have read.
         rewritten: files that were made of others.
         marks: hours below which tables hold nothing.
+        below_marks: files of such hours that are there, in their grace period or late: seen until retention runs.
         to_link: rewritten files that had not got their names in their tables yet, by these names.
         replacements: that were begun, and of which the catalog will hold nothing: the same command goes on.
         desk: what people decided, and who did what.
@@ -136,6 +137,7 @@ class Plan:
     noted: Noted = field(default_factory=Noted)
     rewritten: list[Output] = field(default_factory=list)
     marks: dict[str, str] = field(default_factory=dict)
+    below_marks: list[str] = field(default_factory=list)
     to_link: dict[str, str] = field(default_factory=dict)
     replacements: list[str] = field(default_factory=list)
     desk: copies.Copied = field(default_factory=copies.Copied)
@@ -161,6 +163,8 @@ def plan_of(lake: Lake) -> Plan:
     placed, needless = _without_held(placed, merged)
     plan = Plan(marks=read_marks(lake.root), to_quarantine=[*unreadable, *needless, *merged.needless])
     plan.to_quarantine = [path for path in plan.to_quarantine if path not in to_link]
+    there = [(file.path, file.place) for file in placed] + [(file.path, file.place) for file in merged.kept]
+    plan.below_marks = [path for path, place in there if is_below(place, plan.marks)]
     placed = [*placed, *_held(merged)]
     placed += _too_old(placed, plan.marks)
     placed_by_commit, staged_by_commit = _by_commit(placed), _by_commit(staged)

@@ -119,6 +119,24 @@ def test_a_lost_catalog_is_made_anew_of_what_was_kept(maker: LakeMaker, tmp_path
         assert_sound(maker.root, catalog)
 
 
+@pytest.mark.parametrize("compacted", (False, True))
+def test_a_catalog_that_is_made_anew_in_the_grace_period_says_what_is_seen_again(
+    maker: LakeMaker, *, compacted: bool
+) -> None:
+    ledger = RewriteLedger(maker.catalog, "tests")
+    if compacted:
+        compact_all(maker.root, maker.catalog)
+        for _ in range(2):
+            tidy(maker.lake, ledger, NOW_US, 0)
+    assert plan_of(maker.lake).below_marks == []
+    old = retainer_of(maker).retain("access", DAYS_TO_13)
+    assert old.files
+    assert sorted(plan_of(maker.lake).below_marks) == sorted(file.path for file in old.files)
+    for _ in range(2):
+        tidy(maker.lake, ledger, NOW_US, 0)
+    assert plan_of(maker.lake).below_marks == []
+
+
 def test_the_offset_of_a_partition_without_files_comes_from_its_snapshot(maker: LakeMaker, tmp_path: Path) -> None:
     maker.append(payloads(4), partition=2, snapshot=True)
     for table in ("access", "content", "rejects", "account_windows", "alerts"):
