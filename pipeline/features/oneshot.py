@@ -44,19 +44,19 @@ _MODES: Final = "signal 14: a relay's harvest is a mode of its own inside ordina
 _SIMHASH: Final = "Charikar, Similarity estimation techniques from rounding algorithms, STOC 2002; signals 16, 17"
 
 _MOMENTS: Final = (
-    ("output", "log2(1 + output tokens)", "length of answers to one-shots"),
-    ("input", "log2(1 + input tokens)", "length of one-shots"),
+    ("output", "log2(1 + output tokens)", "length of answers to one-shots, in tokens"),
+    ("input", "log2(1 + input tokens)", "length of one-shots, in tokens"),
     ("out_in", "log2((1 + output tokens) / (1 + input tokens))", "length of answers against one-shots"),
-    ("prompt", "log2(1 + bytes of the prompt)", "length of the texts of one-shots"),
-    ("gap", "log2(1 + ms since the one-shot before)", "time between one-shots"),
+    ("prompt", "log2(1 + bytes of the prompt)", "length of the texts of one-shots, in bytes"),
+    ("gap", "log2(1 + ms since the one-shot before)", "time between one-shots, in ms"),
 )
 _CONTRASTED: Final = {
-    "output": "one-shot answers",
-    "input": "one-shots in tokens",
-    "out_in": "one-shot answers per request",
-    "prompt": "one-shot texts",
+    "output": ("answers to one-shots", "answers are"),
+    "input": ("one-shots", "requests are"),
+    "out_in": ("answers per one-shot", "answers per request are"),
+    "prompt": ("texts of one-shots", "texts are"),
 }
-"""Those that are known of all requests too (`shape`), and what one-shots are called where they are set against these."""
+"""Those that are known of all requests too (`shape`), and how one-shots and all requests are spoken of."""
 
 if TYPE_CHECKING:
     import polars as pl
@@ -96,14 +96,14 @@ def _features() -> list[Feature]:
             )
         )
     of_one_shots = {name: what for name, what, _ in _MOMENTS}
-    for name, words in _CONTRASTED.items():
+    for name, (words, all_words) in _CONTRASTED.items():
         what = of_one_shots[name]
         made.append(
             _feature(
                 f"oneshot_{name}_apart_7d",
                 "log2",
                 f"mean of {what}, over one-shots, less the mean over all requests",
-                f"{words}, length against all requests",
+                f"{words}, how much longer than {all_words}",
                 (14, 19),
                 _MODES,
             )
@@ -113,7 +113,7 @@ def _features() -> list[Feature]:
                 f"oneshot_{name}_narrower_7d",
                 "log2",
                 f"standard deviation of {what}, over one-shots, less that over all requests; null under 2 one-shots",
-                f"{words}, spread against all requests",
+                f"{words}, how much more spread than {all_words}",
                 (14, 17),
                 _MODES,
             )
