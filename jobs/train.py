@@ -14,7 +14,7 @@ from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES, FEATURES_HASH, NAMES
 from pipeline.io.digests import sha256_of_file
-from pipeline.io.labelled_runs import rows_of_events, rows_of_run
+from pipeline.io.labelled_runs import logs_of_run, rows_of_events, rows_of_run
 from pipeline.scoring.combination import PARTS
 from pipeline.scoring.extra_trees import training_library
 from pipeline.scoring.labelled import LabelledRows
@@ -28,13 +28,14 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the models to.")],
     runs: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="A backtest's folder with scores.parquet and labels.csv; repeatable."),
+        typer.Option(metavar="DIR", help="What `stillwatch backtest --out` wrote; repeatable."),
     ] = None,
     events: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="An access log (.ndjson, .gz, .zst); repeatable.")
     ] = None,
     labels: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="labels.csv of each --events, in the same order.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="labels.csv of each --runs and then of each --events, in the same order."),
     ] = None,
     accounts: Annotated[
         list[Path] | None,
@@ -59,7 +60,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
     parts = _labelled_rows(runs or [], events or [], labels or [], accounts or [])
     rows, hashes = (
         LabelledRows.concat(parts),
-        _hashes(parts, [folder / "scores.parquet" for folder in runs or []] + (events or [])),
+        _hashes(parts, [folder / "scores.parquet" for folder in runs or []] + (events or []), runs or []),
     )
     settings = settings_for(FEATURES, replace(DEFAULTS, prior=prior, seed=seed))
     models = train_models(rows, NAMES, FEATURES_HASH, settings)
@@ -78,13 +79,16 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per flag is how Typer reads 
 def _labelled_rows(
     runs: list[Path], events: list[Path], labels: list[Path], accounts: list[Path]
 ) -> list[LabelledRows]:
-    if len(labels) != len(events) or len(accounts) not in {0, len(events)}:
-        raise ConfigError("give --labels once for each --events, and --accounts for each of them or for none")
+    if len(labels) != len(runs) + len(events) or len(accounts) not in {0, len(events)}:
+        raise ConfigError(
+            "give --labels once for each --runs, then for each --events, and --accounts for each --events or for none"
+        )
     feeds: list[Path | None] = [*accounts] or [None] * len(events)
-    parts = [rows_of_run(folder) for folder in runs]
-    parts += [rows_of_events(*files) for files in zip(events, feeds, labels, strict=True)]
-    if not parts:
-        raise ConfigError("say what to learn from: --runs DIR, or --events FILE with --labels FILE")
+    if not labels:
+        raise ConfigError("say what to learn from: --runs DIR or --events FILE, each with its --labels FILE")
+    of_runs, of_events = labels[: len(runs)], labels[len(runs) :]
+    parts = [rows_of_run(*files) for files in zip(runs, of_runs, strict=True)]
+    parts += [rows_of_events(*files) for files in zip(events, feeds, of_events, strict=True)]
     names = [str(part.source[0]) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -92,6 +96,13 @@ def _labelled_rows(
     return parts
 
 
-def _hashes(parts: Sequence[LabelledRows], files: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """SHA-256 of each source's file, by the source's name."""
-    return {str(part.source[0]): {"sha256": sha256_of_file(path)} for part, path in zip(parts, files, strict=True)}
+def _hashes(
+    parts: Sequence[LabelledRows], files: Sequence[Path], runs: Sequence[Path]
+) -> dict[str, dict[str, str | list[str]]]:
+    """SHA-256 of each source's file, by the source's name, and of the logs that a run was made of."""
+    found: dict[str, dict[str, str | list[str]]] = {
+        str(part.source[0]): {"sha256": sha256_of_file(path)} for part, path in zip(parts, files, strict=True)
+    }
+    for part, folder in zip(parts, runs, strict=False):
+        found[str(part.source[0])]["of"] = logs_of_run(folder)
+    return found

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import FAMILIES, NAMES
 from pipeline.features.engine import AccountStates
 from pipeline.features.rows import COUNT, FeatureRows
+from pipeline.io.backtest_folder import REPORT
 from pipeline.io.event_files import find_files, read_files
 from pipeline.scoring.kinds import stage_of
 from pipeline.scoring.labelled import LabelledRows
@@ -59,8 +61,28 @@ def read_labels(path: Path) -> dict[str, Label]:
     return labels
 
 
-def rows_of_run(folder: Path) -> LabelledRows:
-    """The rows of a backtest: `scores.parquet` (account_id, exchanges, features) and `labels.csv` in its folder.
+def logs_of_run(folder: Path) -> list[str]:
+    """SHA-256 of the logs that a backtest read, as its report has them; none of a lake, and none without a report.
+
+    Raises:
+        ConfigError: the report is none of a backtest.
+    """
+    path = folder / REPORT
+    try:
+        given = orjson.loads(path.read_bytes())["input"]
+        return [file["sha256"] for file in given["files"] if file["name"] in given["events"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no report of a backtest: {type(error).__name__} at {error}") from None
+
+
+def rows_of_run(folder: Path, labels: Path) -> LabelledRows:
+    """The rows of a backtest: `scores.parquet` (account_id, exchanges, features) in its folder.
+
+    Args:
+        folder: what `stillwatch backtest --out` wrote.
+        labels: who is who.
 
     Raises:
         ConfigError: a file is missing, or its features are others than this Stillwatch's.
@@ -78,7 +100,7 @@ def rows_of_run(folder: Path) -> LabelledRows:
     accounts = table["account_id"].to_pylist()
     exchanges = table["exchanges"].to_numpy().astype(np.int64)
     stage = stage_of(exchanges, pc.equal(table["kind"], "count").to_numpy())
-    return _labelled(values, accounts, (exchanges, stage), read_labels(folder / "labels.csv"), folder.name)
+    return _labelled(values, accounts, (exchanges, stage), read_labels(labels), folder.name)
 
 
 def rows_of_events(events: Path, accounts: Path | None, labels: Path) -> LabelledRows:

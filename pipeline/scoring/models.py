@@ -91,8 +91,9 @@ class Models:
 
     @property
     def learned(self) -> frozenset[str]:
-        """SHA-256 of the files of the sources, of those that say it."""
-        return frozenset(source["sha256"] for source in self.sources.values() if "sha256" in source)
+        """SHA-256 of the files of the sources, and of the logs that these were made of, of those that say it."""
+        of = [{source["sha256"], *source.get("of", ())} for source in self.sources.values() if "sha256" in source]
+        return frozenset().union(*of)
 
     @cached_property
     def versions(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -55,22 +56,35 @@ def invoke(*arguments: str | Path) -> str:
 
 
 def test_models_from_a_run_load(run: Path, tmp_path: Path) -> None:
-    said = invoke("--runs", run, "--out", tmp_path / "models")
+    said = invoke("--runs", run, "--labels", run / "labels.csv", "--out", tmp_path / "models")
     models = Models.load(tmp_path / "models")
     assert models.version in said
     assert "120 rows of 40 accounts" in said
     digest = hashlib.sha256((run / "scores.parquet").read_bytes()).hexdigest()
-    assert models.sources == {"run": {"rows": 120, "accounts": 40, "harvesting": 20, "families": 2, "sha256": digest}}
+    counts = {"rows": 120, "accounts": 40, "harvesting": 20, "families": 2}
+    assert models.sources == {"run": {**counts, "sha256": digest, "of": []}}
     assert models.learned == {digest}
+
+
+def test_models_know_the_logs_of_the_runs_that_they_learned(run: Path, tmp_path: Path) -> None:
+    files = [{"name": "a.ndjson", "sha256": "1" * 64}, {"name": "labels.csv", "sha256": "2" * 64}]
+    (run / "report.json").write_text(json.dumps({"input": {"events": ["a.ndjson"], "files": files}}))
+    invoke("--runs", run, "--labels", run / "labels.csv", "--out", tmp_path / "models")
+    assert Models.load(tmp_path / "models").learned > {"1" * 64}
+    assert "2" * 64 not in Models.load(tmp_path / "models").learned
+
+    (run / "report.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is no report of a backtest"):
+        invoke("--runs", run, "--labels", run / "labels.csv", "--out", tmp_path / "others")
 
 
 def test_two_sources_of_one_name_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two sources are called run"):
-        invoke("--runs", run, "--runs", run, "--out", tmp_path / "models")
+        invoke(*("--runs", run, "--labels", run / "labels.csv") * 2, "--out", tmp_path / "models")
 
 
 def test_rows_of_a_run_follow_their_accounts(run: Path) -> None:
-    rows = labelled_runs.rows_of_run(run)
+    rows = labelled_runs.rows_of_run(run, run / "labels.csv")
     assert rows.exchanges[:6].tolist() == [8, 16, 64] * 2
     assert rows.account[0] == rows.account[2] == "run/a00"
     assert set(rows.family[rows.harvesting].tolist()) == {"x", "y"}
@@ -99,10 +113,10 @@ def test_models_from_a_log_load(tmp_path: Path) -> None:
 
 
 def test_models_are_not_replaced_unasked(run: Path, tmp_path: Path) -> None:
-    invoke("--runs", run, "--out", tmp_path / "models")
+    invoke("--runs", run, "--labels", run / "labels.csv", "--out", tmp_path / "models")
     with pytest.raises(ConfigError, match="--force"):
-        invoke("--runs", run, "--out", tmp_path / "models")
-    invoke("--runs", run, "--out", tmp_path / "models", "--force")
+        invoke("--runs", run, "--labels", run / "labels.csv", "--out", tmp_path / "models")
+    invoke("--runs", run, "--labels", run / "labels.csv", "--out", tmp_path / "models", "--force")
 
 
 @pytest.mark.parametrize(
@@ -110,8 +124,9 @@ def test_models_are_not_replaced_unasked(run: Path, tmp_path: Path) -> None:
     (
         ((), "say what to learn from"),
         (("--events", "x.ndjson"), "--labels once for each"),
-        (("--runs", "nowhere"), "cannot read"),
-        (("--runs", "nowhere", "--prior", "1"), "--prior"),
+        (("--runs", "nowhere"), "--labels once for each --runs"),
+        (("--runs", "nowhere", "--labels", "x.csv"), "cannot read"),
+        (("--runs", "nowhere", "--labels", "x.csv", "--prior", "1"), "--prior"),
     ),
 )
 def test_arguments_that_do_not_do(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -131,7 +146,7 @@ def test_arguments_that_do_not_do(arguments: tuple[str, ...], words: str, tmp_pa
 def test_labels_that_do_not_do(run: Path, labels: str, words: str) -> None:
     (run / "labels.csv").write_text(labels)
     with pytest.raises(ConfigError, match=words):
-        labelled_runs.rows_of_run(run)
+        labelled_runs.rows_of_run(run, run / "labels.csv")
 
 
 def test_a_run_with_other_features_is_refused(run: Path) -> None:
@@ -139,4 +154,4 @@ def test_a_run_with_other_features_is_refused(run: Path) -> None:
     other = pa.StructArray.from_arrays([pa.array(np.zeros(120))], ["another"])
     pq.write_table(table.set_column(3, "features", other), run / "scores.parquet")
     with pytest.raises(ConfigError, match="other features"):
-        labelled_runs.rows_of_run(run)
+        labelled_runs.rows_of_run(run, run / "labels.csv")
