@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
+from jobs.backfill_show import commonest
 from jobs.consoles import console
 from pipeline.counted import counted
 from pipeline.io.backfill_trial import Trial
@@ -15,7 +16,6 @@ from pipeline.io.rewriting.chosen import REPLACED
 from pipeline.io.rewriting.replacement import Replaced
 
 _SHOWN_MAX: Final = 20
-_REASONS_MAX: Final = 5
 
 
 def trial(goes: Mapping[str, Mapping[str, int]], stays: Mapping[str, int], found: Trial, sources: Sources) -> None:
@@ -28,8 +28,7 @@ def trial(goes: Mapping[str, Mapping[str, int]], stays: Mapping[str, int], found
     table.add_row("events", f"{found.events:,}")
     table.add_row("rejects", f"{found.rejects:,}")
     out.print(table)
-    for reason, count in found.reasons.most_common(_REASONS_MAX):
-        out.print(f"reject, {counted(count, 'time')}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    commonest(found.reasons)
     _stays(stays)
     _unscored("comes")
 

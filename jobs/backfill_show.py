@@ -138,7 +138,7 @@ def trial(found: Trial, *, skipped: int, held: int, out_of_range: int | None = N
         table.add_row("hours of events", span)
     out = console()
     out.print(table)
-    _reasons(found.reasons)
+    commonest(found.reasons)
     if held:
         out.print(
             f"note: of these hours {counted(held, 'holds', 'hold')} events in the lake already. They are landed "
@@ -166,7 +166,7 @@ def too_old(found: Mapping[str, int], marks: Mapping[str, str]) -> None:
 
 def reasons(found: Counter[str], *, landed: int) -> None:
     """Why rows were rejected, the most frequent reasons, and what to do where none was an event."""
-    _reasons(found)
+    commonest(found)
     if not landed:
         console().print(
             "no row was an event, and what was landed as rejects counts as landed: docs/backfill.md says of which form "
@@ -177,9 +177,14 @@ def reasons(found: Counter[str], *, landed: int) -> None:
         )
 
 
-def _reasons(found: Counter[str]) -> None:
+def commonest(found: Counter[str]) -> None:
+    """Why records were rejected, the commonest reasons first, and how many more there are."""
     for reason, count in found.most_common(_REASONS_MAX):
         console().print(f"reject, {counted(count, 'time')}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    others = len(found) - _REASONS_MAX
+    if others > 0:
+        words = counted(others, "reason", "reasons")
+        console().print(f"reject: {words} more, in the column reason of rejects", highlight=False, soft_wrap=True)
 
 
 def rejects(found: Trial, done: Counts, *, out_of_range: int | None, seconds: float | None) -> None:

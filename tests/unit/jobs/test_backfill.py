@@ -88,6 +88,18 @@ def test_folders_and_globs_stand_for_their_files_in_the_order_of_names(
     assert ledger.offsets() == {Partition("file:backfill", 0): 120}
 
 
+def test_of_many_reasons_the_commonest_are_told_and_how_many_more_there_are(tmp_path: Path, land: Land) -> None:
+    kinds = ("status", "input_tokens", "output_tokens", "latency_ms", "message_count", "tool_count", "max_tokens")
+    broken = [
+        b'{"account_id": "a", "event_time": "2026-03-01T12:00:00Z", "model": "m", "%s": "x"}' % kind.encode()
+        for kind in kinds
+    ]
+    (tmp_path / "a.ndjson").write_bytes(b"\n".join(broken) + b"\n" + lines_of(EVENTS[:1]))
+    result = land(tmp_path / "a.ndjson")
+    assert result.stdout.count("reject, 1 time: ") == 5
+    assert "2 reasons more" in result.stdout
+
+
 def test_what_is_no_event_is_a_reject_with_its_bytes(tmp_path: Path, lake: Path, land: Land) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(lines_of(EVENTS[:2]) + b'{"broken": \n{"model": "m"}\n' + lines_of(EVENTS[2:4])[:-1])
