@@ -168,7 +168,7 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
     )
     for what, names in lists:
         if names:
-            out.print(f"{len(names)} {what}:", highlight=False)
+            out.print(f"{what}: {len(names):,}", highlight=False)
             for name in names:
                 out.print(f"  {name}", highlight=False, soft_wrap=True)
     where = url_without_password(settings.catalog_url)

@@ -15,6 +15,9 @@ _WORTH_ANOTHER_TRY: Final = ("25P03", "25P04", "25006")
 _NO_RIGHT: Final = ("42501", "3F000")
 """PostgreSQL's SQLSTATEs `insufficient_privilege`, and what it says where a role may use no schema."""
 
+_DISK_FULL: Final = ("disk I/O error", "database or disk is full")
+"""What SQLite says of a full disk: the first where its log of changes, the second where the database cannot grow."""
+
 _DENIED: Final = re.compile(r'permission denied for table "?([^"\s]+)"?')
 _NEEDED: Final = {
     "SELECT": "SELECT", "INSERT": "SELECT, INSERT", "UPDATE": "SELECT, UPDATE", "DELETE": "SELECT, DELETE",
@@ -40,7 +43,7 @@ def in_words(error: sa.exc.SQLAlchemyError, url: sa.URL) -> StillwatchError | No
         case sa.exc.IntegrityError():
             return None
         case sa.exc.OperationalError() | sa.exc.InterfaceError() | sa.exc.TimeoutError():
-            return RetryableError(f"{where}: {said}")
+            return RetryableError(f"{where}: {said}{'; is the disk full?' if said in _DISK_FULL else ''}")
         case sa.exc.InternalError():
             return RetryableError(f"{where}: {said}") if _state(error) in _WORTH_ANOTHER_TRY else None
         case sa.exc.ProgrammingError() if _state(error) in _NO_RIGHT:
