@@ -86,7 +86,9 @@ def rebuild_catalog(
     Stop every `stillwatch run` of this lake first, and let the catalog be one that does not exist or is empty: move a
     damaged one away, or name another with --catalog.  A commit that was half placed is completed from its staged files,
     or else moved to `_quarantine`, and its records are read from Kafka again; so are those of commits that were never
-    placed at all.  Offsets that no file holds, between two commits, get an empty commit of their own.
+    placed at all.  Offsets that no file holds, between two commits, get an empty commit of their own.  What `compact` and
+    `erase` had written, and whose grace period had not ended, holds, and the period begins anew; where it is not whole,
+    it is named, and the former files count again.
 
     Exit codes: 0 done, or could be done; 2 the catalog is not empty; 4 it does not answer; 6 the files contradict each
     other, or one is missing that Kafka's next reading could not replace; nothing was changed.
@@ -141,6 +143,8 @@ def _plan_as_json(plan: Plan, *, applied: bool) -> dict[str, object]:
         "quarantine": plan.to_quarantine,
         "left_out": plan.left_out,
         "below_marks": plan.below_marks,
+        "taken_over": plan.taken_over,
+        "unfinished": plan.unfinished,
         "replacements": plan.replacements,
         "filled": [
             {"partition": str(commit.partition), "first_offset": commit.first_offset, "next_offset": commit.next_offset}
@@ -160,6 +164,11 @@ def _show_plan(plan: Plan, settings: Settings, *, applied: bool) -> None:
         ("files of incomplete commits, to _quarantine", plan.to_quarantine),
         ("commits that were staged only, left out and read again", plan.left_out),
         ("files of hours that `retain` had let go of, and that queries see until it runs again", plan.below_marks),
+        ("rewrites whose grace period had not ended; they hold, and it begins anew", plan.taken_over),
+        (
+            "rewrites that were not finished: what they were made of counts again; was it an erasure, run it again",
+            plan.unfinished,
+        ),
         (
             "replacements that were begun and are not in this catalog; the same `backfill --replace` goes on",
             plan.replacements,

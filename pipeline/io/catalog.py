@@ -45,7 +45,7 @@ from pipeline.io.catalog_errors import in_words
 from pipeline.io.desk import Desk, verdict_book
 from pipeline.io.read_only import cannot_write, read_only_engine
 from pipeline.io.rewriting import ledger_rows
-from pipeline.io.rewriting.ledger_rows import Output
+from pipeline.io.rewriting.ledger_rows import InGrace, Output
 
 __all__ = ["AlertFilter", "Catalog", "sqlite_url", "url_without_password"]
 
@@ -420,6 +420,7 @@ class Catalog:
         snapshots: Iterable[SnapshotEntry] = (),
         rewritten: Iterable[Output] = (),
         marks: Mapping[str, str] = NO_MARKS,
+        in_grace: InGrace | None = None,
     ) -> None:
         """Fill an empty catalog, files live, in one transaction.
 
@@ -429,8 +430,9 @@ class Catalog:
             now_us: wall clock, for the record.
             alerts: by commit; whether the live ones were sent is not known, and the outbox says so.
             snapshots: that stand at their final paths.
-            rewritten: files made of others, at their final paths.
+            rewritten: files made of others, at their final paths, or of rewrites that are `in_grace`.
             marks: retention marks by table.
+            in_grace: rewrites that are to be settled.
 
         Raises:
             ConfigError: it is not empty.
@@ -448,7 +450,7 @@ class Catalog:
                 place = stored.Placing(commit.commit_id, now_us, stored.UNCLEAR)
                 stored.add_alerts(tx, alerts.get(commit.commit_id, ()), place)
             stored.add_found_snapshots(tx, snapshots)
-            ledger_rows.add_found(tx, rewritten, marks)
+            ledger_rows.add_found(tx, rewritten, marks, in_grace or InGrace(), now_us)
 
     def _check_joined(self, tx: sa.Connection, topic: str) -> None:
         """Who never joined, such as a tool, is not asked for a group."""

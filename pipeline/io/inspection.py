@@ -11,7 +11,7 @@ import glob
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -29,6 +29,8 @@ from pipeline.io.footers import Made, Rewritten, read_footer, said_by
 from pipeline.io.lake import REWRITES, Lake, final_path
 from pipeline.io.rewriting.annex import unfinished
 from pipeline.io.rewriting.held import Fate, Fates, Place
+from pipeline.io.rewriting.ledger import RewriteLedger
+from pipeline.io.rewriting.unsettled import unsettled_paths
 from pipeline.lake_tables import TABLE_SCHEMAS, is_of
 from pipeline.sources import FEED, PAST
 
@@ -95,6 +97,7 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
     placed = {path.as_posix() for path in lake.final_files()}
     staged = {path.as_posix() for path in lake.staged_files()}
     snapshots = {path.as_posix() for path in lake.snapshot_files()}
+    rewrites = unsettled_paths(lake, {Path(path).name for path in placed})
     manifest = catalog.manifest()
     found = Inspection(
         files=len(manifest.files()),
@@ -115,6 +118,7 @@ def inspect(lake: Lake, catalog: Catalog, *, quick: bool = False) -> Inspection:
     found.notes += _forgotten(manifest, fates)
     found.errors += _orphans(placed, manifest)
     found.notes += _leftovers(staged, manifest)
+    found.notes += _unfinished_rewrites(lake, rewrites, RewriteLedger(catalog, "").known())
     found.notes += [
         Finding("replacement", name, "begun by `backfill --replace`: the same command goes on, `sweep` gives it up")
         for name in unfinished(lake, {partition.topic for partition in manifest.offsets})
@@ -397,6 +401,18 @@ def _leftovers(staged: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
                 "staged",
                 commit_id,
                 f"{counted(count, 'file')}, committed by nobody; the partition's next owner removes them",
+            )
+
+
+def _unfinished_rewrites(lake: Lake, rewrites: Iterable[str], known: Collection[str]) -> Iterator[Finding]:
+    """Folders of rewrites that the catalog does not list; one that has ended since is gone."""
+    for name in rewrites:
+        if name not in known and (lake.root / REWRITES / name).exists():
+            yield Finding(
+                "unfinished",
+                f"{REWRITES}/{name}",
+                "the catalog does not list this rewrite, so what it was made of counts: was it an erasure, run "
+                "`maintain erase` again; `maintain sweep` removes it",
             )
 
 

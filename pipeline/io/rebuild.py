@@ -19,6 +19,7 @@ What they cannot say is decided here:
   hour below a table's retention mark holds nothing: the mark is in the lake, too.  Of a partition whose files are all
   gone so, a snapshot tells the offset.
 * Where some files of a rewrite stand in their tables, it was swapped, and the others get their names there, too.
+* Of a rewrite of which none does, `rewriting.unsettled` says whether it counts: then the catalog lists it as swapped.
 * What people decided, and who did what, comes back from its copy (`desk/copies.py`).
 * Of each partition the newest snapshots that do not go beyond its offset are listed; a commit is made before its
   snapshot is placed, so each of them is of commits that were made.
@@ -37,10 +38,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
@@ -52,18 +51,18 @@ from pipeline.errors import LakeDamagedError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.desk import copies, seals
 from pipeline.io.desk.audit_log import Act, append
-from pipeline.io.digests import sha256_of
+from pipeline.io.entries import entry_of
 from pipeline.io.footers import Made, Source, read_footer, said_by
 from pipeline.io.lake import STAGING, Lake, final_path, offset_in
 from pipeline.io.rewriting.annex import unfinished
 from pipeline.io.rewriting.found import FoundRewritten, Sorted, sort_out
 from pipeline.io.rewriting.held import Place, is_below
-from pipeline.io.rewriting.ledger_rows import Output, spans_of
+from pipeline.io.rewriting.ledger_rows import InGrace, Output, spans_of
 from pipeline.io.rewriting.marks import read_marks
 from pipeline.io.rewriting.settling import half_settled, link
+from pipeline.io.rewriting.unsettled import Of, Unsettled, take_over, unsettled_paths
 from pipeline.io.rewriting.writing import REWRITTEN
 from pipeline.io.source_notes import Noted, read_notes
-from pipeline.lake_tables import TABLES
 from pipeline.snapshots import label_of
 
 _FILL_NAMESPACE: Final = uuid.UUID("5717a7c0-0000-4000-8000-000000000000")
@@ -122,6 +121,9 @@ class Plan:
         marks: hours below which tables hold nothing.
         below_marks: files of such hours that are there, in their grace period or late: seen until retention runs.
         to_link: rewritten files that had not got their names in their tables yet, by these names.
+        in_grace: rewrites whose files count and do not stand in their tables yet; nothing of them is moved.
+        taken_over: these in words.
+        unfinished: rewrites that do not count, in words: what they were made of does.
         replacements: that were begun, and of which the catalog will hold nothing: the same command goes on.
         desk: what people decided, and who did what.
     """
@@ -139,6 +141,9 @@ class Plan:
     marks: dict[str, str] = field(default_factory=dict)
     below_marks: list[str] = field(default_factory=list)
     to_link: dict[str, str] = field(default_factory=dict)
+    in_grace: InGrace = field(default_factory=InGrace)
+    taken_over: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
     replacements: list[str] = field(default_factory=list)
     desk: copies.Copied = field(default_factory=copies.Copied)
 
@@ -155,21 +160,23 @@ def plan_of(lake: Lake) -> Plan:
         LakeDamagedError: files contradict each other, or one is missing that reading again cannot replace.
     """
     placed, others, unreadable = _read_all(lake, lake.final_files())
-    to_link = half_settled(lake, {Path(file.path).name for file in others})
+    in_tables = {Path(file.path).name for file in others}
+    to_link = half_settled(lake, in_tables)
     others += [replace(file, path=final_path(file.path)) for file in _read_all(lake, map(Path, to_link.values()))[1]]
     staged, _, _ = _read_all(lake, lake.staged_files())  # a staged file that cannot be read was being written
     _check_unreadable(unreadable, placed)
-    merged = sort_out(others)
-    placed, needless = _without_held(placed, merged)
-    plan = Plan(marks=read_marks(lake.root), to_quarantine=[*unreadable, *needless, *merged.needless])
+    settled = sort_out(others)
+    placed, needless = _without_held(placed, settled)
+    plan = Plan(marks=read_marks(lake.root), to_quarantine=[*unreadable, *needless, *settled.needless])
     plan.to_quarantine = [path for path in plan.to_quarantine if path not in to_link]
+    merged = _take_over(lake, plan, placed, settled, in_tables, to_link)
+    placed, _ = _without_held(placed, merged)
     there = [(file.path, file.place) for file in placed] + [(file.path, file.place) for file in merged.kept]
     plan.below_marks = [path for path, place in there if is_below(place, plan.marks)]
     placed = [*placed, *_held(merged)]
     placed += _too_old(placed, plan.marks)
     placed_by_commit, staged_by_commit = _by_commit(placed), _by_commit(staged)
     plan.left_out = sorted(staged_by_commit.keys() - placed_by_commit.keys())
-    plan.to_link = {file.path: to_link[file.path] for file in merged.kept if file.path in to_link}
     plan.rewritten = [_output(lake, file, to_link.get(file.path, file.path)) for file in merged.kept]
     partitions: dict[Partition, list[list[_Found]]] = defaultdict(list)
     for files in placed_by_commit.values():
@@ -223,7 +230,7 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int, by: str = "") -> None
         catalog.sources.fill(plan.noted.feeds, plan.noted.files, plan.noted.ranges)
         catalog.replace_all(
             plan.offsets, plan.commits, now_us, alerts=plan.alerts, snapshots=plan.snapshots,
-            rewritten=plan.rewritten, marks=plan.marks,
+            rewritten=plan.rewritten, marks=plan.marks, in_grace=plan.in_grace,
         )  # fmt: skip
         with catalog.transaction(write=True) as tx:
             details = {**_restored(plan), seals.WITHOUT_RECORD: seals.without_record(tx)}
@@ -232,6 +239,29 @@ def rebuild(lake: Lake, url: str, plan: Plan, now_us: int, by: str = "") -> None
     finally:
         catalog.close()
     log.info("catalog rebuilt", commits=len(plan.commits), files=plan.files)
+
+
+def _take_over(  # what is there
+    lake: Lake, plan: Plan, placed: Sequence[_Found], settled: Sorted, in_tables: set[str], to_link: Mapping[str, str]
+) -> Sorted:
+    """Plan for rewrites that are not settled; returns the rewritten files that count, with those of them."""
+    read = {name: _read_all(lake, paths) for name, paths in unsettled_paths(lake, in_tables).items()}
+    rewrites = [Unsettled(name, tuple(files), tuple(broken)) for name, (_, files, broken) in read.items()]
+    made = {Of(file.commit.commit_id, file.place): file.path for file in placed}
+    taken = take_over(settled, rewrites, made)
+    for rewrite in taken.rewrites:
+        plan.in_grace.inputs[rewrite.rewrite_id] = taken.made_of(rewrite, made, settled)
+        plan.in_grace.made_by |= {file.said.file_id: rewrite.rewrite_id for file in rewrite.files}
+    replaced = {path for paths in plan.in_grace.inputs.values() for path in paths}
+    plan.in_grace.former = [
+        (file.commit.commit_id, entry_of(lake.root / file.path, file.path)) for file in placed if file.path in replaced
+    ]
+    plan.in_grace.former_outputs = [_output(lake, file, to_link.get(file.path, file.path)) for file in taken.replaced]
+    counting = [*taken.files.kept, *taken.replaced]
+    plan.to_link = {file.path: to_link[file.path] for file in counting if file.path in to_link}
+    plan.taken_over = sorted(rewrite.in_words() for rewrite in taken.rewrites)
+    plan.unfinished = sorted(rewrite.in_words() for rewrite in taken.left)
+    return taken.files
 
 
 def _restored(plan: Plan) -> dict[str, int]:
@@ -290,8 +320,8 @@ def _too_old(placed: Sequence[_Found], marks: Mapping[str, str]) -> Iterator[_Fo
 
 
 def _output(lake: Lake, file: FoundRewritten, path: str) -> Output:
-    entry = _entry(lake.root / path, file.path)
-    return Output(file.said.file_id, entry, spans_of(file.said))
+    entry = entry_of(lake.root / path, final_path(file.path))
+    return Output(file.said.file_id, replace(entry, path=file.path), spans_of(file.said))
 
 
 def _check_unreadable(unreadable: Sequence[str], placed: Sequence[_Found]) -> None:
@@ -335,8 +365,8 @@ def _plan_partition(lake: Lake, plan: Plan, commits: list[list[_Found]], staged:
         if commit.first_offset > at:
             plan.filled.append(_filling(partition, at, commit.first_offset))
             plan.commits.append((plan.filled[-1], []))
-        entries = [_entry(lake.root / file.path, file.path) for file in placed if file.path]
-        entries += [_entry(lake.root / file.path, _final(file.path)) for file in rest]
+        entries = [entry_of(lake.root / file.path, file.path) for file in placed if file.path]
+        entries += [entry_of(lake.root / file.path, _final(file.path)) for file in rest]
         _check_rows(commit, entries, [file for file in placed if file.held])
         plan.to_place += [_final(file.path) for file in rest]
         plan.commits.append((commit, entries))
@@ -450,31 +480,6 @@ def _newest(entries: Iterable[SnapshotEntry]) -> list[SnapshotEntry]:
     for entry in sorted(entries, key=lambda entry: (entry.created_at_us, len(entry.path))):
         by_offset[entry.next_offset] = entry
     return [by_offset[offset] for offset in sorted(by_offset)[-SNAPSHOTS_KEPT:]]
-
-
-def _entry(path: Path, final: str) -> FileEntry:
-    table, dt, hour = Path(final).parts[:3]
-    column = TABLES[table].time
-    with path.open("rb") as content:
-        digest = sha256_of(content)
-    times = pq.read_table(path, columns=[column], partitioning=None)[column]
-    low, high = _span(times) if len(times) and times.null_count == 0 else (None, None)
-    return FileEntry(
-        path=final,
-        table_name=table,
-        dt=dt.removeprefix("dt="),
-        hour=int(hour.removeprefix("hour=")),
-        rows=len(times),
-        bytes=path.stat().st_size,
-        sha256=digest,
-        time_min_us=low,
-        time_max_us=high,
-    )
-
-
-def _span(times: pa.ChunkedArray) -> tuple[int, int]:
-    ends: dict[str, Any] = pc.min_max(times.cast(pa.int64())).as_py()
-    return int(ends["min"]), int(ends["max"])
 
 
 def _check_rows(commit: Commit, files: Sequence[FileEntry], elsewhere: Sequence[_Found]) -> None:

@@ -25,9 +25,9 @@ from pipeline.io.rewriting import ledger_rows as rows
 from pipeline.io.rewriting import tables
 from pipeline.io.rewriting.ledger_rows import Output
 
-WRITING: Final = "writing"
-SWAPPED: Final = "swapped"
-SETTLED: Final = "settled"
+WRITING: Final = tables.WRITING
+SWAPPED: Final = tables.SWAPPED
+SETTLED: Final = tables.SETTLED
 
 _IDS_MAX: Final = 500
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from pipeline.batch import Partition
-from pipeline.commits import FileEntry
+from pipeline.commits import REBUILT, FileEntry
 from pipeline.io import catalog_tables
 from pipeline.io.footers import Rewritten
 from pipeline.io.rewriting import tables
@@ -42,6 +42,23 @@ class Output:
     spans: tuple[Span, ...]
 
 
+@dataclass(slots=True)
+class InGrace:
+    """Rewrites that a catalog made anew lists as swapped.
+
+    Attributes:
+        inputs: paths of the files that each replaced, by its id.
+        made_by: ids of the rewrites that made files, by the files' ids.
+        former: files that commits made and that were replaced, each with its commit's id.
+        former_outputs: rewritten files that were replaced.
+    """
+
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    made_by: dict[str, str] = field(default_factory=dict)
+    former: list[tuple[str, FileEntry]] = field(default_factory=list)
+    former_outputs: list[Output] = field(default_factory=list)
+
+
 def spans_of(file: Rewritten) -> tuple[Span, ...]:
     """The offsets that a rewritten file may hold rows of."""
     ends: dict[Partition, tuple[int, int]] = {}
@@ -57,11 +74,28 @@ def marks_in(tx: sa.Connection) -> dict[str, str]:
     return {row.table_name: row.before for row in tx.execute(sa.select(tables.retention))}
 
 
-def add_found(tx: sa.Connection, outputs: Iterable[Output], marks: Mapping[str, str]) -> None:
-    """List rewritten files that stand at their final paths, and the marks of a lake, in an empty catalog."""
-    found = list(outputs)
-    insert(tx, tables.rewritten_files, [output_row(output, "rebuilt") for output in found])
+def add_found(
+    tx: sa.Connection, outputs: Iterable[Output], marks: Mapping[str, str], in_grace: InGrace, now_us: int
+) -> None:
+    """List rewritten files, rewrites that are to be settled, and the marks of a lake, in an empty catalog.
+
+    Args:
+        tx: in which transaction.
+        outputs: at their final paths, but for those of rewrites that are to be settled.
+        marks: retention marks by table.
+        in_grace: rewrites that are to be settled; their grace period begins anew.
+        now_us: wall clock.
+    """
+    found = [*outputs, *in_grace.former_outputs]
+    insert(tx, tables.rewritten_files, [output_row(one, in_grace.made_by.get(one.file_id, REBUILT)) for one in found])
     insert(tx, tables.rewritten_spans, [row for output in found for row in span_rows(output)])
+    former = [{**asdict(file), "commit_id": commit_id, "state": "live"} for commit_id, file in in_grace.former]
+    insert(tx, catalog_tables.files, former)
+    retire(tx, [*(file.path for _, file in in_grace.former), *(one.file.path for one in in_grace.former_outputs)])
+    for rewrite_id, paths in in_grace.inputs.items():
+        row = {"rewrite_id": rewrite_id, "kind": REBUILT, "state": tables.SWAPPED, "changed_at_us": now_us}
+        insert(tx, tables.rewrites, [{**row, "worker": REBUILT}])
+        insert(tx, tables.rewrite_inputs, [{"rewrite_id": rewrite_id, "path": path} for path in paths])
     for table, before in marks.items():
         mark(tx, table, before)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import sqlalchemy as sa
 
 from pipeline.io.catalog_tables import META, file_columns
+
+WRITING: Final = "writing"
+SWAPPED: Final = "swapped"
+SETTLED: Final = "settled"
 
 rewrites = sa.Table(
     "rewrites",
