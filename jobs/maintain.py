@@ -86,9 +86,9 @@ def rebuild_catalog(
     Stop every `stillwatch run` of this lake first, and let the catalog be one that does not exist or is empty: move a
     damaged one away, or name another with --catalog.  A commit that was half placed is completed from its staged files,
     or else moved to `_quarantine`, and its records are read from Kafka again; so are those of commits that were never
-    placed at all.  Offsets that no file holds, between two commits, get an empty commit of their own.  What `compact` and
-    `erase` had written, and whose grace period had not ended, holds, and the period begins anew; where it is not whole,
-    it is named, and the former files count again.
+    placed at all.  Offsets that no file holds, between two commits, get an empty commit of their own.  What `compact`
+    and `erase` had written, and whose grace period had not ended, holds, and the period begins anew; where it is not
+    whole, it is named, and the former files count again.
 
     Exit codes: 0 done, or could be done; 2 the catalog is not empty; 4 it does not answer; 6 the files contradict each
     other, or one is missing that Kafka's next reading could not replace; nothing was changed.

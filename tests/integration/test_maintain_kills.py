@@ -110,6 +110,8 @@ def test_erasure_killed_after_any_step_costs_nobody_else_a_row(tmp_path: Path, u
         crash("erase", step, 1, root, url)
         assert {table: Counter(_of_others(found)) for table, found in content_of(root, url).items()} == kept
         assert_sound(root, maker.catalog)
+        anew = _content_of_rebuilt(tmp_path / "killed", root)
+        assert {table: Counter(_of_others(found)) for table, found in anew.items()} == kept
         WORK["erase"](Lake(root), maker.catalog, RewriteLedger(maker.catalog, "tests"), lambda _step: None)
         assert content_of(root, url) == kept
         assert_sound(root, maker.catalog)

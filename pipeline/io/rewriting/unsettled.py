@@ -6,7 +6,9 @@ rows as what it was made of, but for those that somebody had asked to erase.  So
 * each of its files can be read, and all are of one table and hour,
 * they hold or leave out all rows of the files that they were made of, and each of these is there: a replacement whose
   rows are in its annex only is not, and goes on from there,
-* no other that counts stands for the same files.  Of two such, that which leaves out more rows counts.
+* rewritten files that they were made of count, too: else they would leave out what such a replacement let go,
+* no other that counts stands for the same files.  Of two such, that which others were made of was swapped, and counts;
+  else that which leaves out more rows.
 
 The catalog lists it as swapped, and what it was made of as retired, so that settling goes on as if nothing had
 happened.  Others are left: what they were made of counts.
@@ -54,6 +56,16 @@ class Unsettled:
         """Rows that it leaves out."""
         return sum(source.erased for file in self.files for source in file.said.sources)
 
+    @property
+    def file_ids(self) -> set[str]:
+        """Of its files."""
+        return {file.said.file_id for file in self.files}
+
+    @property
+    def replaces(self) -> set[str]:
+        """Ids of the rewritten files that it was made of."""
+        return {file_id for file in self.files for file_id in file.said.replaces}
+
     def in_words(self) -> str:
         """What it is, for people."""
         name = f"{REWRITES}/{self.rewrite_id}"
@@ -87,8 +99,7 @@ class TakenOver:
             made: files that commits made and that are there.
             settled: rewritten files in their tables.
         """
-        replaces = {file_id for file in rewrite.files for file_id in file.said.replaces}
-        former = [file for file in self.replaced if file.said.file_id in replaces]
+        former = [file for file in self.replaced if file.said.file_id in rewrite.replaces]
         others = set(_sources(former)) | set(_held(settled))
         return [file.path for file in former] + [
             made[source] for source in dict.fromkeys(_sources(rewrite.files)) if source in made and source not in others
@@ -139,7 +150,8 @@ def take_over(settled: Sorted, rewrites: Iterable[Unsettled], made: Collection[O
 
 def _take_over_place(kept: Sequence[FoundRewritten], rewrites: Sequence[Unsettled], taken: TakenOver) -> None:
     """One after the other: one may be made of another's files, and counts once that one does."""
-    waiting = sorted(rewrites, key=lambda rewrite: (-rewrite.erased, rewrite.rewrite_id))
+    replaced = {file_id for rewrite in rewrites for file_id in rewrite.replaces}
+    waiting = sorted(rewrites, key=lambda one: (not (one.file_ids & replaced), -one.erased, one.rewrite_id))
     files = list(kept)
     went_on = True
     while went_on:
@@ -155,6 +167,8 @@ def _take_over_place(kept: Sequence[FoundRewritten], rewrites: Sequence[Unsettle
 
 def _fits(files: Sequence[FoundRewritten], rewrite: Unsettled) -> bool:
     """Whether a rewrite's files count beside others, and none of those ceases to, but for those that it replaces."""
+    if not rewrite.replaces <= {file.said.file_id for file in files}:
+        return False
     every = [*files, *rewrite.files]
     kept = {file.said.file_id for file in sort_out(every).kept}
     replaced = {file_id for file in every for file_id in file.said.replaces}

@@ -246,6 +246,23 @@ def test_an_erasure_that_was_killed_costs_nobody_else_a_row(maker: LakeMaker, tm
         assert content_of(maker.root, url) == others(rows)
 
 
+def test_what_was_made_of_a_rewrite_that_does_not_count_does_not_either(maker: LakeMaker, tmp_path: Path) -> None:
+    """That one may have been a replacement, and what it let go would go without what comes."""
+    rows = content_of(maker.root, maker.catalog_url)
+    compact_all(maker.root, maker.catalog)
+    merged = [Path(file.path) for file in maker.catalog.live_files("access")]
+    erase(maker)
+    for path in merged:
+        (maker.root / path).unlink()
+    assert len(plan_of(maker.lake).unfinished) == len(merged)
+    with made_anew(maker, tmp_path) as (url, catalog):
+        found = content_of(maker.root, url)
+        assert found["access"] == rows["access"]
+        assert found["content"] == others(rows)["content"]
+        settle_all(maker, catalog)
+        assert content_of(maker.root, url) == found
+
+
 def test_of_two_rewrites_of_one_file_one_counts(maker: LakeMaker, tmp_path: Path) -> None:
     """A compactor that was killed before its swap, and an erasure that was faster."""
     kept = others(content_of(maker.root, maker.catalog_url))
