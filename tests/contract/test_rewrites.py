@@ -15,7 +15,7 @@ from pipeline.commits import Commit, FileEntry
 from pipeline.errors import FencedError, SchemaError
 from pipeline.io.catalog import Catalog
 from pipeline.io.rewriting.ledger import SETTLED, SWAPPED, WRITING, RewriteLedger
-from pipeline.io.rewriting.ledger_rows import Output, Span
+from pipeline.io.rewriting.ledger_rows import InGrace, Output, Span
 
 P0, P1 = Partition("access", 0), Partition("access", 1)
 THREADS = 6
@@ -136,6 +136,32 @@ def test_settling_gives_final_paths_and_forgets_inputs_once(catalog: Catalog, le
         == [dataclasses.replace(other.file, path="access/other.parquet")]
     )
     assert [rewrite.rewrite_id for rewrite in ledger.due((SETTLED,), 6)] == [first, second]
+
+
+def test_a_catalog_made_anew_lists_rewrites_that_are_to_be_settled(catalog: Catalog, ledger: RewriteLedger) -> None:
+    """One made of commits' files, and one made of its output."""
+    commit = Commit(uuid.uuid4().hex, P0, 0, 20, 20, 0, 1_780_000_000_000_000, "test:1")
+    file = FileEntry("access/made.parquet", "access", "2026-03-01", 0, 20, 100, "0" * 64, 0, 59)
+    first, second = uuid.uuid4().hex, uuid.uuid4().hex
+    merged, erased = output_of(first, Span(P0, 0, 20)), output_of(second, Span(P0, 0, 20), rows=19)
+    in_grace = InGrace(
+        inputs={first: [file.path], second: [merged.file.path]},
+        made_by={merged.file_id: first, erased.file_id: second},
+        former=[(commit.commit_id, file)],
+        former_outputs=[merged],
+    )
+    catalog.replace_all({P0: 20}, [(commit, [])], 5, rewritten=[erased], in_grace=in_grace)
+    assert catalog.live_files() == catalog.files_of([commit]) == [erased.file]
+    assert sorted(catalog.manifest().retired) == sorted([file.path, merged.file.path])
+    assert {rewrite.rewrite_id for rewrite in ledger.due((SWAPPED,), 5)} == {first, second}
+    assert ledger.due((SWAPPED,), 4) == []
+    assert ledger.makers_of(second) == [first]
+    for rewrite_id, output, final in ((first, merged, "access/merged.parquet"), (second, erased, "access/end.parquet")):
+        rewrite = ledger.find(rewrite_id)
+        assert rewrite is not None
+        ledger.settle(rewrite, {output.file_id: final}, 6)
+    assert catalog.live_files() == [dataclasses.replace(erased.file, path="access/end.parquet")]
+    assert catalog.manifest().retired == []
 
 
 def test_marks_only_rise(catalog: Catalog, ledger: RewriteLedger) -> None:
