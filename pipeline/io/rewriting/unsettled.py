@@ -72,7 +72,7 @@ class Unsettled:
         if self.unreadable:
             return f"{name}: {counted(len(self.unreadable), 'file')} cannot be read"
         tables = ", ".join(sorted({file.place.table for file in self.files}))
-        return f"{name}: of {tables}, without {counted(self.erased, 'row')} that it was made of"
+        return f"{name}: {tables}" + (f", {counted(self.erased, 'row')} left out" if self.erased else "")
 
 
 @dataclass(slots=True)
