@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -11,7 +11,17 @@ from pipeline.simulation.benign import chat_app, people, platform
 from pipeline.simulation.harvest import Harvest
 from pipeline.simulation.identity import Origin, Shared, chance, draw_client, draw_country, draw_network, pick, token
 from pipeline.simulation.rhythm import FLAT, HOUR_MS, HUMAN, arrivals, clustered
-from pipeline.simulation.sessions import Behaviour, Request, Run, Session, Sessions, batches, combine, lognormal, single
+from pipeline.simulation.sessions import (
+    Behaviour,
+    Request,
+    Run,
+    Session,
+    Sessions,
+    batches,
+    combine,
+    lognormal,
+    singles,
+)
 
 SINGLE_VARIANTS = ("loud", "paced", "mixed", "faint")
 POOL_SIZES = {"hydra": 40, "drip": 50}
@@ -105,7 +115,7 @@ def _loud(rng: random.Random, take: Callable[[], Request], span: Span) -> Behavi
     """As much as the plan allows, day and night: at random, evenly, or in runs as fast as the API answers."""
     per_day = lognormal(rng, 420, 0.7)
     begin_ms = span.at(rng.random() * 0.5)
-    manner = pick(rng, (_random, _metronome, _in_runs, _in_runs))
+    manner = pick(rng, (_random, _evenly, _in_runs, _in_runs))
 
     def sessions(from_ms: int) -> Sessions:
         return manner(rng, take, per_day, max(from_ms, begin_ms))
@@ -114,16 +124,19 @@ def _loud(rng: random.Random, take: Callable[[], Request], span: Span) -> Behavi
 
 
 def _random(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
-    for start_ms in arrivals(rng, FLAT, per_day, 0, from_ms):
-        yield start_ms, single(start_ms, take())
+    return singles(arrivals(rng, FLAT, per_day, 0, from_ms), take)
 
 
-def _metronome(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
+def _evenly(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
+    return singles(_metronome(rng, per_day, from_ms), take)
+
+
+def _metronome(rng: random.Random, per_day: float, from_ms: int) -> Iterator[int]:
     gap_ms = 24 * HOUR_MS / per_day
     at_ms = float(from_ms)
     while True:
         at_ms += gap_ms * (0.8 + 0.4 * rng.random())
-        yield int(at_ms), single(int(at_ms), take())
+        yield int(at_ms)
 
 
 def _in_runs(rng: random.Random, take: Callable[[], Request], per_day: float, from_ms: int) -> Sessions:
@@ -145,8 +158,7 @@ def _paced(rng: random.Random, take: Callable[[], Request], origin: Origin, span
     rhythm = pick(rng, HUMAN)
 
     def sessions(from_ms: int) -> Sessions:
-        for start_ms in arrivals(rng, rhythm, per_day, origin.home.utc_offset_h, max(from_ms, begin_ms)):
-            yield start_ms, single(start_ms, take())
+        return singles(arrivals(rng, rhythm, per_day, origin.home.utc_offset_h, max(from_ms, begin_ms)), take)
 
     return Behaviour(per_day, sessions)
 
@@ -201,9 +213,7 @@ def _pooled(
         times = _at_once(rng, total, times[0])
 
     def sessions(from_ms: int) -> Sessions:
-        for start_ms in times:
-            if start_ms >= from_ms:
-                yield start_ms, single(start_ms, take())
+        return singles((start_ms for start_ms in times if start_ms >= from_ms), take)
 
     harvesting = Behaviour(total * 24 / span.hours, sessions)
     if operation.variant == "drip" and chance(rng, 0.7):

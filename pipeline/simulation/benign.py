@@ -22,7 +22,7 @@ from pipeline.simulation.sessions import (
     combine,
     converse,
     lognormal,
-    single,
+    singles,
     work_as_agent,
 )
 from pipeline.simulation.wording import LANGUAGES, Fillers, Wording
@@ -239,8 +239,7 @@ def _singles(rng: random.Random, origin: Origin, ask: Callable[[], Request], per
     def sessions(from_ms: int) -> Sessions:
         rhythm = pick(rng, (PRODUCT, PRODUCT, EVENING, OFFICE))
         starts = arrivals(rng, rhythm, per_day * (1 - branching), origin.home.utc_offset_h, from_ms)
-        for start_ms in clustered(rng, starts, branching, decay_s=90):
-            yield start_ms, single(start_ms, ask())
+        yield from singles(clustered(rng, starts, branching, decay_s=90), ask)
 
     return Behaviour(per_day, sessions)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.simulation.identity import chance, token
@@ -158,6 +158,12 @@ def converse(rng: random.Random, wording: Wording, chatting: Chatting, start_ms:
 def single(start_ms: int, request: Request) -> Session:
     """One request and nothing after it."""
     yield start_ms, request
+
+
+def singles(starts: Iterable[int], ask: Callable[[], Request]) -> Sessions:
+    """One request at each start."""
+    for start_ms in starts:
+        yield start_ms, single(start_ms, ask())
 
 
 @dataclass(frozen=True, slots=True)
