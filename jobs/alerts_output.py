@@ -18,6 +18,7 @@ from pipeline.harmless import harmless
 from pipeline.io.desk.standing import Standing
 from pipeline.moments import rfc3339
 from pipeline.reasons import number_in_words, time_in_words
+from pipeline.sql_text import literal
 
 TEXT_CELLS: Final = 80
 """Width of words where no terminal has one."""
@@ -181,17 +182,17 @@ def requests_query(alert: Alert) -> str:
     plain = harmless(alert.entity_id) == alert.entity_id and len(alert.entity_id) <= listed.ACCOUNT_CHARS_MAX
     # Two spaces would be lost where lines are wrapped.
     whose = plain and alert.entity_id.split(" ") == alert.entity_id.split()
-    account = f"account_id = {_quoted(alert.entity_id)}" if whose else f"account_id = ({_by_place(alert)})"
+    account = f"account_id = {literal(alert.entity_id)}" if whose else f"account_id = ({_by_place(alert)})"
     # By place, not by time: what counted by then had come by then, however it is dated.
-    where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" <= {alert.offset}'
+    where = f'topic = {literal(alert.topic)} AND "partition" = {alert.partition} AND "offset" <= {alert.offset}'
     day = rfc3339(alert.first_seen_us - _LATE_US)[:10]
-    return f'FROM access WHERE {account} AND {where} AND dt >= {_quoted(day)} ORDER BY "offset"'
+    return f'FROM access WHERE {account} AND {where} AND dt >= {literal(day)} ORDER BY "offset"'
 
 
 def _by_place(alert: Alert) -> str:
     day = rfc3339(alert.raised_at_us - _CLOCK_LAG_US)[:10]
-    where = f'topic = {_quoted(alert.topic)} AND "partition" = {alert.partition} AND "offset" = {alert.offset}'
-    return f"SELECT account_id FROM access WHERE {where} AND dt >= {_quoted(day)}"  # noqa: S608  # shown, never run here
+    where = f'topic = {literal(alert.topic)} AND "partition" = {alert.partition} AND "offset" = {alert.offset}'
+    return f"SELECT account_id FROM access WHERE {where} AND dt >= {literal(day)}"  # noqa: S608  # shown, never run here
 
 
 _LATE_US: Final = 8 * 24 * 3_600_000_000
@@ -199,10 +200,6 @@ _LATE_US: Final = 8 * 24 * 3_600_000_000
 
 _CLOCK_LAG_US: Final = 24 * 3_600_000_000
 """The record that moved an account's clock may itself be dated earlier: event times come out of order."""
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _as_object(alert: Alert, standing: Standing = _UNKNOWN) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipeline.counted import counted
 from pipeline.errors import ConfigError
 from pipeline.harmless import harmless
 from pipeline.io.views.session import Result
+from pipeline.sql_text import literal
 
 Format = Literal["table", "csv", "json", "ndjson", "parquet"]
 
@@ -79,7 +80,7 @@ class Texts:
     def objects(self, batch: pa.RecordBatch, names: Sequence[str], types: Sequence[str]) -> list[str]:
         """Each row as a JSON object; times in RFC 3339, and null for numbers that JSON does not have."""
         pairs = (
-            f"{_literal(name)}, {_json_value(f'c{index}', kind)}"
+            f"{literal(name)}, {_json_value(f'c{index}', kind)}"
             for index, (name, kind) in enumerate(zip(names, types, strict=True))
         )
         rows = self._query(f"CAST(json_object({', '.join(pairs)}) AS VARCHAR) AS row", batch).column(0).to_pylist()
@@ -110,10 +111,6 @@ def _json_value(column: str, kind: str) -> str:
 def _valid_json(row: str) -> str:
     """NaN and infinities deep inside a value become null; rare enough to be slow."""
     return json.dumps(json.loads(row, parse_constant=lambda _name: None), ensure_ascii=False)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Final
 from pipeline.counted import counted
 from pipeline.dossier.dossier import Degree, Dossier, LookedThrough, Measure, RaisedAlert, Sample, Shared, TextState
 from pipeline.reasons import number_in_words, time_in_words, weighed_of
+from pipeline.sql_text import literal
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC, and plots want no zone
 REASONS_MAX: Final = 5
@@ -168,8 +169,7 @@ def sample_facts(sample: Sample) -> str:
 
 def query(dossier: Dossier) -> str:
     """What lists the requests in `stillwatch sql`; of ids that SQL spells out oddly, as SQL must have it."""
-    parts = ["'" + part.replace("'", "''") + "'" for part in dossier.account_id.split("\0")]
-    account = parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
+    account = literal(dossier.account_id)
     first, last = dossier.seen.activity.first_us, dossier.seen.activity.last_us
     if first is None or last is None:
         return ""

@@ -26,7 +26,8 @@ from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, EVENT_SCHEMA, LINEAGE
 from pipeline.io.ndjson import plain, spoken
 from pipeline.io.replay import key_of, open_lines
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal, quoted
+from pipeline.io.views.tables import quoted
+from pipeline.sql_text import literal
 from pipeline.text_views import kept
 
 CHUNK_ROWS: Final = 50_000

@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.events import ACCESS_FIELDS
 from pipeline.io.ndjson import MARK
 from pipeline.io.replay import head_of
+from pipeline.sql_text import literal
 
 _HEAD_BYTES: Final = 1 << 20
 _LINES: Final = 100
@@ -111,7 +112,7 @@ def _of_array(path: Path) -> str:
 
 
 def _of_csv(path: Path, columns: Sequence[str]) -> str:
-    texts = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in columns if name in _TEXT)
+    texts = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns if name in _TEXT)
     types = f", types = {{{texts}}}" if texts else ""
     query = f"COPY (FROM read_csv({_sql(path)}{types})) TO {_sql(_beside(path, '.parquet'))}"
     missing = [field.name for field in ACCESS_FIELDS if field.required and field.name not in columns]
@@ -126,11 +127,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _sql(path: Path) -> str:
-    return _literal(str(path))
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return literal(str(path))
 
 
 def _typed(query: str) -> str:

@@ -13,8 +13,8 @@ from pipeline.batch import Partition, Records
 from pipeline.decode import Decoder
 from pipeline.io.still_source import NO_TIMESTAMP, StillSource
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal
 from pipeline.sources import AGAIN, again
+from pipeline.sql_text import literal
 from pipeline.text_views import one_chunk, taken
 
 _OPEN: Final = (

@@ -12,7 +12,7 @@ from pipeline.dossier.dossier import TextState, UsedKind
 from pipeline.io.dossier.lake_time import last_hour
 from pipeline.io.dossier.rows import DAY_US, HOUR_US, Row, hour_sql, moment_sql, network_sql, rows_of
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal
+from pipeline.sql_text import literal
 
 USED_MAX: Final = 20
 """Values of each kind that are kept: those of most requests."""

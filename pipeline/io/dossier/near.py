@@ -7,7 +7,7 @@ from typing import Final
 from pipeline.io.dossier.lake_time import last_hour
 from pipeline.io.dossier.rows import HOUR_US, moment_sql, rows_of
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal
+from pipeline.sql_text import literal
 
 _CHARS_MAX: Final = 200
 """Of longer ids nobody has mistyped a letter."""

@@ -11,7 +11,7 @@ from pipeline.dossier.dossier import SharedKind, UsedKind
 from pipeline.io.dossier.lake_time import requests_by_hour
 from pipeline.io.dossier.rows import HOUR_US, moment_sql, network_prefix, network_sql, rows_of
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal
+from pipeline.sql_text import literal
 
 KINDS: Final[Mapping[SharedKind, str]] = {
     "key": "api_key_id", "network": "client_ip", "asn": "asn::VARCHAR", "tls": "tls_ja4"

@@ -15,10 +15,10 @@ from pipeline.dossier.notable import Place, notable
 from pipeline.features import FEATURES, FEATURES_HASH, NAMES
 from pipeline.io.dossier.rows import Row, hour_sql, rows_of
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal
 from pipeline.scoring.explain import Explainer
 from pipeline.scoring.model_files import read_population
 from pipeline.scoring.scores import TOP
+from pipeline.sql_text import literal
 
 HISTORY_MAX: Final = 5_000
 """Scores that are read, the latest: of an account that is scored every hour, seven months."""

@@ -18,6 +18,7 @@ from pipeline.io.lake import Lake
 from pipeline.io.views import desk, tables
 from pipeline.io.views.tables import BROKEN
 from pipeline.lake_tables import TABLE_SCHEMAS
+from pipeline.sql_text import literal
 
 _HIVE: Final = "hive_partitioning = true, hive_types = {'dt': DATE, 'hour': INTEGER}"
 _KEYS: Final = (*tables.JOIN_KEYS, tables.DT.name, tables.HOUR.name)
@@ -124,7 +125,7 @@ def _read_sql(table: str, schema: pa.Schema, paths: Sequence[str]) -> str:
         there = field.name in schema.names
         same = there and schema.field(field.name).type == field.type
         columns.append(name if same else f"CAST({name if there else 'NULL'} AS {kind}) AS {name}")
-    listed = ", ".join(tables.literal(path) for path in paths)
+    listed = ", ".join(literal(path) for path in paths)
     return f"SELECT {', '.join(columns)}, dt, hour FROM read_parquet([{listed}], {_HIVE})"  # noqa: S608  # names of our own, paths quoted
 
 

@@ -20,6 +20,7 @@ from pipeline.io.lake import REWRITES, Lake
 from pipeline.io.views import desk, tables
 from pipeline.io.views.interrupts import interruptible
 from pipeline.io.views.pruning import OPTIMIZERS, Plan, Pruner, read_plan
+from pipeline.sql_text import literal
 
 BATCH_ROWS: Final = 20_000
 """Rows at a time of an answer; answers stream, so they may be larger than memory."""
@@ -103,7 +104,7 @@ class Session:
         self._pruner = Pruner()
         self._duckdb = duckdb.connect(config=_CONFIG)
         self._duckdb.execute("SET TimeZone = 'UTC'")
-        self._duckdb.execute(f"SET temp_directory = {tables.literal(self._spill.name)}")
+        self._duckdb.execute(f"SET temp_directory = {literal(self._spill.name)}")
         for name, view in tables.VIEWS.items():
             self._duckdb.execute(f"CREATE TABLE {name} ({tables.columns_sql(view.columns)})")
         every = {name for (name,) in self._duckdb.execute("SELECT name FROM duckdb_optimizers()").fetchall()}
@@ -128,7 +129,7 @@ class Session:
     def _confine(self) -> None:
         """Close every file but the tables' own, and DuckDB's for what memory does not hold; for good, once locked."""
         names = (*tables.FILE_VIEWS, REWRITES)
-        folders = ", ".join(tables.literal(f"{self._lake.root / name}/") for name in names)
+        folders = ", ".join(literal(f"{self._lake.root / name}/") for name in names)
         self._duckdb.execute(f"SET allowed_directories = [{folders}]")
         self._duckdb.execute("SET enable_external_access = false")
 

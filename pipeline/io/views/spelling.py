@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pipeline.alerts import spellings
 from pipeline.io.rewriting.naming import REJECTS, Named
 from pipeline.io.views.session import Session
-from pipeline.io.views.tables import literal
+from pipeline.sql_text import literal
 
 _SOUGHT = {"access": "account_id", "account_windows": "account_id", "alerts": "entity_id"}
 

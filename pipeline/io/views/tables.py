@@ -13,6 +13,7 @@ from pipeline.commits import FileEntry, Manifest
 from pipeline.events import ACCESS_FIELDS, EVENT_SCHEMA, TIME
 from pipeline.io.views import desk
 from pipeline.lake_tables import TABLE_SCHEMAS, TABLES
+from pipeline.sql_text import literal
 
 DT: Final = pa.field("dt", pa.date32())
 HOUR: Final = pa.field("hour", pa.int32())
@@ -238,12 +239,6 @@ def brief(kind: str) -> str:
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as SQL has it; DuckDB's parser takes NUL for the end of a query, so it is spelled out."""
-    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
-    return parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
 
 
 def columns_sql(schema: pa.Schema) -> str:
