@@ -132,10 +132,10 @@ def test_every_record_is_accounted_for_on_a_broker_of_the_users(kafka: KafkaServ
 
 
 def test_a_record_too_many_is_noticed(kafka: KafkaServer, tmp_path: Path) -> None:
-    config = tmp_path / "demo" / "stillwatch.toml"
     with demo(tmp_path, "--seconds", SECONDS, "--bootstrap", kafka.bootstrap) as process:
-        wait_until(config.exists, "the job was not started", END_TIMEOUT_S)
-        topic = tomllib.loads(config.read_text(encoding="utf-8"))["topic"]
+        # The settings are whole once the job that reads them is there: the file itself is seen before it is written.
+        wait_until((tmp_path / "demo" / "run.log").exists, "the job was not started", END_TIMEOUT_S)
+        topic = tomllib.loads((tmp_path / "demo" / "stillwatch.toml").read_text(encoding="utf-8"))["topic"]
         with contextlib.closing(KafkaProducer(bootstrap_servers=kafka.bootstrap)) as producer:
             producer.send(topic, b"of nobody's").get(timeout=END_TIMEOUT_S)
         code, report, complaints = finish(process)
