@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.features.clock import Ordered
+from pipeline.features.flat import flat
 from pipeline.features.folding import Columns
 from pipeline.features.hashing import Hashes, hashes, mixed
 from pipeline.features.launches import Launches
@@ -34,6 +35,9 @@ SAMPLE_EVERY: Final = 4
 
 _THIN_BITS: Final = 12
 
+_WIDE: Final = 0xE0
+"""The first byte of a character of three bytes or more in UTF-8 is at least this, and no other byte is."""
+
 
 def is_sampled(seq: Ints) -> Mask:
     """Whether an event's text is looked at closely, by its number in its account's life: no batch plays a part."""
@@ -49,6 +53,22 @@ def is_thinned(seq: Ints) -> Mask:
         return np.ones(len(seq), np.bool_)
     doublings = np.maximum((np.maximum(seq, 1).astype(np.float64).view(np.int64) >> 52) - 1023 - (_THIN_BITS - 1), 0)
     return np.asarray((seq & ((np.int64(1) << doublings) - 1)) == 0)
+
+
+def length_of(texts: pl.Series) -> Ints:
+    """How much each text says, int64[n], -1 for none: its characters, those of three bytes or more as three.
+
+    Counted in bytes of UTF-8, a text in Cyrillic, Greek or Arabic letters is twice as long as the same in Latin ones;
+    in characters, Chinese is a third as long.
+    """
+    characters = texts.str.len_chars().cast(pl.Int64)
+    is_plain = (texts.str.len_bytes() == characters).fill_null(value=True).to_numpy()
+    length = characters.fill_null(-1).to_numpy(writable=True)
+    other = np.flatnonzero(~is_plain)
+    if len(other):
+        data, ends = flat(texts.gather(other))
+        length[other] += 2 * np.diff(np.searchsorted(np.flatnonzero(data >= _WIDE), ends))
+    return length
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +273,12 @@ class Events:
         return self.texts(name, self.sampled)
 
     def lengths(self, name: str) -> Ints:
-        """Bytes of a column of text; -1 where there is none."""
+        """Lengths of a column of text, see `length_of`; -1 where there is none."""
 
         def make() -> Ints:
             if self.is_absent(name):
                 return np.full(len(self), -1, np.int64)
-            length = self._stream(name).str.len_bytes().cast(pl.Int64).fill_null(-1)
-            return np.asarray(length.to_numpy()).take(self._ordered.order)
+            return length_of(self._stream(name)).take(self._ordered.order)
 
         return np.asarray(self._once(("lengths", name), make))
 

@@ -47,7 +47,7 @@ _MOMENTS: Final = (
     ("output", "log2(1 + output tokens)", "length of answers to one-shots, in tokens"),
     ("input", "log2(1 + input tokens)", "length of one-shots, in tokens"),
     ("out_in", "log2((1 + output tokens) / (1 + input tokens))", "length of answers against one-shots"),
-    ("prompt", "log2(1 + bytes of the prompt)", "length of the texts of one-shots, in bytes"),
+    ("prompt", "log2(1 + length of the prompt)", "length of the texts of one-shots, in characters"),
     ("gap", "log2(1 + ms since the one-shot before)", "time between one-shots, in ms"),
 )
 _CONTRASTED: Final = {
@@ -110,7 +110,7 @@ def _features() -> list[Feature]:
         )
         made.append(
             _feature(
-                f"oneshot_{name}_narrower_7d",
+                f"oneshot_{name}_wider_7d",
                 "log2",
                 f"standard deviation of {what}, over one-shots, less that over all requests; null under 2 one-shots",
                 f"{words}, how much more spread than {all_words}",
@@ -140,7 +140,7 @@ _CARRIED: Final = {
     "turn_clock": "i8",
     "turn_input": "i8",  # tokens; -1 where not logged, 0 stands for no event
     "turn_output": "i8",
-    "turn_bytes": "i8",
+    "turn_length": "i8",
     "turn_settings": "u8",
     "turn_simhash": "u8",  # 0: not in the sample
     "oneshot_clock": "i8",
@@ -220,7 +220,7 @@ def _contribute(events: Events, panes: Panes) -> None:
         "clock": events.before("turn_clock", events.clock),
         "input": events.before("turn_input", events.integers("input_tokens")),
         "output": events.before("turn_output", events.integers("output_tokens")),
-        "prompt": events.before("turn_bytes", events.lengths("prompt")),
+        "prompt": events.before("turn_length", events.lengths("prompt")),
     }
     settings = events.before("turn_settings", events.settings)
     simhash = events.before("turn_simhash", _sampled_simhashes(events))
@@ -288,7 +288,7 @@ def _compute(views: Views) -> dict[str, Floats]:
     for name in _CONTRASTED:
         mean, spread = mean_spread(*(views.week(f"{name}_{part}") for part in ("n", "q", "qq")))
         found[f"oneshot_{name}_apart_7d"] = found[f"oneshot_{name}_mean_7d"] - mean / Q
-        found[f"oneshot_{name}_narrower_7d"] = found[f"oneshot_{name}_spread_7d"] - spread / Q
+        found[f"oneshot_{name}_wider_7d"] = found[f"oneshot_{name}_spread_7d"] - spread / Q
     return found
 
 

@@ -76,6 +76,9 @@ how they were batched, replayed or restored.
   twice, and no id of a client's choosing makes a request disappear.
 - **Lives**: an account that was silent for {HORIZON // DAY} days begins anew.
 - **Sample of texts**: an account's first {SAMPLE_WHOLE} events and every {SAMPLE_EVERY}th after that.
+- **Length of texts**: in characters, of which those that take three bytes or more in UTF-8 count as three: alphabets of
+  one and of two bytes count alike, and a character of Chinese as three letters; so does one of any other script beyond
+  U+07FF, as of Devanagari or Thai.
 - **Counts by hash**: a *distinct* is an estimate; two values may share a cell. A cell of a mix stops at 65,535; from its
   4,096th event on, an account's mixes take every 2nd event, from the 8,192nd every 4th, and so on.
 - **Between accounts**: an account's row depends on the records of others in these ways and no other. *None given*: once

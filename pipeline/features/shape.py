@@ -41,7 +41,7 @@ _MOMENTS: Final = (
     ("input", "log2(1 + input tokens)", "log2(1 + tokens)", "length of requests"),
     ("output", "log2(1 + output tokens)", "log2(1 + tokens)", "length of answers"),
     ("out_in", "log2((1 + output tokens) / (1 + input tokens))", "log2", "length of answers against requests"),
-    ("prompt", "log2(1 + bytes of the last user message)", "log2(1 + bytes)", "length of the last user message"),
+    ("prompt", "log2(1 + length of the last user message)", "log2(1 + characters)", "length of the last user message"),
     ("latency", "log2(1 + latency in ms)", "log2(1 + ms)", "time to answer"),
 )
 

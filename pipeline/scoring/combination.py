@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline.scoring.scaling import Floats
 
 PARTS: Final = ("zscore", "half_space_trees", "mondrian_forest", "logistic_regression", "extra_trees")
+"""The last are all trees that ship grown: extremely randomised ones and, for grown accounts, boosted ones, too."""
 
 _CERTAIN: Final = 1e-3
 _ALIKE: Final = 1e-9

@@ -58,7 +58,7 @@ class _Ahead:
         ranks: float64[n, F].
         linear: float64[n], the logistic regression's log-odds.
         forest: float64[n, K], the Mondrian forest's probabilities.
-        trees: float64[n, K], the extra trees'; NaN for cold rows.
+        trees: float64[n, K], the trees'; NaN for cold rows.
         precedents: float64[n], by how much verdicts move the log-odds.
         stage: int64[n].
     """
@@ -188,7 +188,7 @@ class Ensemble:
         """What the trees say of rows, and what verdicts on rows in the same leaves do."""
         trees, moved = np.full((len(stage), len(LOOKS)), np.nan), np.zeros(len(stage))
         for group, rows, seen in self.models.trees.seen(filled, stage):
-            trees[rows] = self.models.trees.of(group).proba_of(seen)
+            trees[rows] = self.models.trees.proba_of(filled[rows], seen, group)
             if len(self.precedents):
                 moved[rows] = self.precedents.moved(seen, group)
         return trees, moved

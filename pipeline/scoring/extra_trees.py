@@ -9,7 +9,7 @@ Geurts, Ernst, Wehenkel: Extremely randomized trees, Machine Learning 63, 2006.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.scoring.kinds import COLD, EARLY, GROWN, LOOKS
-from pipeline.scoring.mondrian_trees import MondrianTrees
+from pipeline.scoring.mondrian_trees import MondrianTrees, level_by_level
 from pipeline.scoring.scaling import Floats
 
 LEAF_ROWS_MIN: Final = 3
@@ -83,55 +82,6 @@ def _heard(said: Sequence[Floats], likeness: Floats) -> Floats:
     return heard
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StagedTrees:
-    """Trees for young accounts and trees for grown ones: each row is told by those of its stage.
-
-    Attributes:
-        young: for rows at the stages before `GROWN`; they learned all rows.
-        grown: for rows at the stage `GROWN`; they learned such rows alone.
-    """
-
-    young: Experts
-    grown: Experts
-
-    def of(self, stage: int) -> Experts:
-        """The trees that tell rows of a stage."""
-        return self.grown if stage == GROWN else self.young
-
-    def seen(self, values: Floats, stage: Ints) -> Iterator[tuple[int, Ints, Seen]]:
-        """Where the trees lead rows: for each group of stages that has any, one of the stages, the rows, and where.
-
-        Args:
-            values: float64[n, F], see `Scaling.filled`.
-            stage: int64[n]; cold rows are in no group.
-        """
-        for one, rows in _groups(stage):
-            yield one, rows, self.of(one).seen(values[rows])
-
-    def predict_proba(self, values: Floats, stage: Ints) -> Floats:
-        """Probability of each of `kinds.LOOKS`, float64[n, K]; NaN for cold rows."""
-        out = np.full((len(stage), len(LOOKS)), np.nan)
-        for one, rows, seen in self.seen(values, stage):
-            out[rows] = self.of(one).proba_of(seen)
-        return out
-
-    def contributions(self, values: Floats, look: Ints, stage: Ints) -> Floats:
-        """How much each feature moved each row's probability of a look, float64[n, F]; `look` int64[n], from 0."""
-        out = np.full(values.shape, np.nan)
-        for one, rows in _groups(stage):
-            out[rows] = self.of(one).contributions(values[rows], look[rows])
-        return out
-
-
-def _groups(stage: Ints) -> Iterator[tuple[int, Ints]]:
-    """For each group of stages that has rows, one of the stages and the rows; cold rows are in none."""
-    for one, chosen in ((EARLY, (stage != COLD) & (stage != GROWN)), (GROWN, stage == GROWN)):
-        rows = np.flatnonzero(chosen)
-        if len(rows):
-            yield one, rows
-
-
 @dataclass(frozen=True, slots=True)
 class Growth:
     """How trees are grown: how many, which share of the features a split chooses among, and the seed."""
@@ -183,14 +133,8 @@ def training_library() -> Any:
 
 
 def _arrays(tree: Any, classes: Ints, labels: int) -> MondrianTrees:
-    """One tree's nodes, level by level, so that a right child follows its left sibling."""
-    order: list[int] = [0]
-    left: list[int] = []
-    for node in order:
-        child = int(tree.children_left[node])
-        left.append(len(left) if child < 0 else len(order))
-        if child >= 0:
-            order += [child, int(tree.children_right[node])]
+    """One tree's nodes, level by level."""
+    order, left = level_by_level(tree.children_left, tree.children_right)
     counts = tree.value[order, 0, :]
     probability = np.zeros((len(order), labels), np.float64)
     probability[:, classes] = counts / counts.sum(axis=1, keepdims=True)
@@ -199,6 +143,6 @@ def _arrays(tree: Any, classes: Ints, labels: int) -> MondrianTrees:
         roots=np.zeros(1, np.int32),
         feature=np.where(is_leaf, 0, tree.feature[order]).astype(np.int32),
         threshold=np.where(is_leaf, np.inf, tree.threshold[order]),
-        left=np.array(left, np.int32),
+        left=left,
         probability=probability.astype(np.float32).astype(np.float64),
     )

@@ -1,17 +1,19 @@
-"""Growing the trees that ship: an expert for each source of traffic, and a gate that knows the sources apart."""
+"""Growing the trees that ship: experts, one a source of traffic, a gate that knows the sources apart, boosted trees."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
-from pipeline.scoring.extra_trees import Experts, Growth, Lesson, StagedTrees, grow
+from pipeline.scoring.boosted_trees import Boosting, boost
+from pipeline.scoring.extra_trees import Experts, Growth, Lesson, grow
 from pipeline.scoring.kinds import GROWN_EXCHANGES, KINDS, looks_of
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling
+from pipeline.scoring.staged_trees import BOOSTED_SHARE, StagedTrees
 
 TREES: Final = 120
 """Of each expert."""
@@ -37,12 +39,16 @@ class Curriculum:
         withheld: groups of columns that a log may lack; trees also learn copies of the rows that lack them.
         withheld_weight: of such a copy beside the rows themselves.
         seed: of all trees.
+        boosted_share: how much boosted trees count; 0 grows none.
+        boosting: how they are grown.
     """
 
     scaling: Scaling
     withheld: tuple[tuple[int, ...], ...]
     withheld_weight: float
     seed: int
+    boosted_share: float = BOOSTED_SHARE
+    boosting: Boosting = field(default_factory=Boosting)
 
     def lesson(self, rows: LabelledRows, label: np.ndarray[tuple[int], np.dtype[np.int64]], labels: int) -> Lesson:
         """The rows and their copies; every account counts the same."""
@@ -58,7 +64,7 @@ class Curriculum:
 
 
 def grow_trees(rows: LabelledRows, curriculum: Curriculum) -> StagedTrees:
-    """Extremely randomised trees of both stages, from the last rows of stretches of an account's life.
+    """Trees of both stages, from the last rows of stretches of an account's life.
 
     Such a stretch ends when its exchanges double, and when its stage changes, as where it falls quiet and comes back.
     """
@@ -66,7 +72,19 @@ def grow_trees(rows: LabelledRows, curriculum: Curriculum) -> StagedTrees:
     grown = rows.take(rows.exchanges >= GROWN_EXCHANGES)
     if not len(grown):  # where families are held out in turn, none of the others may have grown
         grown = rows
-    return StagedTrees(_experts(rows, curriculum, YOUNG_TRIED), _experts(grown, curriculum, GROWN_TRIED))
+    return StagedTrees(
+        young=_experts(rows, curriculum, YOUNG_TRIED),
+        grown=_experts(grown, curriculum, GROWN_TRIED),
+        boosted=_boosted(grown, curriculum),
+        boosted_share=curriculum.boosted_share,
+    )
+
+
+def _boosted(grown: LabelledRows, curriculum: Curriculum) -> MondrianTrees:
+    if not curriculum.boosted_share:
+        return MondrianTrees.lone_leaf(np.zeros(1))
+    lesson = curriculum.lesson(grown, grown.harvesting.astype(np.int64), 2)
+    return boost(lesson, curriculum.boosting, curriculum.seed)
 
 
 def _experts(rows: LabelledRows, curriculum: Curriculum, tried: float) -> Experts:
@@ -93,9 +111,7 @@ def _expert(rows: LabelledRows, curriculum: Curriculum, tried: float) -> Mondria
 def _gate(rows: LabelledRows, sources: list[str], curriculum: Curriculum) -> MondrianTrees:
     """Trees that tell the sources apart; with one source there is nothing to tell, and one leaf says so."""
     if len(sources) == 1:
-        return MondrianTrees(
-            np.zeros(1, np.int32), np.zeros(1, np.int32), np.full(1, np.inf), np.zeros(1, np.int32), np.ones((1, 1))
-        )
+        return MondrianTrees.lone_leaf(np.ones(1))
     label = np.searchsorted(sources, rows.source)
     lesson = curriculum.lesson(rows, label, len(sources))
     of_source = np.bincount(lesson.label, lesson.weights, minlength=len(sources))

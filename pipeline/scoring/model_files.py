@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from pipeline.errors import ConfigError
 from pipeline.scoring.scaling import Scaling
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 SHIPPED: Final = Path(__file__).parent / "shipped"
 
-STAGED: Final = ("trees_young", "gate_young", "trees_grown", "gate_grown")
+STAGED: Final = ("trees_young", "gate_young", "trees_grown", "gate_grown", "trees_boosted")
 PARQUET: Final = ("rows", "features", "quantiles", "population", "forest", *STAGED, "evidence")
 
 

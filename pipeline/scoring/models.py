@@ -4,7 +4,8 @@ A folder holds `manifest.json`, `calibration.json` and Parquet files: `rows` (th
 `features` (one row a feature: stretch, linear weight, direction), `quantiles` (what turns values into ranks),
 `population` (rows of honest accounts, from which "normal" starts), `forest` (the trees that the starting rows give),
 `trees_young` and `trees_grown` (extremely randomised ones, of every source) with `gate_young` and `gate_grown` (which
-source a row is like), and `evidence` (where the scores of honest accounts end).
+source a row is like), `trees_boosted` (for grown accounts, of all sources), and `evidence` (where the scores of honest
+accounts end).
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ from pipeline.errors import ConfigError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.scoring.combination import PARTS, Combination
 from pipeline.scoring.evidence import CHANNELS, Evidence
-from pipeline.scoring.extra_trees import Experts, StagedTrees
+from pipeline.scoring.extra_trees import Experts
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
 from pipeline.scoring.logistic_regression import LinearWeights
 from pipeline.scoring.model_files import FORMAT, PARQUET, SHIPPED, checked_bytes, checked_manifest, libraries, matrix
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats, Scaling, Values
+from pipeline.scoring.staged_trees import StagedTrees
 
 _LABEL: Final = "kind"
 _NAME: Final = "name"
 _EXPERT: Final = "expert"
+_LOG_ODDS: Final = "log_odds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class Models:
         features_hash: of the definitions that the values were made by.
         used: bool[F]: the features that models look at; the others serve rules and people.
         forest: the labelled model's start.
-        trees: extremely randomised trees, which do not learn any more.
+        trees: those that carry the risk, which do not learn any more.
         linear: weights of the linear reference.
         directions: float64[F]: +1 where harvesters have more of a feature, -1 where less, 0 where it does not count.
         population: float32[R, F]: rows of honest accounts.
@@ -157,7 +160,7 @@ class Models:
         population = matrix(tables["population"], np.float32)
         return cls(
             names=names, features_hash=features_hash, used=features["used"], forest=forest,
-            trees=StagedTrees(_experts(tables, "young"), _experts(tables, "grown")),
+            trees=_trees(tables, calibration["boosted_share"]),
             linear=linear,
             directions=features["direction"], population=population, evidence=_evidence(tables["evidence"]),
             combination=combination, sources=manifest["sources"],
@@ -180,6 +183,7 @@ class Models:
             "forest": self.forest.trees.to_table(),
             **_tables_of(self.trees.young, "young"),
             **_tables_of(self.trees.grown, "grown"),
+            "trees_boosted": _renamed(self.trees.boosted.to_table(), "probability_1", _LOG_ODDS),
             "evidence": _table(CHANNELS, self.evidence.pivots),
         }
 
@@ -192,6 +196,7 @@ class Models:
                 "prior": combination.prior,
                 "exceeded": {f"{share:g}": risk for share, risk in combination.exceeded.items()},
             },
+            "boosted_share": self.trees.boosted_share,
             "forest": asdict(self.forest.settings),
             "linear_intercept": self.linear.intercept,
         }
@@ -203,6 +208,15 @@ def _tables_of(experts: Experts, stage: str) -> dict[str, pa.Table]:
         for number, expert in enumerate(experts.experts)
     ]
     return {f"trees_{stage}": pa.concat_tables(tables), f"gate_{stage}": experts.gate.to_table()}
+
+
+def _trees(tables: Mapping[str, pa.Table], boosted_share: float) -> StagedTrees:
+    boosted = MondrianTrees.from_table(_renamed(tables["trees_boosted"], _LOG_ODDS, "probability_1"))
+    return StagedTrees(_experts(tables, "young"), _experts(tables, "grown"), boosted, boosted_share)
+
+
+def _renamed(table: pa.Table, name: str, other: str) -> pa.Table:
+    return table.rename_columns([other if column == name else column for column in table.column_names])
 
 
 def _experts(tables: Mapping[str, pa.Table], stage: str) -> Experts:

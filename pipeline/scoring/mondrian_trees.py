@@ -57,7 +57,8 @@ class MondrianTrees:
         threshold: float64[N]: a row goes left if its value is at most this; infinite for a leaf.
         left: int32[N]: the left child; a leaf is its own, so that descending further does nothing.
         probability: float64[N, K]: of each of `kinds.LOOKS`.  For a leaf what the tree predicts
-            there; for a branch the mean of the leaves below it, weighted by the rows that they learned.
+            there; for a branch the mean of the leaves below it, weighted by the rows that they learned.  Of boosted
+            trees it is one log-odds.
     """
 
     roots: Ints
@@ -75,6 +76,12 @@ class MondrianTrees:
         joined = {name: np.concatenate([tree[name] for tree in trees]) for name in names}
         left = np.concatenate([tree["left"] + start for tree, start in zip(trees, starts[:-1], strict=True)])
         return cls(starts[:-1].astype(np.int32), left=left.astype(np.int32), **joined)
+
+    @classmethod
+    def lone_leaf(cls, told: Floats) -> Self:
+        """A tree that says the same of all rows; `told` float64[K]."""
+        none = np.zeros(1, np.int32)
+        return cls(none, none, np.full(1, math.inf), none, np.asarray(told, np.float64)[np.newaxis])
 
     def leaves(self, values: Floats) -> Places:
         """The leaf of each row in each tree, int64[T, n]; `values` float64[n, F] without NaN."""
@@ -147,7 +154,10 @@ class MondrianTrees:
         return tuple(np.ascontiguousarray(column) for column in self.probability.T)
 
     def predict_proba(self, values: Floats) -> Floats:
-        """Probability of each look, float64[n, K]: what River's `predict_proba_one` gives, summed for any."""
+        """Probability of each look, float64[n, K]: what River's `predict_proba_one` gives, summed for any.
+
+        Of boosted trees the log-odds.
+        """
         return self.proba_at(self.leaves(values))
 
     def proba_at(self, leaves: Places) -> Floats:
@@ -165,7 +175,7 @@ class MondrianTrees:
         return base
 
     def contributions(self, values: Floats, kind: npt.NDArray[np.int64]) -> Floats:
-        """How much each feature moved each row's probability of a kind away from `base`, float64[n, F].
+        """How much each feature moved each row's probability of a kind (or log-odds) away from `base`, float64[n, F].
 
         Args:
             values: float64[n, F].
@@ -211,6 +221,25 @@ class MondrianTrees:
         columns["probability"] = np.column_stack(of_kinds)
         _, roots = np.unique(table["tree"].to_numpy(), return_index=True)
         return cls(roots.astype(np.int32), **columns)
+
+
+def level_by_level(left: Sequence[int], right: Sequence[int]) -> tuple[Places, Ints]:
+    """A tree's nodes in an order in which a right child follows its left sibling.
+
+    Args:
+        left: the left child of each node, the root first; negative for a leaf.
+        right: the right one.
+
+    Returns:
+        The nodes int64[N] in that order, and for each the place of its left child there, int32[N]; a leaf's is its own.
+    """
+    order = [0]
+    places: list[int] = []
+    for node in order:
+        is_leaf = left[node] < 0
+        places.append(len(places) if is_leaf else len(order))
+        order.extend(() if is_leaf else (int(left[node]), int(right[node])))
+    return np.array(order, np.int64), np.array(places, np.int32)
 
 
 @dataclass(frozen=True, slots=True)

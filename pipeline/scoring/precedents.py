@@ -1,6 +1,6 @@
 """What verdicts say of accounts that look like those they judged: how they move the risk.
 
-Two rows are alike as far as the trees that carry the risk lead them to the same leaves, the similarity of Breiman
+Two rows are alike as far as extremely randomised trees lead them to the same leaves, the similarity of Breiman
 (Random forests, Machine Learning 45, 2001, section on proximities).  The verdicts near a row are counted by their
 similarity, H of harvesters and B of honest accounts, and the log-odds of the row's risk move by
 ln((a + H) / (a + B)): the posterior odds of a beta-binomial model with a prior of `a` on either side.
@@ -19,9 +19,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scoring.extra_trees import Experts, Seen, StagedTrees
+from pipeline.scoring.extra_trees import Experts, Seen
 from pipeline.scoring.kinds import COLD, EARLY, GROWN
 from pipeline.scoring.scaling import Floats
+from pipeline.scoring.staged_trees import StagedTrees
 
 PRIOR: Final = 0.3
 """Verdicts' worth of doubt on either side, as measured on families that the trees had not seen: 15 + 15 verdicts raise

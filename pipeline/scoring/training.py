@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.features.feature import Feature
+from pipeline.scoring.boosted_trees import Boosting
 from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
 from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
-from pipeline.scoring.extra_trees import StagedTrees
 from pipeline.scoring.growing import Curriculum, grow_trees
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
 from pipeline.scoring.kinds import COLD, EXCHANGES_MIN, GROWN_EXCHANGES
@@ -26,6 +26,7 @@ from pipeline.scoring.logistic_regression import LinearWeights, LogisticRegressi
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import ForestSettings, ForestStart, LabelledValues, MondrianForest
 from pipeline.scoring.scaling import Floats, Scaling, Values
+from pipeline.scoring.staged_trees import BOOSTED_SHARE, StagedTrees
 from pipeline.scoring.views import unused_columns, views_of
 from pipeline.scoring.zscores import Population, zscore_contributions
 
@@ -56,6 +57,8 @@ class TrainingSettings:
             models know what to make of a log that lacks them.
         withheld_share: the share of the forest's rows for each group.
         withheld_weight: of a copy of all rows without a group, beside the rows themselves, for the trees.
+        boosted_share: how much boosted trees count beside randomised ones.
+        boosting: how they are grown; they take the seed of these settings.
         forest: parameters of the forest.
         seed: of choices and orders.
     """
@@ -71,6 +74,8 @@ class TrainingSettings:
     withheld: tuple[tuple[int, ...], ...] = ()
     withheld_share: float = 0.1
     withheld_weight: float = 0.3
+    boosted_share: float = BOOSTED_SHARE
+    boosting: Boosting = field(default_factory=Boosting)
     forest: ForestSettings = field(default_factory=ForestSettings)
     seed: int = 1
 
@@ -89,7 +94,7 @@ class Parts:
     Attributes:
         used: bool[F]: the features that models look at.
         forest: the labelled model's start.
-        trees: the extremely randomised trees, on the values themselves.
+        trees: the trees that carry the risk, on the values themselves.
         linear: weights of the linear reference.
         directions: float64[F], see `Models`.
         population: float32[R, F]: rows of honest accounts.
@@ -178,7 +183,9 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
         linear.learn(ranks, chosen.harvesting, weights)
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
     population = population_rows(rows, settings.seed)
-    curriculum = Curriculum(scaling, settings.withheld, settings.withheld_weight, settings.seed)
+    curriculum = Curriculum(
+        scaling, settings.withheld, settings.withheld_weight, settings.seed, settings.boosted_share, settings.boosting
+    )
     trees = grow_trees(teaching, curriculum)
     return Parts(used, forest, trees, linear.learned, np.sign(difference) * used, population)
 

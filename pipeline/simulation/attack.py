@@ -168,11 +168,12 @@ def _hidden(
 ) -> Behaviour:
     """A relay: a share of its requests is harvesting, single questions between the conversations of real users.
 
-    They look as its gateway lets all its requests look: with an id of a conversation if the others have one.
+    They look as its gateway lets all its requests look: with an id of a conversation if the others have one.  It
+    harvests nothing before its users have asked anything.
     """
     per_day = cover.per_day * share / (1 - share)
     crowd = rng.random() * 0.5
-    names = False
+    names: bool | None = None
 
     def noting(session: Session) -> Session:
         nonlocal names
@@ -184,6 +185,8 @@ def _hidden(
         return ((start_ms, noting(session)) for start_ms, session in cover.sessions(from_ms))
 
     def ask(start_ms: int) -> Session:
+        if names is None:
+            return
         request = take()
         request.conversation = token(rng, "conv_", 12) if names else None
         yield start_ms, request

@@ -21,6 +21,7 @@ from pipeline.decode import Decoder
 from pipeline.errors import ConfigError, SchemaError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.io.inspection import inspect
+from pipeline.scoring.boosted_trees import Boosting
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.models import Models
 from pipeline.scoring.mondrian_forest import ForestSettings
@@ -50,7 +51,9 @@ def models() -> Models:
         values, accounts.astype(str), np.tile([8, 16, 64], 120), np.tile([0, 1, 4], 120), harvesting, np.where(harvesting, "", "people"), family,
         np.where(harvesting, "loud", ""), np.full(len(accounts), "made-up"),
     )  # fmt: skip
-    settings = TrainingSettings(rows_max=400, folds=3, forest=ForestSettings(n_estimators=3))
+    settings = TrainingSettings(
+        rows_max=400, folds=3, forest=ForestSettings(n_estimators=3), boosting=Boosting(forests=1, rounds=4)
+    )
     return train(rows, NAMES, FEATURES_HASH, settings)
 
 

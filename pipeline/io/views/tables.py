@@ -131,7 +131,7 @@ _WORDS_OF_SCORES: Final = {
     "half_space_trees": "Anomaly score of the half-space trees, 0 to 1.",
     "mondrian_forest": "Probability by the Mondrian forest.",
     "logistic_regression": "Probability by the logistic regression.",
-    "extra_trees": "Probability by the extremely randomised trees.",
+    "extra_trees": "Probability by the trees: extremely randomised ones and, of grown accounts, boosted ones.",
     "features": "Numbers by their names, null where inputs are absent; of an alert, those behind it.",
     "versions": "Of features, models and configuration: what makes the same events give the same score.",
     "alert_id": "Hash of rule, version, entity and window: a replay raises the same alert and no second one.",

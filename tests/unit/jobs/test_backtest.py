@@ -27,6 +27,7 @@ from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.io.backtest_folder import FILES
 from pipeline.io.catalog import Catalog
 from pipeline.io.labels_file import read_labels
+from pipeline.scoring.boosted_trees import Boosting
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.mondrian_forest import ForestSettings
 from pipeline.scoring.training import TrainingSettings, train
@@ -196,7 +197,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values, np.array([f"a{at}" for at in range(count)]), np.full(count, 64), np.full(count, 4), harvesting,
         np.where(harvesting, "", "people"), said[0], said[1], np.full(count, "made-up"),
     )  # fmt: skip
-    settings = TrainingSettings(rows_max=60, folds=2, forest=ForestSettings(n_estimators=2))
+    settings = TrainingSettings(
+        rows_max=60, folds=2, forest=ForestSettings(n_estimators=2), boosting=Boosting(forests=1, rounds=4)
+    )
     train(rows, NAMES, FEATURES_HASH, settings).save(folder)
     return folder
 

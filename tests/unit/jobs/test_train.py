@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import NAMES
 from pipeline.io import labelled_runs
 from pipeline.scoring import Models
+from pipeline.scoring.boosted_trees import Boosting
 from pipeline.scoring.mondrian_forest import ForestSettings
 from pipeline.scoring.training import TrainingSettings
 
@@ -24,7 +25,9 @@ from pipeline.scoring.training import TrainingSettings
 @pytest.fixture(autouse=True)
 def _small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tree instead of many: what is tested is the command."""
-    small = TrainingSettings(rows_max=60, passes=1, folds=2, forest=ForestSettings(n_estimators=1))
+    small = TrainingSettings(
+        rows_max=60, passes=1, folds=2, forest=ForestSettings(n_estimators=1), boosting=Boosting(forests=1, rounds=4)
+    )
     monkeypatch.setattr("jobs.train.DEFAULTS", small)
 
 

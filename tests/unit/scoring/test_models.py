@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,12 @@ def test_models_survive_their_folder(folder: Path) -> None:
     assert loaded.version == traffic.models().version
     before, after = (traffic.run(Ensemble(models), rows) for models in (traffic.models(), loaded))
     assert traffic.same_scores(before, after)
+
+
+def test_how_much_boosted_trees_count_survives_too(folder: Path) -> None:
+    models = replace(traffic.models(), trees=replace(traffic.models().trees, boosted_share=0.25))
+    models.save(folder)
+    assert load(folder).trees.boosted_share == 0.25
 
 
 def test_the_trees_that_ship_are_those_that_the_rows_give(folder: Path) -> None:
@@ -66,6 +72,7 @@ def test_no_text_ships_but_names(folder: Path) -> None:
         "forest.parquet",
         "trees_young.parquet",
         "gate_grown.parquet",
+        "trees_boosted.parquet",
         "evidence.parquet",
         "calibration.json",
     ),

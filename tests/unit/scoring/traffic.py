@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.features.rows import FeatureRows
+from pipeline.scoring.boosted_trees import Boosting
 from pipeline.scoring.combination import PARTS
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.kinds import EARLY, GROWN
@@ -21,7 +22,9 @@ from pipeline.scoring.training import TrainingSettings, train
 NAMES = ("single_turn", "length", "constant", "unseen", "noise", "spread", "day_share", "grading")
 HASH = "0123456789abcdef" * 4
 FAMILIES = ("alpha", "beta", "gamma")
-SETTINGS = TrainingSettings(rows_max=500, folds=3, parts=PARTS, forest=ForestSettings(n_estimators=5))
+SETTINGS = TrainingSettings(
+    rows_max=500, folds=3, parts=PARTS, forest=ForestSettings(n_estimators=5), boosting=Boosting(forests=1, rounds=10)
+)
 DAY_US = 86_400_000_000
 
 

@@ -5,10 +5,14 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import pytest
+
 from pipeline.simulation import Simulation
+from pipeline.simulation.attack import _hidden
 from pipeline.simulation.benign import classifier, etl
 from pipeline.simulation.harvest import Harvest
 from pipeline.simulation.identity import Shared, draw_origin
+from pipeline.simulation.sessions import Behaviour, Request, interleave, singles
 from pipeline.simulation.wording import Wording
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -77,3 +81,23 @@ def test_worked_examples_are_as_many_as_asked_for_at_most() -> None:
     }
 
     assert counts == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("conversation", (None, "conv_1"))
+def test_a_relay_harvests_nothing_before_its_users_have_asked(conversation: str | None) -> None:
+    """Before, its gateway has shown nobody whether it names conversations, and its own requests would be told by it."""
+    begin_ms, day_ms = 6 * 3_600_000, 24 * 3_600_000
+    rng = random.Random(5)
+    users = Behaviour(
+        100, lambda _: singles(range(begin_ms, day_ms, 900_000), lambda: Request("u", None, 1, 0, 9, conversation))
+    )
+    relay = _hidden(
+        rng, users, lambda: Request("h", None, 1, 0, 9), draw_origin(rng, personal=False, shared=Shared()), 0.5
+    )
+
+    sent = list(interleave(relay.sessions(0), day_ms))
+
+    assert min(at_ms for at_ms, _ in sent) == begin_ms
+    harvest = [request for _, request in sent if request.prompt == "h"]
+    assert len(harvest) > 20
+    assert {request.conversation is None for request in harvest} == {conversation is None}
