@@ -26,7 +26,7 @@ from pipeline.scoring.staged_trees import StagedTrees
 
 PRIOR: Final = 0.3
 """Verdicts' worth of doubt on either side, as measured on families that the trees had not seen: 15 + 15 verdicts raise
-recall most with it, and none of the families, and no mix of 5 to 60 verdicts, loses (docs/detection.md)."""
+recall most with it, and no family loses more than a hundredth by a mix of 5 to 60 verdicts (docs/detection.md)."""
 
 PRECEDENTS_MAX: Final = 4096
 """Accounts with a verdict that count; of more, those judged longest ago no longer do."""
