@@ -183,7 +183,7 @@ def commonest(found: Counter[str]) -> None:
         console().print(f"reject, {counted(count, 'time')}: {reason}", highlight=False, markup=False, soft_wrap=True)
     others = len(found) - _REASONS_MAX
     if others > 0:
-        words = counted(others, "reason", "reasons")
+        words = counted(others, "reason")
         console().print(f"reject: {words} more, in the column reason of rejects", highlight=False, soft_wrap=True)
 
 

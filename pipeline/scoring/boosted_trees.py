@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipeline.scoring.combination import log_odds_of
 from pipeline.scoring.extra_trees import Lesson, training_library
-from pipeline.scoring.mondrian_trees import MondrianTrees, level_by_level
+from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats
 
 
@@ -66,7 +66,7 @@ def boost(lesson: Lesson, boosting: Boosting, seed: int) -> MondrianTrees:
         return MondrianTrees.lone_leaf(log_odds_of(of_label[1:] / of_label.sum()))
     from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn, which training alone needs
 
-    weights = lesson.weights / of_label[lesson.label]
+    weights = lesson.even_weights
     weights *= len(weights) / weights.sum()
     lots = []
     for number in range(boosting.forests):
@@ -91,24 +91,16 @@ def boost(lesson: Lesson, boosting: Boosting, seed: int) -> MondrianTrees:
 
 
 def _arrays(nodes: npt.NDArray[Any]) -> MondrianTrees:
-    """One tree's nodes, level by level; a branch says the mean of the leaves below it, weighted by their rows.
+    """One tree's nodes; a branch says the mean of the leaves below it, weighted by their rows.
 
     Their number is all that scikit-learn keeps of how much rows count.  What branches say explains scores; leaves alone
     make them.
     """
     is_leaf = nodes["is_leaf"].astype(np.bool_)
-    children = (np.where(is_leaf, -1, nodes[side].astype(np.int64)).tolist() for side in ("left", "right"))
-    order, left = level_by_level(*children)
-    nodes, is_leaf = nodes[order], is_leaf[order]
+    left, right = (np.where(is_leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
     rows = nodes["count"].astype(np.float64)
     said: Floats = nodes["value"].astype(np.float64)
-    for node in np.flatnonzero(~is_leaf)[::-1]:
-        below = slice(left[node], left[node] + 2)
+    for node in np.flatnonzero(~is_leaf)[::-1]:  # children come after their parents
+        below = [left[node], right[node]]
         said[node] = np.average(said[below], weights=rows[below])
-    return MondrianTrees(
-        roots=np.zeros(1, np.int32),
-        feature=np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int32),
-        threshold=np.where(is_leaf, np.inf, nodes["num_threshold"]),
-        left=left,
-        probability=said[:, np.newaxis],
-    )
+    return MondrianTrees.of_tree(left, right, nodes["feature_idx"], nodes["num_threshold"], said[:, np.newaxis])

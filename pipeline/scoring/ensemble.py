@@ -188,7 +188,7 @@ class Ensemble:
         """What the trees say of rows, and what verdicts on rows in the same leaves do."""
         trees, moved = np.full((len(stage), len(LOOKS)), np.nan), np.zeros(len(stage))
         for group, rows, seen in self.models.trees.seen(filled, stage):
-            trees[rows] = self.models.trees.proba_of(filled[rows], seen, group)
+            trees[rows] = self.models.trees.proba_of(seen, group)
             if len(self.precedents):
                 moved[rows] = self.precedents.moved(seen, group)
         return trees, moved

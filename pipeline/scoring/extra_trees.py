@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.scoring.mondrian_trees import MondrianTrees, level_by_level
+from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.scaling import Floats
 
 LEAF_ROWS_MIN: Final = 3
@@ -33,10 +33,12 @@ class Seen:
     """Where experts' trees lead n rows.
 
     Attributes:
+        values: the rows, float64[n, F].
         leaves: of each expert, int64[T, n].
         likeness: float64[n, sources]: how far each expert is heard; a row's add up to 1.
     """
 
+    values: Floats
     leaves: tuple[Ints, ...]
     likeness: Floats
 
@@ -59,7 +61,7 @@ class Experts:
 
     def seen(self, values: Floats) -> Seen:
         """Where the trees lead rows, `values` float64[n, F], see `Scaling.filled`."""
-        return Seen(tuple(expert.leaves(values) for expert in self.experts), self._likeness(values))
+        return Seen(values, tuple(expert.leaves(values) for expert in self.experts), self._likeness(values))
 
     def proba_of(self, seen: Seen) -> Floats:
         """Probability of each look, float64[n, K]."""
@@ -100,6 +102,12 @@ class Lesson:
     labels: int
     weights: Floats
 
+    @property
+    def even_weights(self) -> Floats:
+        """The weights with which all labels that are there count the same, float64[n]: each label's add up to 1."""
+        even: Floats = self.weights / np.bincount(self.label, self.weights)[self.label]
+        return even
+
 
 def grow(lesson: Lesson, growth: Growth) -> MondrianTrees:
     """Trees as arrays, with a probability of each label; the same lesson and seed give the same trees.
@@ -133,16 +141,8 @@ def training_library() -> Any:
 
 
 def _arrays(tree: Any, classes: Ints, labels: int) -> MondrianTrees:
-    """One tree's nodes, level by level."""
-    order, left = level_by_level(tree.children_left, tree.children_right)
-    counts = tree.value[order, 0, :]
-    probability = np.zeros((len(order), labels), np.float64)
+    counts = tree.value[:, 0, :]
+    probability = np.zeros((len(counts), labels), np.float64)
     probability[:, classes] = counts / counts.sum(axis=1, keepdims=True)
-    is_leaf = tree.children_left[order] < 0
-    return MondrianTrees(
-        roots=np.zeros(1, np.int32),
-        feature=np.where(is_leaf, 0, tree.feature[order]).astype(np.int32),
-        threshold=np.where(is_leaf, np.inf, tree.threshold[order]),
-        left=left,
-        probability=probability.astype(np.float32).astype(np.float64),
-    )
+    told = probability.astype(np.float32).astype(np.float64)
+    return MondrianTrees.of_tree(tree.children_left, tree.children_right, tree.feature, tree.threshold, told)

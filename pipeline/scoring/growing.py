@@ -114,6 +114,4 @@ def _gate(rows: LabelledRows, sources: list[str], curriculum: Curriculum) -> Mon
         return MondrianTrees.lone_leaf(np.ones(1))
     label = np.searchsorted(sources, rows.source)
     lesson = curriculum.lesson(rows, label, len(sources))
-    of_source = np.bincount(lesson.label, lesson.weights, minlength=len(sources))
-    even = replace(lesson, weights=lesson.weights / of_source[lesson.label])
-    return grow(even, Growth(GATE_TREES, GATE_TRIED, curriculum.seed))
+    return grow(replace(lesson, weights=lesson.even_weights), Growth(GATE_TREES, GATE_TRIED, curriculum.seed))

@@ -78,6 +78,27 @@ class MondrianTrees:
         return cls(starts[:-1].astype(np.int32), left=left.astype(np.int32), **joined)
 
     @classmethod
+    def of_tree(cls, left: Places, right: Places, feature: Places, threshold: Floats, told: Floats) -> Self:
+        """One tree of scikit-learn's, whose nodes are in another order.
+
+        Args:
+            left: int64[N], the left child of each node, the root first; negative for a leaf.
+            right: int64[N], the right one.
+            feature: int64[N], what a branch splits on; whatever for a leaf.
+            threshold: float64[N], a row goes left if its value is at most this; whatever for a leaf.
+            told: float64[N, K], see `probability`.
+        """
+        order, places = _level_by_level(left.tolist(), right.tolist())
+        is_leaf = left[order] < 0
+        return cls(
+            roots=np.zeros(1, np.int32),
+            feature=np.where(is_leaf, 0, feature[order]).astype(np.int32),
+            threshold=np.where(is_leaf, math.inf, threshold[order]),
+            left=places,
+            probability=told[order],
+        )
+
+    @classmethod
     def lone_leaf(cls, told: Floats) -> Self:
         """A tree that says the same of all rows; `told` float64[K]."""
         none = np.zeros(1, np.int32)
@@ -223,7 +244,7 @@ class MondrianTrees:
         return cls(roots.astype(np.int32), **columns)
 
 
-def level_by_level(left: Sequence[int], right: Sequence[int]) -> tuple[Places, Ints]:
+def _level_by_level(left: Sequence[int], right: Sequence[int]) -> tuple[Places, Ints]:
     """A tree's nodes in an order in which a right child follows its left sibling.
 
     Args:

@@ -52,21 +52,20 @@ class StagedTrees:
         for one, rows in _groups(stage):
             yield one, rows, self.of(one).seen(values[rows])
 
-    def proba_of(self, values: Floats, seen: Seen, stage: int) -> Floats:
+    def proba_of(self, seen: Seen, stage: int) -> Floats:
         """Probability of each of `kinds.LOOKS`, float64[n, K], of rows of one group of stages.
 
         Of grown rows, whether they harvest at all is what experts and boosted trees say between them: it may be less
         than the probability of one kind, which experts alone tell.
 
         Args:
-            values: float64[n, F], see `Scaling.filled`.
-            seen: where the experts' trees lead the rows.
+            seen: the rows, and where the experts' trees lead them.
             stage: that `seen` gave with it.
         """
         found = self.of(stage).proba_of(seen)
         if stage == GROWN and self.boosted_share:
             by_experts = log_odds_of(found[:, _ANY]) * (1.0 - self.boosted_share)
-            found[:, _ANY] = probability_of(by_experts + self._by_boosted(values) * self.boosted_share)
+            found[:, _ANY] = probability_of(by_experts + self._by_boosted(seen.values) * self.boosted_share)
         return found
 
     def _by_boosted(self, values: Floats) -> Floats:
@@ -78,7 +77,7 @@ class StagedTrees:
         """Probability of each of `kinds.LOOKS`, float64[n, K]; NaN for cold rows."""
         out = np.full((len(stage), len(LOOKS)), np.nan)
         for one, rows, seen in self.seen(values, stage):
-            out[rows] = self.proba_of(values[rows], seen, one)
+            out[rows] = self.proba_of(seen, one)
         return out
 
     def contributions(self, values: Floats, look: Ints, stage: Ints) -> Floats:
