@@ -24,6 +24,8 @@ _MANTISSA: Final = 52
 _BIAS: Final = 1023
 _TABLE_BITS: Final = 16
 _TABLE: Final = 1 << _TABLE_BITS
+_DOUBTFUL: Final = 2**-8
+"""Of a table's steps: many times what logarithms of doubles can be off by."""
 _ALPHA: Final = {16: 0.673, 32: 0.697, 64: 0.709}
 _RANK_MAX: Final = 40
 _WEIGHT: Final = np.int64(1) << (_RANK_MAX - np.minimum(np.arange(256), _RANK_MAX))
@@ -31,12 +33,22 @@ _WEIGHT: Final = np.int64(1) << (_RANK_MAX - np.minimum(np.arange(256), _RANK_MA
 
 @cache
 def _log2_table() -> Floats:
-    return np.array([round(math.log2(1 + i / _TABLE) * 2**40) / 2**40 for i in range(_TABLE)])
+    return _rounded(1 + np.arange(_TABLE) / _TABLE, 2.0**40) / 2**40
 
 
 @cache
 def _x_log2_x_table() -> Ints:
-    return np.array([0, *(round(i * math.log2(i) * 1024) for i in range(1, 1 << 16))], np.int64)
+    numbers = np.arange(1, 1 << 16).astype(np.float64)
+    return np.append(np.int64(0), _rounded(numbers, numbers * 1024).astype(np.int64))
+
+
+def _rounded(x: Floats, times: Floats | float) -> Floats:
+    """`round(times * log2(x))`; where a last bit could round it otherwise, as the machine's scalar logarithm has it."""
+    exactly: Floats = np.log2(x) * times
+    rounded: Floats = np.rint(exactly)
+    for at in np.flatnonzero(np.abs(np.abs(exactly - rounded) - 0.5) < _DOUBTFUL).tolist():
+        rounded[at] = round(math.log2(x[at]) * float(np.broadcast_to(times, x.shape)[at]))
+    return rounded
 
 
 def log2_q(x: Ints) -> Ints:
