@@ -7,7 +7,7 @@
 #
 # Needs Python 3.11 or newer (PYTHON=... names one) and a package index.  Uses uv where it is installed, else venv and pip.
 # Whatever is installed has its hash in a lock file.  What is up to date is left alone: the stamp in the environment
-# holds a checksum over pyproject.toml and the lock file it was made from.
+# holds a checksum over pyproject.toml, the lock file and the C files it was made from.
 #
 # One thing is of the machine and not of the environment: the browser that `dev` tests pages in.  Where there is none,
 # root on a machine with apt-get gets Debian's Chromium; everybody else is told, and those tests say what they lack.
@@ -27,7 +27,7 @@ lock_of() {
     esac
 }
 
-checksum_of() { cat pyproject.toml "$(lock_of "$1")" infra/bootstrap.sh | cksum; }
+checksum_of() { cat pyproject.toml "$(lock_of "$1")" infra/bootstrap.sh pipeline/compiled/*.[ch] | cksum; }
 
 is_stamped() { [ -f "$venv/.stamp-$1" ] && [ "$(cat "$venv/.stamp-$1")" = "$(checksum_of "$1")" ]; }
 

@@ -24,6 +24,7 @@ from rich.text import Text
 from jobs import logs, options
 from jobs.actors import actor_here
 from pipeline.analysis import Watch
+from pipeline.compiled import LOOPS
 from pipeline.config import Settings, read_settings
 from pipeline.counted import counted
 from pipeline.errors import ConfigError, RetryableError
@@ -230,6 +231,7 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
     log.info(
         "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
         catalog=url_without_password(settings.catalog_url), fetch="columnar" if begun.source.columnar else "stock",
+        loops="NumPy, slower: installed without a C compiler" if LOOPS is None else "compiled",
         **_scored_with(settings, watch),
     )  # fmt: skip
     return begun

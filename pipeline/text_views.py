@@ -104,7 +104,7 @@ class ViewsBuilder:
         """
         if valid is not None:
             self._views[~valid] = 0
-        return _array(kind, self._views, self._buffers, valid)
+        return array_of(kind, self._views, self._buffers, valid)
 
 
 def _inline(pairs: Words, length: Positions) -> Words:
@@ -124,7 +124,7 @@ def taken(array: pa.Array, order: Positions) -> pa.Array:
     _, views, *buffers = array.buffers()
     own = np.frombuffer(views, dtype=np.complex128)[array.offset :]
     valid = None if array.null_count == 0 else array.is_valid().to_numpy(zero_copy_only=False)[order]
-    return _array(array.type, own[order], buffers, valid)
+    return array_of(array.type, own[order], buffers, valid)
 
 
 def heads(array: pa.Array, size: int) -> pa.Array:
@@ -132,7 +132,7 @@ def heads(array: pa.Array, size: int) -> pa.Array:
     views, buffers, valid = _parts(array)
     length = views.view(np.uint32)[:, 0]
     np.minimum(length, size, out=length)  # what is inside its view stays there, and the others begin where they did
-    return _array(pa.binary_view(), views, buffers, valid)
+    return array_of(pa.binary_view(), views, buffers, valid)
 
 
 def tails(array: pa.Array, size: int) -> pa.Array:
@@ -147,7 +147,7 @@ def tails(array: pa.Array, size: int) -> pa.Array:
         words = np.ndarray((len(data) - 3,), "<u4", data, strides=(1,))
         some = np.flatnonzero(number == index)
         of_view[long.take(some), 1] = words[place.take(some)]
-    return _array(pa.binary_view(), views, buffers, valid)
+    return array_of(pa.binary_view(), views, buffers, valid)
 
 
 def _parts(array: pa.Array) -> tuple[Words, list[pa.Buffer], Mask | None]:
@@ -203,7 +203,15 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
-def _array(kind: pa.DataType, views: npt.NDArray[Any], buffers: Sequence[pa.Buffer], valid: Mask | None) -> pa.Array:
+def array_of(kind: pa.DataType, views: npt.NDArray[Any], buffers: Sequence[pa.Buffer], valid: Mask | None) -> pa.Array:
+    """An array of a view type.
+
+    Args:
+        kind: its type.
+        views: 16 bytes for each element; zeros for a null.
+        buffers: that they point into.
+        valid: false for nulls; none if there are no nulls.
+    """
     nulls = 0 if valid is None else len(valid) - int(np.count_nonzero(valid))
     validity = pa.py_buffer(np.packbits(valid, bitorder="little")) if valid is not None and nulls else None
     return pa.Array.from_buffers(kind, len(views), [validity, pa.py_buffer(views), *buffers], nulls)

@@ -5,30 +5,21 @@ Never of another mind than `pipeline.decoding.exact`, and silent about whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.decoding import exact
 from pipeline.decoding.extra import extra
+from pipeline.decoding.pieces import PIECE_BYTES, SCHEMA, Piece, Proven, can_be, checked, converted, pieces
 from pipeline.decoding.shapes import Members, Objects
 from pipeline.decoding.texts import Texts, texts
 from pipeline.decoding.values import Floats, Values, booleans, integers
-from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, EXTRA, TIME, Field
-from pipeline.text_views import Mask, Positions, kept, moved, nulls, taken
-
-PAYLOAD_BYTES_MAX: Final = 1 << 20
-"""Longer payloads are left alone: one must not size what is done for thousands of others."""
-
-_PAYLOAD_BYTES_MIN: Final = 16
-"""No payload this short holds the required fields."""
-
-_PIECE_BYTES: Final = 4 << 20
-"""Bytes looked at together: thousands of events, so that NumPy's cost per call vanishes, and near the CPU's cache."""
+from pipeline.events import ACCESS_FIELDS, EXTRA, TIME, Field
+from pipeline.text_views import Mask, Positions, kept, moved, nulls
 
 _PIECES_MAX: Final = 8
 """So many times as much at most, where payloads have many shapes."""
@@ -42,22 +33,8 @@ _TIME_BYTES_MIN: Final = len("2026-01-01T00:00:00Z")
 _TIME_BYTES_MAX: Final = len("2026-01-01T00:00:00.000000Z")
 _FIELDS: Final = {field.name: field for field in ACCESS_FIELDS}
 _REQUIRED: Final = {field.name for field in ACCESS_FIELDS if field.required}
-_SCHEMA: Final = pa.schema([DECODED_SCHEMA.field(name) for name in (*_FIELDS, EXTRA.name)])
-_LAST: Final = pa.array([Objects.NULL], pa.binary_view())
 
 Places = Mapping[str, tuple[Positions, Positions]]
-
-
-class Proven(NamedTuple):
-    """Events that were proven.
-
-    Attributes:
-        rows: which payloads.
-        events: their fields, and `extra`: the columns of `pipeline.events.DECODED_SCHEMA` but lineage.
-    """
-
-    rows: Positions
-    events: pa.Table
 
 
 class QuickDecoder:
@@ -71,7 +48,7 @@ class QuickDecoder:
         """
         self._floats = Floats()
         self._rows_min = rows_min
-        self._piece_bytes = _PIECE_BYTES
+        self._piece_bytes = PIECE_BYTES
 
     def decode(self, values: pa.Array, timestamps: npt.NDArray[np.int64]) -> Proven:
         """Decode payloads.
@@ -80,32 +57,16 @@ class QuickDecoder:
             values: `binary_view`.
             timestamps: Kafka's, in milliseconds; negative where there is none.
         """
-        length = _lengths(values)
-        fit = np.flatnonzero((length >= _PAYLOAD_BYTES_MIN) & (length <= PAYLOAD_BYTES_MAX))
-        found = [Proven(fit[:0], _SCHEMA.empty_table())]
-        for rows in _pieces(fit, length, self._piece_bytes):
-            whole = len(rows) == rows[-1] + 1 - rows[0]
-            piece = values.slice(rows[0], len(rows)) if whole else taken(values, rows)
-            at, events = self._decode_piece(piece, timestamps[rows])
-            found.append(Proven(rows[at], events))
-        if len(found) == 1 + 1:
-            return found[1]
-        return Proven(np.concatenate([part.rows for part in found]), pa.concat_tables([part.events for part in found]))
+        return Proven.joined([self._decode_piece(piece, timestamps) for piece in pieces(values, self._piece_bytes)])
 
-    def _decode_piece(self, values: pa.Array, timestamps: npt.NDArray[np.int64]) -> Proven:
-        """Decode payloads that are few enough to be looked at together, none of them null."""
-        rows = np.arange(len(values))
-        joined = pa.concat_arrays([values, _LAST]).cast(pa.large_binary())
-        readable, ok = converted(joined, lambda array: array.cast(pa.large_string()))
-        if not ok.all():
-            rows, readable = np.flatnonzero(ok[:-1]), readable.filter(pa.array(ok))
-        _, offsets, data = readable.buffers()
-        objects = Objects(data, np.frombuffer(offsets, dtype=np.int64)[: len(rows) + 1])
+    def _decode_piece(self, piece: Piece, timestamps: npt.NDArray[np.int64]) -> Proven:
+        rows = piece.rows
+        objects = Objects(piece.buffer, piece.starts)
         members = objects.members(_is_wanted, self._rows_min)
         # Each shape costs something, however few have it: where there are many, look at more payloads together.
-        self._piece_bytes = _PIECE_BYTES * min(max(len(members.shapes), 1), _PIECES_MAX)
+        self._piece_bytes = PIECE_BYTES * min(max(len(members.shapes), 1), _PIECES_MAX)
         if not len(members.rows):
-            return Proven(rows[:0], _SCHEMA.empty_table())
+            return Proven(rows[:0], SCHEMA.empty_table())
         events, proven = self._columns(objects, members, timestamps[rows[members.rows]])
         if proven.all():
             return Proven(rows[members.rows], events)
@@ -131,12 +92,12 @@ class QuickDecoder:
             quotes += unknown.quotes
         for name, (start, end) in places.items():
             if name in _FIELDS and name not in columns:
-                columns[name], possible = _checked(_FIELDS[name], self._read(_FIELDS[name], objects, start, end))
+                columns[name], possible = checked(_FIELDS[name], self._read(_FIELDS[name], objects, start, end))
                 proven &= possible
         proven &= _as_many_quotes(objects, members.rows, quotes, proven)
         count = len(members.rows)
-        arrays = [columns[field.name] if field.name in columns else nulls(count, field.type) for field in _SCHEMA]
-        return pa.table(arrays, schema=_SCHEMA), proven
+        arrays = [columns[field.name] if field.name in columns else nulls(count, field.type) for field in SCHEMA]
+        return pa.table(arrays, schema=SCHEMA), proven
 
     def _read(self, field: Field, objects: Objects, start: Positions, end: Positions) -> Values:
         """Values that are no texts."""
@@ -145,39 +106,6 @@ class QuickDecoder:
         if field.arrow == pa.bool_():
             return booleans(objects.words, start, end - start)
         return self._floats.read(objects.words, start, end - start)
-
-
-def converted(array: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tuple[pa.Array, Mask]:
-    """Convert an array whose conversion may fail; halve it until the culprits stand alone.
-
-    Returns:
-        The converted array with null for each culprit, and which elements were converted.
-    """
-    try:
-        return convert(array), np.ones(len(array), dtype=np.bool_)
-    except pa.ArrowInvalid:
-        if len(array) == 1:
-            return convert(pa.nulls(1, array.type)), np.zeros(1, dtype=np.bool_)
-        half = len(array) // 2
-        parts = [converted(part, convert) for part in (array.slice(0, half), array.slice(half))]
-        return pa.concat_arrays([part for part, _ in parts]), np.concatenate([ok for _, ok in parts])
-
-
-def _lengths(values: pa.Array) -> npt.NDArray[np.int64]:
-    """Bytes of each payload; 0 for null."""
-    _, views, *_ = values.buffers()
-    sizes = np.frombuffer(views, dtype=np.int32).reshape(-1, 4)[values.offset : values.offset + len(values), 0]
-    if values.null_count:
-        sizes = np.where(values.is_valid().to_numpy(zero_copy_only=False), sizes, 0)
-    return sizes.astype(np.int64)
-
-
-def _pieces(rows: Positions, length: npt.NDArray[np.int64], piece_bytes: int) -> Iterator[Positions]:
-    """Cut rows into pieces of about so many bytes."""
-    if not len(rows):
-        return
-    piece = np.cumsum(length[rows]) // piece_bytes
-    yield from np.split(rows, np.flatnonzero(np.diff(piece)) + 1)
 
 
 def _is_wanted(names: Sequence[str]) -> bool:
@@ -216,7 +144,7 @@ def _text(field: Field, found: Texts) -> tuple[pa.Array, Mask]:
 
 
 def _time(found: Texts, timestamps: npt.NDArray[np.int64]) -> tuple[pa.Array, Mask]:
-    """Event times, and which are written in full and possible: see `exact.TIME_MIN_US` and `exact.AHEAD_MAX_MS`."""
+    """Event times, and which are written in full and can be."""
     texts = found.array.cast(pa.string())
     # What Arrow parses, ends in Z and is this long, holds all of it; most times are, and patterns cost more.
     full = found.valid
@@ -228,17 +156,4 @@ def _time(found: Texts, timestamps: npt.NDArray[np.int64]) -> tuple[pa.Array, Ma
         texts = pc.replace_substring_regex(texts, _BEYOND_MICROSECONDS, r"\1")
     column, ok = converted(texts, lambda array: array.cast(TIME))
     times = pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    possible = (times >= exact.TIME_MIN_US) & (times < exact.TIME_MAX_US)
-    possible &= (timestamps < 0) | (times <= (timestamps + exact.AHEAD_MAX_MS) * 1000)
-    return column, np.asarray(full & ok & possible)
-
-
-def _checked(field: Field, found: Values) -> tuple[pa.Array, Mask]:
-    """A column of other values, and which rows are sure and allowed by the schema."""
-    values, valid, sure = found
-    allowed = np.ones(len(values), dtype=np.bool_) if sure is None else sure
-    if field.minimum is not None and values.min(initial=field.minimum) < field.minimum:
-        allowed &= values >= field.minimum if valid is None else (values >= field.minimum) | ~valid
-    if field.maximum is not None and values.max(initial=field.maximum) > field.maximum:
-        allowed &= values <= field.maximum if valid is None else (values <= field.maximum) | ~valid
-    return pa.array(values, field.arrow, mask=None if valid is None else ~valid), allowed
+    return column, np.asarray(full & ok & can_be(times, timestamps))

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.text_views import LOW_BYTES, PADDING, Mask, Pairs, Positions, Words, word_of, words_of
+from pipeline.text_views import LOW_BYTES, Mask, Pairs, Positions, Words, word_of, words_of
 
 _QUOTE, _COLON, _BACKSLASH, _SPACE, _CLOSE = b'":\\ }'
 _WORD_BYTES: Final = 8
@@ -93,9 +93,6 @@ class Objects:
         backslashes: position of each backslash.
         odd: those that cannot be proven, because of a control character in them.
     """
-
-    NULL: Final = b"null".ljust(2 * PADDING, b"\0")
-    """Stands behind the last object: what a missing value is read from, and padding."""
 
     def __init__(self, buffer: pa.Buffer, starts: Positions) -> None:
         """Scan the bytes.

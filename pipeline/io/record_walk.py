@@ -6,6 +6,8 @@ large batch is cut into several: at positions that merely look like starts, for 
 depends on nothing but where it begins, so if the walk before a cut lands on it, then the cut is a start, and all that
 was walked from there is what a single walk would have found.  Where one has not landed, it goes on alone until it does,
 past cuts that are no starts.
+
+Compiled code simply walks (`pipeline.compiled`): a step takes it as long as a look into memory.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import text_views
+from pipeline.compiled import LOOPS
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -75,6 +78,16 @@ def record_positions(buffer: bytes, ends: list[int], counts: list[int]) -> Int64
     Raises:
         IrregularBatchError: a batch does not end after so many records.
     """
+    if LOOPS is not None:
+        walked = LOOPS.record_positions(buffer, ends, counts)
+        if walked is None:
+            raise IrregularBatchError
+        return walked
+    return walked_in_passes(buffer, ends, counts)
+
+
+def walked_in_passes(buffer: bytes, ends: list[int], counts: list[int]) -> Int64Array:
+    """The same without compiled code."""
     pieces = [max(count // CUT_RECORDS, 1) for count in counts]
     longest = max(-(-count // number) for count, number in zip(counts, pieces, strict=True))
     total = sum(counts)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.compiled import LOOPS, NODE, Nodes
 from pipeline.scoring.kinds import looks_of
 
 Floats = npt.NDArray[np.float64]
@@ -106,6 +107,8 @@ class MondrianTrees:
 
     def leaves(self, values: Floats) -> Places:
         """The leaf of each row in each tree, int64[T, n]; `values` float64[n, F] without NaN."""
+        if LOOPS is not None:
+            return LOOPS.leaves(self._nodes, self._starts, self._asked(values))
         leaves = np.empty((len(self.roots), len(values)), np.int64)
         flat, row = self._asked(values).ravel(), np.arange(len(values)) * len(self._columns)
         at_once = min(len(self.roots), max(1, _PATHS_AT_ONCE // max(1, len(values))))
@@ -155,12 +158,36 @@ class MondrianTrees:
         return cls(shifted["roots"].astype(np.int32), left=shifted["left"].astype(np.int32), **same)
 
     @cached_property
-    def _packed(self) -> npt.NDArray[np.complex128]:
+    def _starts(self) -> Places:
+        return self.roots.astype(np.int64)
+
+    @cached_property
+    def _nodes(self) -> Nodes:
         """Left child, column and threshold of each node side by side in 16 bytes: one look into memory for all."""
-        packed = np.empty(len(self.left), [("left", "i4"), ("column", "i4"), ("threshold", "f8")])
-        packed["left"], packed["threshold"] = self.left, self.threshold
-        packed["column"] = np.searchsorted(self._columns, self.feature)
-        return packed.view(np.complex128)
+        self._check()
+        nodes = np.empty(len(self.left), NODE)
+        nodes["left"], nodes["threshold"] = self.left, self.threshold
+        nodes["column"] = np.searchsorted(self._columns, self.feature)
+        return nodes
+
+    def _check(self) -> None:
+        """Descending goes where nodes point: that must end, and within the arrays.
+
+        Raises:
+            ValueError: it would not.
+        """
+        here = np.arange(len(self.left))
+        branch = self.left != here
+        leads_on = (self.left > here) & (self.left + 1 < len(self.left))  # children come after their parents
+        if (branch & ~leads_on).any() or self.feature.min(initial=0) < 0:
+            raise ValueError("the nodes of trees do not lead from their roots to leaves")
+        if ((self.roots < 0) | (self.roots >= len(self.left))).any():
+            raise ValueError("the roots of trees are not among their nodes")
+
+    @cached_property
+    def _packed(self) -> npt.NDArray[np.complex128]:
+        """The same as numbers of 16 bytes, which NumPy looks up faster."""
+        return self._nodes.view(np.complex128)
 
     def _below(self, node: Places, row: Places, flat: Floats) -> tuple[Places, Places]:
         """The next node of each path, and the place in `flat` of the value that the present one asks for."""
@@ -169,6 +196,10 @@ class MondrianTrees:
         asked = row + whole[:, 1]
         below: Places = np.add(whole[:, 0], flat.take(asked, mode="clip") > threshold, dtype=np.int64)
         return below, asked
+
+    @cached_property
+    def _told(self) -> Floats:
+        return np.ascontiguousarray(self.probability)
 
     @cached_property
     def _by_kind(self) -> tuple[Floats, ...]:
@@ -184,6 +215,8 @@ class MondrianTrees:
     def proba_at(self, leaves: Places) -> Floats:
         """The same of rows whose leaves are known, int64[T, n]."""
         rows = leaves.shape[1]
+        if LOOPS is not None:
+            return LOOPS.told_at(np.ascontiguousarray(leaves), self._told) / len(self.roots)
         if rows == 1:  # NumPy adds a lone column up in another order: a row must not notice if it is alone
             leaves = leaves.repeat(2, axis=1)
         sums = [kind.take(leaves, mode="clip").sum(axis=0)[:rows] for kind in self._by_kind]
@@ -206,6 +239,12 @@ class MondrianTrees:
         row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
         """
         moved = np.zeros(values.shape)
+        if LOOPS is not None:
+            asked = self._asked(values)
+            moved[:, self._columns] = LOOPS.moved_by(
+                self._nodes, self._starts, asked, self._told, np.ascontiguousarray(kind)
+            )
+            return moved / len(self.roots)
         at_once = max(1, _PATHS_AT_ONCE // len(self.roots))
         for start in range(0, len(values), at_once):
             some = slice(start, start + at_once)

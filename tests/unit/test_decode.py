@@ -17,148 +17,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.batch import Decoded, Partition
+from pipeline.compiled import LOOPS
 from pipeline.decode import Decoder
 from pipeline.decoding import exact
-from pipeline.decoding.quick import PAYLOAD_BYTES_MAX, QuickDecoder
-from pipeline.events import ACCESS_FIELDS, DECODED_SCHEMA, REJECT_SCHEMA, TIME
+from pipeline.decoding.direct import DirectDecoder
+from pipeline.decoding.pieces import PAYLOAD_BYTES_MAX
+from pipeline.decoding.quick import QuickDecoder
+from pipeline.events import DECODED_SCHEMA, REJECT_SCHEMA
 from tests.fakes import records_of
+from tests.unit.decoding.payloads import BATCHES, EVENT, KNOWN, NOW_MS, VALUES, Record, right_value
 
 P0 = Partition("llm-access", 3)
-NOW_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
-EVENT = {"event_time": "2026-03-01T12:00:00.000Z", "account_id": "a", "model": "m"}
-DECODER = Decoder(QuickDecoder(rows_min=1))
-"""Takes the quick way wherever it can, also for a single payload of its shape."""
-
-Record = tuple[bytes | None, int]
-
-
-# ---- payloads
-
-SPACE = st.sampled_from([b"", b"", b"", b" ", b"\n", b"\t", b"\r\n  ", b"  "])
-NAMES = [field.name for field in ACCESS_FIELDS]
-
-TIMES = st.sampled_from(
-    [
-        "2026-03-01T12:00:00Z", "2026-03-01T12:00:00.1Z", "2026-03-01T12:00:00.123456Z", "2026-03-01T12:00:00.1234567Z",
-        "2026-03-01T12:00:00.123456789Z", "2026-03-01t12:00:00z", "2026-03-01 12:00:00Z", "2026-03-01T12:00:00+00:00",
-        "2026-03-01T13:30:00+01:30", "2026-03-01T12:00:00-00:00", "2026-03-01T12:00:00+0000", "2026-03-01T12:00:00+00",
-        "2026-03-01T12:00:00", "2026-03-01T12:00Z", "2026-03-01T12Z", "2026-03-01", "2026-03-01Z", "20260301T120000Z",
-        "2026-3-1T12:00:00Z", "2026-02-30T12:00:00Z", "2026-03-01T24:00:00Z", "2026-03-01T23:59:60Z", "2026-03-01T12:60:00Z",
-        "2026-03-01T12:00:00+24:00", "2026-03-01T12:00:00+23:60", "2026-03-01T12:00:00+23:59", "2026-03-01T12:00:00.Z",
-        "2026-03-01T12:00:00,5Z", "2026-03-01T12:00:00 Z", " 2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z ", "",
-        "1970-01-01T00:00:00Z", "2014-12-31T23:59:59.999999Z", "2015-01-01T00:00:00Z", "2199-12-31T23:59:59Z",
-        "2200-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00",
-        "12026-03-01T12:00:00Z", "-2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z", "2026-03-01T13:00:00.000001Z",
-        "2036-03-01T12:00:00Z", "1772366400", "yesterday", "２026-03-01T12:00:00Z", "2026-03-01T12:00:00Z\x00",
-    ]
-).map(orjson.dumps)  # fmt: skip
-
-NUMBERS = [
-    b"0", b"-0", b"-0.0", b"1", b"200", b"200.0", b"2e2", b"2E+2", b"199.5", b"-1", b"-2", b"1e400", b"-1e400",
-    b"1e-400", b"9007199254740991", b"9007199254740992", b"9007199254740993", b"9223372036854775807",
-    b"9223372036854775808", b"-9223372036854775808", b"-9223372036854775809", b"18446744073709551615",
-    b"18446744073709551616", b"1" * 40, b"0.1", b"0.30000000000000004", b"1.7976931348623157e308", b"5e-324", b"01",
-    b"+1", b".5", b"1.", b"0x10", b"1e", b"- 1", b"NaN", b"-NaN", b"nan", b"-nan", b"Infinity", b"-Infinity", b"inf",
-    b"1_000",
-]  # fmt: skip
-ANY_NUMBER = st.integers().map(lambda n: str(n).encode()) | st.floats(allow_nan=False, allow_infinity=False).map(lambda x: repr(x).encode())  # fmt: skip
-
-TEXTS = [
-    b'""', b'"a"', b'"200"', b'"1.5"', b'"true"', b'"null"', b'"a\\"b"', b'"\\":1"', b'"a\\\\"', b'"x\\\\\\":"',
-    b'" : "', b'"{\\"n\\":1}"', b'",}"', b'",]"', b'", }"', b'"\\u0041"', b'"\\u0000"', b'"\\ud83d\\ude00"',
-    b'"\\ud800"', b'"\\udc00x"', b'"\xf0\x9f\x98\x80"', b'"\xff"', b'"\xc3"', b'"\xed\xa0\x80"', b'"a\nb"', b'"\x01"',
-    b'"\\x"', b'"\\u12"', b'"unclosed', b"'a'", b'"\xe2\x80\xa8"', b'"\x7f"', b'"\xc0\x80"',
-]  # fmt: skip
-ANY_TEXT = st.text(max_size=20).map(lambda text: json.dumps(text).encode()) | st.text(max_size=20).map(
-    lambda text: json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")
-)  # fmt: skip
-
-OTHERS = [
-    b"null", b"null", b"true", b"false", b"True", b"nul", b"nullx", b"{}", b"[]", b'{"n":1}', b'[1,"status"]', b'[{"n":null}]',
-    b"[1,]", b'{"a":1,}', b"undefined", b"", b"/*x*/1", b"[" * 300 + b"]" * 300, b"[" * 1500 + b"]" * 1500,
-]  # fmt: skip
-
-
-def _is_json(value: bytes) -> bool:
-    try:
-        orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-SAMPLES = [*TEXTS, *NUMBERS, *OTHERS]
-VALID = st.sampled_from([value for value in SAMPLES if _is_json(value)]) | ANY_NUMBER | ANY_TEXT | TIMES
-INVALID = st.sampled_from([value for value in SAMPLES if not _is_json(value)])
-VALUES = st.integers(0, 9).flatmap(lambda dice: VALID if dice else INVALID)
-
-
-def _right_value(name: str) -> st.SearchStrategy[bytes]:
-    field = next(field for field in ACCESS_FIELDS if field.name == name)
-    if field.arrow == TIME:
-        return st.sampled_from([b'"2026-03-01T12:00:00Z"', b'"2026-03-01T11:59:59.5Z"'])
-    if field.arrow == pa.bool_():
-        return st.sampled_from([b"true", b"false"])
-    if field.arrow == pa.string():
-        return st.sampled_from([b'"x"', b'"text with \\"quotes\\": yes"', b'"\xc3\xa9"'])
-    return st.sampled_from([b"1", b"0", b"1.0"]) if field.name != "status" else st.sampled_from([b"200", b"599"])
-
-
-KNOWN = st.sampled_from(NAMES)
-STRANGE_KEYS = st.sampled_from(
-    [b'"x"', b'""', b'"mod\\u0065l"', b'"Model"', b'"model "', b'"a\\"model"', b'"a\\\\"', b'"foo_tokens"', b'"\xc3\xa9"', b'"p"',
-     b'"' + b"k" * 200 + b'"', b'"\\u006d\\u006f\\u0064\\u0065\\u006c"', b'"prompt\\u005fhash"', b'"n\\u0000"']
-)  # fmt: skip
-
-
-@st.composite
-def members(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
-    """Keys and values: the required ones right, most of the time, and then all sorts."""
-    found: list[tuple[bytes, bytes]] = [
-        (b'"%s"' % name.encode(), draw(_right_value(name)))
-        for name in EVENT
-        if draw(st.integers(0, 29)) != 7  # rarely
-    ]
-    for _ in range(draw(st.integers(0, 6))):
-        name = draw(KNOWN)
-        found.append((b'"%s"' % name.encode(), draw(_right_value(name))))
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
-        key = draw(STRANGE_KEYS | KNOWN.map(lambda name: b'"%s"' % name.encode()))
-        found.append((key, draw(VALUES)))
-    return draw(st.permutations(found))
-
-
-@st.composite
-def objects(draw: st.DrawFn) -> bytes:
-    space = [draw(SPACE) for _ in range(5)] if draw(st.booleans()) else [b""] * 5
-    inside = (b"," + space[0]).join(
-        key + space[1] + b":" + space[2] + value + space[3] for key, value in draw(members())
-    )
-    end = draw(
-        st.sampled_from([b"}"] * 60 + [b",}", b", }", b",\n }", b"", b"}}", b"} x", b"}\x00", b"}/**/", b"}]", b"},"])
-    )
-    start = draw(st.sampled_from([b"{"] * 60 + [b"", b"[{", b"\xef\xbb\xbf{", b" {", b"\x0b{", b"{{", b"/**/{"]))
-    return start + inside + end + space[4]
-
-
-RIGHT = st.sampled_from([orjson.dumps(EVENT), orjson.dumps({**EVENT, "status": 200, "prompt": "hi", "top_p": None})])
-SHORT = (
-    st.none()
-    | st.binary(max_size=14)
-    | st.sampled_from([b"", b" ", b"{}", b"[]", b"null", b"1", b'"x"', b"{", b"\x00\x00\x00"])
-)
-PAYLOADS = objects() | objects() | objects() | RIGHT | SHORT | st.binary(max_size=60)
-TIMESTAMPS = st.sampled_from(
-    [-1, NOW_MS, NOW_MS, NOW_MS, NOW_MS - 3_600_000, NOW_MS - 3_600_001, 0, NOW_MS * 1000, 2**62, 2**63 - 1]
-)
-BATCHES = st.lists(st.tuples(PAYLOADS, TIMESTAMPS), max_size=30)
+DECODERS = {"quick": Decoder(QuickDecoder(rows_min=1)), "as it comes": Decoder()}
+"""The first takes the quick way wherever it can, also for a single payload of its shape."""
+if LOOPS is not None:
+    DECODERS["direct"] = Decoder(DirectDecoder(LOOPS))
 
 
 # ---- the two ways
 
 
-def decoded(records: Mapping[int, Record]) -> Decoded:
-    return DECODER.decode(records_of(P0, records, max(records, default=0) + 1))
+def decoded(records: Mapping[int, Record], decoder: str = "quick") -> Decoded:
+    return DECODERS[decoder].decode(records_of(P0, records, max(records, default=0) + 1))
 
 
 def one_by_one(records: Mapping[int, Record]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -181,8 +61,14 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def check(records: Mapping[int, Record]) -> None:
-    found = decoded(records)
     events, rejects = one_by_one(records)
+    for decoder in DECODERS:
+        check_one(decoded(records, decoder), records, events, rejects)
+
+
+def check_one(
+    found: Decoded, records: Mapping[int, Record], events: list[dict[str, Any]], rejects: list[dict[str, Any]]
+) -> None:
     assert found.events.schema == DECODED_SCHEMA
     assert found.rejects.schema == REJECT_SCHEMA
     assert rows(found.events) == events
@@ -210,12 +96,12 @@ def test_a_batch_is_decoded_as_each_of_its_payloads_alone(batch: list[Record]) -
 
 
 @settings(max_examples=40, deadline=None)
-@given(BATCHES, st.data())
-def test_any_cut_of_a_batch_gives_the_same_rows(batch: list[Record], data: st.DataObject) -> None:
+@given(BATCHES, st.sampled_from(list(DECODERS)), st.data())
+def test_any_cut_of_a_batch_gives_the_same_rows(batch: list[Record], decoder: str, data: st.DataObject) -> None:
     records = at_offsets(batch)
     cut = data.draw(st.integers(0, len(records)))
-    whole = decoded(records)
-    parts = [decoded(dict(part)) for part in (list(records.items())[:cut], list(records.items())[cut:])]
+    whole = decoded(records, decoder)
+    parts = [decoded(dict(part), decoder) for part in (list(records.items())[:cut], list(records.items())[cut:])]
     assert pa.concat_tables([part.events for part in parts]).equals(whole.events)
     assert pa.concat_tables([part.rejects for part in parts]).equals(whole.rejects)
 
@@ -301,10 +187,11 @@ def test_the_blanks_behind_one_payload_are_not_looked_for_in_all() -> None:
     check(at_offsets([(payload, NOW_MS) for payload in payloads[-3:]]))
 
 
-def test_texts_do_not_keep_what_they_came_in() -> None:
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_texts_do_not_keep_what_they_came_in(decoder: str) -> None:
     """Rows wait for their commit; the payloads that they came from must not wait with them."""
     payloads = [orjson.dumps({**EVENT, "request_id": f"request-{n:09}", "zz": "x" * 1_000}) for n in range(2_000)]
-    events = decoded(at_offsets([(payload, NOW_MS) for payload in payloads])).events
+    events = decoded(at_offsets([(payload, NOW_MS) for payload in payloads]), decoder).events
     assert sum(events[name].nbytes for name in ("request_id", "account_id", "model")) < 100 * len(payloads)
 
 
@@ -318,6 +205,14 @@ def quickly(payloads: Sequence[bytes], rows_min: int = 1) -> list[int]:
     """Which payloads go the quick way."""
     values, timestamps = pa.array(payloads, pa.binary_view()), np.full(len(payloads), NOW_MS)
     return sorted(QuickDecoder(rows_min).decode(values, timestamps).rows.tolist())
+
+
+def directly(payloads: Sequence[bytes]) -> list[int]:
+    """Which payloads go the direct way."""
+    if LOOPS is None:
+        pytest.skip("no compiled code is installed here")
+    values, timestamps = pa.array(payloads, pa.binary_view()), np.full(len(payloads), NOW_MS)
+    return sorted(DirectDecoder(LOOPS).decode(values, timestamps).rows.tolist())
 
 
 QUICK = ("a null and a longer name", "an unknown null", "a quoted colon in text")
@@ -372,6 +267,24 @@ def test_what_producers_write_goes_the_quick_way(name: str) -> None:
     check(at_offsets([(payload, NOW_MS) for payload in COMMON[name]]))
 
 
+@pytest.mark.parametrize("name", COMMON)
+def test_one_payload_of_known_fields_goes_the_direct_way_however_it_is_written(name: str) -> None:
+    assert directly(COMMON[name]) == list(range(100))
+    assert directly(COMMON[name][7:8]) == [0]
+
+
+@pytest.mark.parametrize(
+    "time", ("2026-03-01T12:00:00.123456789Z", "2026-03-01t13:30:00+01:30", "2024-02-29 23:59:59z")
+)
+def test_times_go_the_direct_way_whatever_their_zone(time: str) -> None:
+    assert directly([orjson.dumps({**EVENT, "event_time": time})]) == [0]
+
+
+def test_what_is_unknown_does_not_go_the_direct_way() -> None:
+    right = orjson.dumps(EVENT)
+    assert directly([right, _with(zz=b"1"), right, _with(status=b"2e2"), right]) == [0, 2, 4]
+
+
 def test_few_payloads_of_a_shape_are_left_to_the_exact_way() -> None:
     """What is done for thousands at once costs more than the exact way for a few."""
     odd = orjson.dumps({**EVENT, "stream": True})
@@ -416,7 +329,7 @@ def alike(draw: st.DrawFn) -> list[Record]:
     space, comma = draw(st.sampled_from([(b"", b""), (b" ", b" "), (b"", b" "), (b" ", b"")]))
     records: list[Record] = []
     for _ in range(draw(st.integers(1, 12))):
-        values = [draw(_right_value(key) | _right_value(key) | st.just(b"null") | VALUES) for key in keys]
+        values = [draw(right_value(key) | right_value(key) | st.just(b"null") | VALUES) for key in keys]
         inside = (b"," + comma).join(b'"%s":%s%s' % (k.encode(), space, v) for k, v in zip(keys, values, strict=True))
         payload = b"{" + inside + b"}"
         records.append((mutated(payload, draw(MUTATIONS)) if draw(st.booleans()) else payload, NOW_MS))
@@ -450,7 +363,7 @@ def test_a_hostile_payload_is_one_reject_and_its_neighbours_land(hostile: bytes)
     right = (orjson.dumps(EVENT), NOW_MS)
     records = at_offsets([right, right, (hostile, NOW_MS), right])
     before = _resident_peak_bytes()
-    found = decoded(records)
+    found = decoded(records, "as it comes")
     assert found.events["offset"].to_pylist() == [100, 103, 109]
     assert found.rejects["offset"].to_pylist() == [106]
     assert found.rejects["raw"].to_pylist() == [hostile]
