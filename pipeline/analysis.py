@@ -48,7 +48,13 @@ class Stage(Protocol):
 
 
 class States(Stage, Protocol):
-    """Accounts and their features."""
+    """Accounts and their features.
+
+    Attributes:
+        dropped_for_room: accounts that were dropped because more came than are kept.
+    """
+
+    dropped_for_room: int
 
     def __len__(self) -> int:
         """Accounts that are remembered."""
@@ -119,12 +125,14 @@ class Analysed:
         alerts: in the order in which they were raised.
         drifts: changes of what is scored that the models noticed, oldest first; nothing is done about them.
         suppressed: rows that met a rule while it was silent for their account, by the rule's name.
+        forgotten: accounts that were dropped because more came than are kept.
     """
 
     windows: pa.Table
     alerts: tuple[Alert, ...]
     drifts: tuple[Drift, ...] = ()
     suppressed: Mapping[str, int] = field(default_factory=dict)
+    forgotten: int = 0
 
 
 class Analysis:
@@ -159,6 +167,7 @@ class Analysis:
         """
         if len(events):
             self._pass(events["offset"][0].as_py(), events["offset"][-1].as_py() + 1)
+        dropped_before = self._states.dropped_for_room
         rows = self._states.step(events)
         said: list[Scores] = []
         alerts: list[Alert] = []
@@ -169,7 +178,8 @@ class Analysis:
             alerts += raised
         windows = windows_of(self.partition, rows, said)
         drifts, suppressed = tuple(self._ensemble.take_drifts()), self._alerting.take_suppressed()
-        return Analysed(windows, tuple(alerts), drifts, suppressed)
+        forgotten = self._states.dropped_for_room - dropped_before
+        return Analysed(windows, tuple(alerts), drifts, suppressed, forgotten)
 
     @property
     def verdict_seq(self) -> int:

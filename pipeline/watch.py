@@ -14,7 +14,7 @@ from pipeline.alerting import Alerting
 from pipeline.analysis import Watch
 from pipeline.config import Settings
 from pipeline.features import FAMILIES, FEATURES, NAMES
-from pipeline.features.engine import AccountStates
+from pipeline.features.engine import ACCOUNTS_MAX, AccountStates
 from pipeline.orgs import no_org
 from pipeline.rules import Rule, read_rules
 from pipeline.scoring.explain import Explainer
@@ -37,7 +37,7 @@ def load_watch(settings: Settings) -> Watch:
     """
     rules = load_rules(settings)
     feed = Accounts.load(Path(settings.accounts).expanduser()) if settings.accounts else None
-    return watch_with(rules, load_models(settings), feed)
+    return watch_with(rules, load_models(settings), feed, settings.accounts_max)
 
 
 def load_rules(settings: Settings) -> tuple[Rule, ...]:
@@ -64,19 +64,20 @@ def load_models(settings: Settings) -> Models:
     return Models.load(Path(settings.models).expanduser() if settings.models else None)
 
 
-def watch_with(rules: Sequence[Rule], models: Models, feed: Accounts | None) -> Watch:
+def watch_with(rules: Sequence[Rule], models: Models, feed: Accounts | None, accounts_max: int = ACCOUNTS_MAX) -> Watch:
     """Wire what was loaded.
 
     Args:
         rules: that run together.
         models: that every partition starts from.
         feed: what the sign-up system knows of accounts.
+        accounts_max: the most accounts of a partition whose state is kept.
     """
     _ = models.masses  # takes a tenth of a second: not when the first events of a partition wait
     words, units = [feature.words for feature in FEATURES], [feature.unit for feature in FEATURES]
     explainer = Explainer(NAMES, words, Scaling.fit(models.population), units)
     return Watch(
-        states=lambda _partition: AccountStates(FAMILIES, feed),
+        states=lambda _partition: AccountStates(FAMILIES, feed, accounts_max=accounts_max),
         ensemble=lambda _partition: EnsembleStage(models),
         alerting=lambda partition: Alerting(rules, FEATURES, partition, explainer),
         models=models.version,

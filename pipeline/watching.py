@@ -147,6 +147,11 @@ class Watched:
                 "scores have drifted; nothing was reset", partition=str(self._analysis.partition), signal=drift.signal,
                 times=drift.count, rows=drift.rows, before=round(drift.before, 4), after=round(drift.after, 4),
             )  # fmt: skip
+        if analysed.forgotten:
+            log.warning(
+                "more accounts than accounts_max: those silent longest are forgotten, and begin anew if they come back",
+                partition=str(self._analysis.partition), forgotten=analysed.forgotten, kept=self._analysis.accounts,
+            )  # fmt: skip
         return int(analysed.windows.nbytes)
 
     def _snapshot(self, now_s: float, *, last: bool) -> bytes | None:

@@ -32,6 +32,7 @@ class CountingStates:
 
     def __init__(self, _partition: Partition) -> None:
         self._accounts: dict[str, dict[str, int]] = {}
+        self.dropped_for_room = 0
 
     def __len__(self) -> int:
         return len(self._accounts)

@@ -88,8 +88,8 @@ how they were batched, replayed or restored.
   {PAIRS_MAX:,} pairs of a text and an account the half that was longest not seen is dropped. *Watermark*: it
   decides at which record a row is emitted that is due by time, when a model counts as new, and it clips times. *Memory*: see below. *The accounts feed*: how many accounts
   have the same payment, domain or organisation. Scores depend on what the models learned of all accounts, too.
-- **Memory**: at most `accounts_max` accounts at every {CHECK_EVERY:,}th record; those idle longest are dropped, and begin
-  anew if they come back. The characters of all ids together are bounded to {ID_CHARS} for each account allowed. An account
+- **Memory**: at most `accounts_max` accounts of a partition (a setting) at every {CHECK_EVERY:,}th record; those idle longest are dropped, and begin
+  anew if they come back; the log says so. The characters of all ids together are bounded to {ID_CHARS} for each account allowed. An account
   takes at most {BYTES_PER_ACCOUNT_MAX:,} bytes, its id and about 140 bytes for its place in the map beside them.
 """
     return [*text.splitlines(), ""]

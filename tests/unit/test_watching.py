@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+import structlog
 
 from pipeline.analysis import Analysis
+from pipeline.config import Settings
+from pipeline.features import engine
+from pipeline.watch import load_watch
 from pipeline.watching import STEP_BYTES, STEP_EVENTS, STEP_WAIT_S, Watched, WatchLimits
 from tests.stages import stand_ins
+from tests.unit.features.logs import log
 from tests.unit.test_analysis import EVENTS, P0, WHOLE
 
 
@@ -38,6 +43,19 @@ def test_what_comes_of_them_does_not_depend_on_how_they_waited(watched: Watched)
     found = watched.cut(len(EVENTS), 0.0, (), last=False)
     assert found.windows.equals(WHOLE.windows)
     assert tuple(found.alerts) == WHOLE.alerts
+
+
+def test_it_is_said_when_accounts_are_forgotten_for_want_of_room() -> None:
+    """The setting is the engineer's bound on memory: whoever meets it must see that it was met."""
+    watch = load_watch(Settings(accounts_max=1_000))
+    many = log(engine.CHECK_EVERY, account_id=[f"a{number % 1_500}" for number in range(engine.CHECK_EVERY)])
+    watched = Watched(Analysis(P0, watch), WatchLimits(), 0.0, ahead=0, based=True)
+    with structlog.testing.capture_logs() as lines:
+        watched.add(many, 1, 0.0)
+        watched.step_if_due(STEP_WAIT_S)
+    (line,) = [line for line in lines if "accounts_max" in line["event"]]
+    assert (line["partition"], line["forgotten"], line["kept"]) == (str(P0), 500, 1_000)
+    assert watched.accounts == 1_000
 
 
 def _again(times: int) -> pa.Table:
