@@ -54,6 +54,11 @@ WORDS = [
     "code?",
 ]
 
+FRAME = (
+    "Correct every mistake in the sentence that follows, and answer with the corrected sentence alone, as plain " * 2
+)
+"""A long beginning: whoever sends it and something after it fills a frame."""
+
 
 def nasty(count: int, seed: int) -> pa.Table:
     """About nine days: bursts, silence, disorder by hours, duplicates, 10 kB ids, nulls everywhere, gaps in offsets."""
@@ -70,6 +75,7 @@ def nasty(count: int, seed: int) -> pa.Table:
         return [values[p] if r < share else None for p, r in zip(picks, rng.random(count), strict=True)]
 
     prompts = [" ".join(rng.choice(WORDS, rng.integers(0, 40))) for _ in range(count // 2)]
+    prompts[::3] = [FRAME + prompt for prompt in prompts[::3]]
     return log(
         count,
         times_ms=times.tolist(),

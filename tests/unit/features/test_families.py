@@ -15,7 +15,7 @@ from pipeline.features.engine import AccountStates
 from pipeline.features.identity import _networks
 from pipeline.features.oneshot import simhashes
 from pipeline.features.sharing import Sharing
-from tests.unit.features.logs import DAY_MS, HOUR_MS, START_MS, log, nasty, without
+from tests.unit.features.logs import DAY_MS, FRAME, HOUR_MS, START_MS, log, nasty, without
 
 NULL = float("nan")
 
@@ -146,7 +146,7 @@ GOLDEN: dict[str, tuple[pa.Table, dict[str, float]]] = {
         {
             "prompt_accounts_7d": 1 / 2, "opening_accounts_7d": 1.5 / 2, "ending_accounts_7d": 1 / 2, "outline_accounts_7d": 1 / 2,
             "system_accounts_7d": 1.5, "prompt_shared_7d": 1 / 2, "opening_shared_7d": 1 / 2, "ending_shared_7d": 1 / 2,
-            "outline_shared_7d": 1 / 2, "system_shared_7d": 1.0,
+            "outline_shared_7d": 1 / 2, "system_shared_7d": 1.0, "frame_sharded_7d": 0.0,
         },
     ),
     "elicitation": (
@@ -213,6 +213,30 @@ def test_one_is_not_among_the_others() -> None:
     """Alone with a prompt, however often it was sent in blocks before."""
     found = last_row(log(32, message_count=1, prompt="Translate: first", system_prompt="Be kind."))
     assert found["prompt_shared_7d"] == found["system_accounts_7d"] == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "prompts", "sharded"),
+    (
+        (7, [f"{FRAME}{i}" for i in range(8)], 1.0),
+        (6, [f"{FRAME}{i}" for i in range(8)], 0.0),  # one customer's accounts, perhaps
+        (7, [f"{FRAME}0"] * 8, 0.0),  # a question that everybody asks
+        (7, [f"{FRAME}{i}" for i in range(2)] + ["Short"] * 6, 2 / 8),
+        (7, [FRAME[:100]] * 8, 0.0),  # the whole of a shorter text
+    ),
+)
+def test_a_frame_that_many_accounts_fill_anew(others: int, prompts: list[str], sharded: float) -> None:
+    """Others send eight texts each: their own, or the same as everybody's if these repeat."""
+    theirs = prompts if len(set(prompts)) == 1 else None
+    sent = [(f"b{b}", (theirs or [f"{FRAME}{b} {i}" for i in range(8)])[i]) for b in range(others) for i in range(8)]
+    events = sent + [("a", prompt) for prompt in prompts]
+    accounts, texts = zip(*events, strict=True)
+    found = last_row(log(len(events), account_id=list(accounts), prompt=list(texts), message_count=1))
+    assert found["frame_sharded_7d"] == pytest.approx(sharded)
+
+
+def test_without_texts_frames_are_unknown() -> None:
+    assert np.isnan(last_row(log(8, prompt_hash="h", prompt_prefix_hash="f", message_count=1))["frame_sharded_7d"])
 
 
 def test_simhashes_of_like_texts_are_near() -> None:
