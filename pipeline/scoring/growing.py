@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.scoring.boosted_trees import Boosting, boost
+from pipeline.scoring.corroboration import Corroboration
 from pipeline.scoring.extra_trees import Experts, Growth, Lesson, grow
 from pipeline.scoring.kinds import GROWN_EXCHANGES, KINDS, looks_of
 from pipeline.scoring.labelled import LabelledRows
@@ -41,6 +42,7 @@ class Curriculum:
         seed: of all trees.
         boosted_share: how much boosted trees count; 0 grows none.
         boosting: how they are grown.
+        corroboration: what adds to the trees, which do not look at it.
     """
 
     scaling: Scaling
@@ -49,13 +51,15 @@ class Curriculum:
     seed: int
     boosted_share: float = BOOSTED_SHARE
     boosting: Boosting = field(default_factory=Boosting)
+    corroboration: Corroboration | None = None
 
     def lesson(self, rows: LabelledRows, label: np.ndarray[tuple[int], np.dtype[np.int64]], labels: int) -> Lesson:
         """The rows and their copies; every account counts the same."""
-        copies = [rows.values]
-        for columns in self.withheld:
+        apart = [] if self.corroboration is None else [self.corroboration.column]
+        copies = []
+        for columns in ((), *self.withheld):
             without = rows.values.copy()
-            without[:, list(columns)] = np.nan
+            without[:, [*columns, *apart]] = np.nan
             copies.append(without)
         filled = np.concatenate([self.scaling.filled(values) for values in copies])
         share = np.repeat([1.0, *(self.withheld_weight for _ in self.withheld)], len(rows))
@@ -77,6 +81,7 @@ def grow_trees(rows: LabelledRows, curriculum: Curriculum) -> StagedTrees:
         grown=_experts(grown, curriculum, GROWN_TRIED),
         boosted=_boosted(grown, curriculum),
         boosted_share=curriculum.boosted_share,
+        corroboration=curriculum.corroboration,
     )
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ConfigError
 from pipeline.scoring.scaling import Scaling
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 SHIPPED: Final = Path(__file__).parent / "shipped"
 
 STAGED: Final = ("trees_young", "gate_young", "trees_grown", "gate_grown", "trees_boosted")

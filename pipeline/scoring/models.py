@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES_HASH, NAMES
 from pipeline.scoring.combination import PARTS, Combination
+from pipeline.scoring.corroboration import Corroboration
 from pipeline.scoring.evidence import CHANNELS, Evidence
 from pipeline.scoring.extra_trees import Experts
 from pipeline.scoring.half_space_trees import HalfSpaceTrees, TreeMasses
@@ -160,7 +161,7 @@ class Models:
         population = matrix(tables["population"], np.float32)
         return cls(
             names=names, features_hash=features_hash, used=features["used"], forest=forest,
-            trees=_trees(tables, calibration["boosted_share"]),
+            trees=_trees(tables, calibration),
             linear=linear,
             directions=features["direction"], population=population, evidence=_evidence(tables["evidence"]),
             combination=combination, sources=manifest["sources"],
@@ -197,6 +198,7 @@ class Models:
                 "exceeded": {f"{share:g}": risk for share, risk in combination.exceeded.items()},
             },
             "boosted_share": self.trees.boosted_share,
+            "corroboration": None if self.trees.corroboration is None else asdict(self.trees.corroboration),
             "forest": asdict(self.forest.settings),
             "linear_intercept": self.linear.intercept,
         }
@@ -210,9 +212,16 @@ def _tables_of(experts: Experts, stage: str) -> dict[str, pa.Table]:
     return {f"trees_{stage}": pa.concat_tables(tables), f"gate_{stage}": experts.gate.to_table()}
 
 
-def _trees(tables: Mapping[str, pa.Table], boosted_share: float) -> StagedTrees:
+def _trees(tables: Mapping[str, pa.Table], calibration: Mapping[str, Any]) -> StagedTrees:
     boosted = MondrianTrees.from_table(_renamed(tables["trees_boosted"], _LOG_ODDS, "probability_1"))
-    return StagedTrees(_experts(tables, "young"), _experts(tables, "grown"), boosted, boosted_share)
+    stored = calibration["corroboration"]
+    return StagedTrees(
+        young=_experts(tables, "young"),
+        grown=_experts(tables, "grown"),
+        boosted=boosted,
+        boosted_share=calibration["boosted_share"],
+        corroboration=None if stored is None else Corroboration(**stored),
+    )
 
 
 def _renamed(table: pa.Table, name: str, other: str) -> pa.Table:

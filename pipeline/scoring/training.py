@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.feature import Feature
 from pipeline.scoring.boosted_trees import Boosting
 from pipeline.scoring.combination import PARTS, Combination, calibrated, fit_combination
+from pipeline.scoring.corroboration import Corroboration, corroboration_of
 from pipeline.scoring.evidence import CHANNELS, Evidence, channels_of
 from pipeline.scoring.growing import Curriculum, grow_trees
 from pipeline.scoring.half_space_trees import HalfSpaceTrees
@@ -59,6 +60,7 @@ class TrainingSettings:
         withheld_weight: of a copy of all rows without a group, beside the rows themselves, for the trees.
         boosted_share: how much boosted trees count beside randomised ones.
         boosting: how they are grown; they take the seed of these settings.
+        corroboration: what adds to the trees, which do not look at it.
         forest: parameters of the forest.
         seed: of choices and orders.
     """
@@ -76,15 +78,16 @@ class TrainingSettings:
     withheld_weight: float = 0.3
     boosted_share: float = BOOSTED_SHARE
     boosting: Boosting = field(default_factory=Boosting)
+    corroboration: Corroboration | None = None
     forest: ForestSettings = field(default_factory=ForestSettings)
     seed: int = 1
 
 
 def settings_for(features: Sequence[Feature], base: TrainingSettings) -> TrainingSettings:
-    """The settings with the columns that models do not look at, and those that a log may lack."""
+    """The settings with the columns that models do not look at, those that a log may lack, and what adds to trees."""
     lacking = (np.flatnonzero(~view) for view in views_of(features).values() if not view.all())
     withheld = tuple(tuple(columns.tolist()) for columns in lacking)
-    return replace(base, unused=unused_columns(features), withheld=withheld)
+    return replace(base, unused=unused_columns(features), withheld=withheld, corroboration=corroboration_of(features))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,8 +187,9 @@ def fit_parts(rows: LabelledRows, settings: TrainingSettings) -> Parts:
     forest = ForestStart.grow(settings.forest, scaling, stretch / settings.stretch, labelled)
     population = population_rows(rows, settings.seed)
     curriculum = Curriculum(
-        scaling, settings.withheld, settings.withheld_weight, settings.seed, settings.boosted_share, settings.boosting
-    )
+        scaling, settings.withheld, settings.withheld_weight, settings.seed, settings.boosted_share, settings.boosting,
+        settings.corroboration,
+    )  # fmt: skip
     trees = grow_trees(teaching, curriculum)
     return Parts(used, forest, trees, linear.learned, np.sign(difference) * used, population)
 

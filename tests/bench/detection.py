@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, run
@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.features import FEATURES
 from pipeline.io.labelled_runs import rows_of_events
 from pipeline.scoring.combination import PARTS
+from pipeline.scoring.corroboration import FEATURE as CORROBORATING
 from pipeline.scoring.labelled import LabelledRows
 from pipeline.scoring.leave_one_out import Held, Plan, combined, held_out_scores, leave_one_out_report
 from pipeline.scoring.mondrian_forest import ForestSettings
@@ -77,13 +78,17 @@ def ablations(settings: TrainingSettings) -> dict[str, TrainingSettings]:
     of_trees = {
         "no boosted trees": replace(base, boosted_share=0.0),
         "boosted trees alone": replace(base, boosted_share=1.0),
+        f"all but {CORROBORATING}": _without(base, {CORROBORATING}),
     }
-    of_features = {f"all but {family}": _without(base, family) for family in sorted(_looked_at(settings))}
+    of_features = {
+        f"all but {family}": _without(base, {feature.name for feature in FEATURES if feature.family == family})
+        for family in sorted(_looked_at(settings))
+    }
     return {"as they ship": base, **of_trees, **of_features}
 
 
-def _without(settings: TrainingSettings, family: str) -> TrainingSettings:
-    columns = tuple(number for number, feature in enumerate(FEATURES) if feature.family == family)
+def _without(settings: TrainingSettings, names: Collection[str]) -> TrainingSettings:
+    columns = tuple(number for number, feature in enumerate(FEATURES) if feature.name in names)
     return replace(settings, unused=tuple(sorted({*settings.unused, *columns})))
 
 

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.features import FEATURES
 from pipeline.scoring import Ensemble, Models
+from pipeline.scoring.corroboration import Corroboration
 from pipeline.scoring.mondrian_forest import ForestStart
 from pipeline.scoring.mondrian_trees import MondrianTrees
 from pipeline.scoring.views import unused_columns
@@ -39,6 +40,13 @@ def test_how_much_boosted_trees_count_survives_too(folder: Path) -> None:
     models = replace(traffic.models(), trees=replace(traffic.models().trees, boosted_share=0.25))
     models.save(folder)
     assert load(folder).trees.boosted_share == 0.25
+
+
+@pytest.mark.parametrize("corroboration", (None, Corroboration(2, 5.0, 1.5)))
+def test_what_adds_to_trees_survives_too(folder: Path, corroboration: Corroboration | None) -> None:
+    models = replace(traffic.models(), trees=replace(traffic.models().trees, corroboration=corroboration))
+    models.save(folder)
+    assert load(folder).trees.corroboration == corroboration
 
 
 def test_the_trees_that_ship_are_those_that_the_rows_give(folder: Path) -> None:
