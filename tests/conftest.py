@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_timeout
 import structlog
@@ -34,6 +35,9 @@ from tests.servers import (
     is_ci,
     own_apache_kafka,
 )
+
+hypothesis.settings.register_profile("stillwatch", deadline=None)  # how long an example takes says what else runs
+hypothesis.settings.load_profile("stillwatch")
 
 TopicFactory = Callable[..., str]
 
