@@ -68,7 +68,7 @@ def _features() -> tuple[Feature, ...]:
         "frame_sharded_7d", "spread", "share",
         f"share of first turns whose first {FRAME_BYTES} bytes at least {MANY} other accounts of the partition lately "
         f"sent, and whose whole at most one in {REPEATED} of these, 7 d view",
-        (1, 8), _SHARDED, "share of first turns that fill anew a long beginning which many accounts send",
+        (1, 8), _SHARDED, "share of first turns that begin at length as those of many accounts do, and go on otherwise",
     ))  # fmt: skip
     return tuple(made)
 

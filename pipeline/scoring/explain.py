@@ -13,6 +13,8 @@ from pipeline.features.saying import value_in_words
 from pipeline.scoring.scaling import Floats, Scaling, Values
 from pipeline.scoring.scores import TOP
 
+_SHARE_MOST: Final = 99.0
+"""No value is above or below all accounts: one of them has it."""
 _SMALLEST_TOLD: Final = 1e-3
 """Log-odds: a contribution below it says nothing."""
 
@@ -101,7 +103,8 @@ class Explainer:
         if np.isnan(median):
             return f"{words}: {self._said(column, values[column])} {effect}"
         above = self._population.rank(column, float(values[column])) * 100.0
-        place = f"above {above:.0f} % of accounts" if above >= 50 else f"below {100.0 - above:.0f} % of accounts"  # noqa: PLR2004
+        side, share = ("above", above) if above >= 50 else ("below", 100.0 - above)  # noqa: PLR2004
+        place = f"{side} {min(share, _SHARE_MOST):.0f} % of accounts"
         said, usual = self._said(column, values[column]), self._said(column, median)
         if said == usual:
             return f"{words}: {said} (as usual) {effect}"
