@@ -144,8 +144,12 @@ lock=$(lock_of "$kind")
 rm -f "$venv"/.stamp-*
 say "installing $(grep -c '==' "$lock") packages, each checked against its hash in $lock"
 install --require-hashes -r "$lock"
+rm -f pipeline/compiled/_loops*.so # where the build fails, no older one is to be taken for it
 say "installing stillwatch itself, from this folder"
 install --no-deps --no-build-isolation --editable .
+for library in pipeline/compiled/_loops*.so; do
+    [ -f "$library" ] || say "no C compiler (cc) was found: decoding and scoring go the slower way, with the same results"
+done
 checksum_of "$kind" >"$venv/.stamp-$kind"
 [ "$kind" != dev ] || ensure_browser
 say "done: $venv/bin/stillwatch is ready"

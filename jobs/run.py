@@ -231,7 +231,7 @@ def _begin(settings: Settings, clock: SystemClock, *, change_group: bool) -> _Be
     log.info(
         "started", topic=settings.topic, group=settings.group, lake=str(storage.root),
         catalog=url_without_password(settings.catalog_url), fetch="columnar" if begun.source.columnar else "stock",
-        loops="NumPy, slower: installed without a C compiler" if LOOPS is None else "compiled",
+        loops="NumPy, slower: there is no compiled library, or not of this version" if LOOPS is None else "compiled",
         **_scored_with(settings, watch),
     )  # fmt: skip
     return begun

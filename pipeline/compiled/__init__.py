@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Nodes = npt.NDArray[np.void]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the library's functions: LOOPS_VERSION of loops.h."""
 
 NODE: Final = np.dtype([("left", "i4"), ("column", "i4"), ("threshold", "f8")])
@@ -125,10 +125,10 @@ class Events(NamedTuple):
 
 
 class Loops:
-    """What `the C files` does, on arrays.
+    """What the C files do, on arrays.
 
     Args:
-        library: with the functions of `the C files`.
+        library: with their functions.
 
     Nodes and leaves are places in the arrays that they belong to; nothing here looks whether they are.
     """
@@ -145,13 +145,16 @@ class Loops:
 
     @classmethod
     def found(cls, folder: Path = Path(__file__).parent) -> Self | None:
-        """The library in a folder; None where none was built, or only one of another version."""
+        """The library in a folder; None where there is none of these sources and this machine."""
         for suffix in EXTENSION_SUFFIXES:
             file = folder / f"_loops{suffix}"
             if file.is_file():
-                library = ctypes.CDLL(str(file))
-                library.loops_version.restype = _SIZE
-                return cls(library) if library.loops_version() == VERSION else None
+                try:
+                    library = ctypes.CDLL(str(file))
+                    library.loops_version.restype = _SIZE
+                    return cls(library) if library.loops_version() == VERSION else None
+                except (OSError, AttributeError):  # cut short, of another machine, or of other sources
+                    return None
         return None
 
     def events(self, payloads: pa.Buffer, starts: Ints, fields: npt.NDArray[np.void], columns: EventColumns) -> Events:

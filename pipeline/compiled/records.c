@@ -18,6 +18,8 @@ LOOP int64_t record_positions(const uint8_t *buffer, int64_t size, const int64_t
 {
     int64_t position = 0;
     for (int64_t batch = 0; batch < batches; batch++) {
+        if (counts[batch] < 0)
+            return 0;
         for (int64_t record = 0; record < counts[batch]; record++) {
             if (position < 0 || position >= size - PADDING)
                 return 0;

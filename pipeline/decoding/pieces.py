@@ -28,7 +28,10 @@ SCHEMA: Final = pa.schema(
 )
 """What becomes of payloads: `pipeline.events.DECODED_SCHEMA` without lineage."""
 
-_PAYLOAD_BYTES_MIN: Final = 16
+_ROWS_MAX: Final = 1 << 14
+"""Payloads of a piece at most: room is made for each field of each of them, however short they are."""
+
+_PAYLOAD_BYTES_MIN: Final = 60
 """No payload this short holds the required fields."""
 
 _LAST: Final = pa.array([NULL], pa.binary_view())
@@ -101,8 +104,8 @@ def _cut(rows: Positions, length: npt.NDArray[np.int64], piece_bytes: int) -> It
     """Cut rows into pieces of about so many bytes."""
     if not len(rows):
         return
-    piece = np.cumsum(length[rows]) // piece_bytes
-    yield from np.split(rows, np.flatnonzero(np.diff(piece)) + 1)
+    piece, count = np.cumsum(length[rows]) // piece_bytes, np.arange(len(rows)) // _ROWS_MAX
+    yield from np.split(rows, np.flatnonzero((np.diff(piece) != 0) | (np.diff(count) != 0)) + 1)
 
 
 def converted(array: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tuple[pa.Array, Mask]:

@@ -164,24 +164,28 @@ class MondrianTrees:
     @cached_property
     def _nodes(self) -> Nodes:
         """Left child, column and threshold of each node side by side in 16 bytes: one look into memory for all."""
-        self._check()
+        self.check()
         nodes = np.empty(len(self.left), NODE)
         nodes["left"], nodes["threshold"] = self.left, self.threshold
         nodes["column"] = np.searchsorted(self._columns, self.feature)
         return nodes
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Descending goes where nodes point: that must end, and within the arrays.
 
         Raises:
             ValueError: it would not.
         """
-        here = np.arange(len(self.left))
-        branch = self.left != here
-        leads_on = (self.left > here) & (self.left + 1 < len(self.left))  # children come after their parents
-        if (branch & ~leads_on).any() or self.feature.min(initial=0) < 0:
+        count = len(self.left)
+        if not len(self.roots) or {len(self.feature), len(self.threshold), len(self.probability)} != {count}:
+            raise ValueError("there are no trees, or their nodes are not all described")
+        here, left = np.arange(count), self.left.astype(np.int64)
+        is_leaf = left == here
+        leads_on = (left > here) & (left + 1 < count)  # children come after their parents
+        stays = self.threshold == math.inf  # no value is above it: a leaf is not left
+        if not np.where(is_leaf, stays, leads_on).all() or self.feature.min(initial=0) < 0:
             raise ValueError("the nodes of trees do not lead from their roots to leaves")
-        if ((self.roots < 0) | (self.roots >= len(self.left))).any():
+        if ((self.roots < 0) | (self.roots >= count)).any():
             raise ValueError("the roots of trees are not among their nodes")
 
     @cached_property
@@ -235,10 +239,15 @@ class MondrianTrees:
             values: float64[n, F].
             kind: int64[n]: column of `probability` for each row.
 
+        Raises:
+            IndexError: there is no such column.
+
         Each step down a path moves the node's probability, and the feature that was split on is credited with it; so a
         row's contributions and `base` add up to its probability (Saabas: Interpreting random forests, 2014).
         """
         moved = np.zeros(values.shape)
+        if len(kind) and not 0 <= kind.min() <= kind.max() < self.probability.shape[1]:
+            raise IndexError("trees say nothing of that kind")
         if LOOPS is not None:
             asked = self._asked(values)
             moved[:, self._columns] = LOOPS.moved_by(
@@ -275,12 +284,18 @@ class MondrianTrees:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Self:
-        """The arrays that `to_table` wrote."""
+        """The arrays that `to_table` wrote.
+
+        Raises:
+            ValueError: they are no trees.
+        """
         columns = {name: table[name].to_numpy() for name in ("feature", "threshold", "left")}
         of_kinds = [table[name].to_numpy() for name in table.column_names if name.startswith("probability_")]
         columns["probability"] = np.column_stack(of_kinds)
         _, roots = np.unique(table["tree"].to_numpy(), return_index=True)
-        return cls(roots.astype(np.int32), **columns)
+        trees = cls(roots.astype(np.int32), **columns)
+        trees.check()
+        return trees
 
 
 def _level_by_level(left: Sequence[int], right: Sequence[int]) -> tuple[Places, Ints]:

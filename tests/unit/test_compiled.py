@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline import compiled
 from pipeline.compiled import LOOPS, NODE, VERSION, Loops
+from pipeline.decoding.pieces import NULL
+from pipeline.events import ACCESS_FIELDS
 from pipeline.scoring import mondrian_trees
 from pipeline.scoring.mondrian_trees import MondrianTrees
 
@@ -29,6 +32,25 @@ def test_it_is_installed_wherever_there_is_a_compiler() -> None:
 
 def test_the_library_and_the_sources_are_of_one_version() -> None:
     assert re.findall(r"#define LOOPS_VERSION (\d+)", (SOURCES / "loops.h").read_text()) == [str(VERSION)]
+
+
+def test_the_version_is_raised_with_the_sources() -> None:
+    """A library that was left from before must not be taken for one of these: raise LOOPS_VERSION, VERSION and this."""
+    sources = b"".join(file.read_bytes() for file in sorted(SOURCES.glob("*.[ch]")))
+    assert (VERSION, hashlib.sha256(sources).hexdigest()[:16]) == (2, "c8a1d29abcff7c58")
+
+
+def test_the_fields_of_an_event_fit() -> None:
+    """`compiled/events.c` keeps a bit a field, compares names by 24 bytes, and counts a text's bytes for its letters."""
+    assert len(ACCESS_FIELDS) < 64
+    assert all(len(field.name) < 24 and field.name.isascii() and field.length_min <= 1 for field in ACCESS_FIELDS)
+    assert len(NULL) >= 24
+
+
+@pytest.mark.parametrize("content", (b"", b"no library at all"))
+def test_a_library_that_cannot_be_loaded_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "_loops.abi3.so").write_bytes(content)
+    assert Loops.found(tmp_path) is None
 
 
 def test_where_none_was_built_there_is_none(tmp_path: Path) -> None:
@@ -103,6 +125,12 @@ def _all_of(trees: MondrianTrees, values: Any, kind: Any) -> list[Any]:
     return [leaves, trees.proba_at(leaves), trees.predict_proba(values), trees.contributions(values, kind)]
 
 
+def test_a_kind_that_trees_do_not_know_is_refused() -> None:
+    for kind in (-1, 2):
+        with pytest.raises(IndexError, match="kind"):
+            tree(np.random.default_rng(1), 2, 9).contributions(np.zeros((1, FEATURES)), np.array([kind]))
+
+
 @pytest.mark.parametrize(
     "spoiled",
     (
@@ -112,11 +140,15 @@ def _all_of(trees: MondrianTrees, values: Any, kind: Any) -> list[Any]:
         lambda t: {"left": np.where(t.left == 1, len(t.left), t.left)},
         lambda t: {"feature": t.feature - 1},
         lambda t: {"roots": t.roots + len(t.left)},
+        lambda t: {"roots": t.roots[:0]},
+        lambda t: {"threshold": np.zeros(len(t.left))},  # a leaf that is left
+        lambda t: {"left": np.where(t.left == 1, 2**31 - 1, t.left).astype(np.int32)},
+        lambda t: {"probability": t.probability[:1]},
     ),
 )
 def test_nodes_that_lead_astray_are_refused(spoiled: Callable[[MondrianTrees], dict[str, Any]]) -> None:
     """Compiled code goes where nodes point."""
     whole = tree(np.random.default_rng(1), 1, 9)
     parts = {name: getattr(whole, name) for name in ("roots", "feature", "threshold", "left", "probability")}
-    with pytest.raises(ValueError, match="nodes"):
+    with pytest.raises(ValueError, match=r"trees"):
         MondrianTrees(**{**parts, **spoiled(whole)}).leaves(np.zeros((1, FEATURES)))

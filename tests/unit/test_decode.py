@@ -21,7 +21,7 @@ from pipeline.compiled import LOOPS
 from pipeline.decode import Decoder
 from pipeline.decoding import exact
 from pipeline.decoding.direct import DirectDecoder
-from pipeline.decoding.pieces import PAYLOAD_BYTES_MAX
+from pipeline.decoding.pieces import PAYLOAD_BYTES_MAX, pieces
 from pipeline.decoding.quick import QuickDecoder
 from pipeline.events import DECODED_SCHEMA, REJECT_SCHEMA
 from tests.fakes import records_of
@@ -283,6 +283,27 @@ def test_times_go_the_direct_way_whatever_their_zone(time: str) -> None:
 def test_what_is_unknown_does_not_go_the_direct_way() -> None:
     right = orjson.dumps(EVENT)
     assert directly([right, _with(zz=b"1"), right, _with(status=b"2e2"), right]) == [0, 2, 4]
+
+
+def test_a_log_of_another_kind_is_left_to_other_ways_but_for_a_look_now_and_then() -> None:
+    """To read it in vain costs a third of what it costs to read it."""
+    if LOOPS is None:
+        pytest.skip("no compiled code is installed here")
+    decoder, stamps = DirectDecoder(LOOPS), np.full(300, NOW_MS)
+    right, unknown = (pa.array([payload] * 300, pa.binary_view()) for payload in (orjson.dumps(EVENT), _with(zz=b"1")))
+    assert len(decoder.decode(unknown, stamps).rows) == 0
+    proven = [len(decoder.decode(right, stamps).rows) for _ in range(18)]
+    assert proven == [0] * 15 + [300] * 3
+
+
+def test_a_number_with_a_nul_behind_it_is_no_number() -> None:
+    check(at_offsets([(_with(top_p=value), NOW_MS) for value in (b"1\0", b"1", b"0.5\0\0", b"1e-1\0")]))
+
+
+def test_short_payloads_do_not_make_long_pieces() -> None:
+    """Room is made for each field of each payload of a piece, however short it is."""
+    payloads = pa.array([b'{"x":"%055d"}' % 1] * 40_000, pa.binary_view())
+    assert [len(piece.rows) for piece in pieces(payloads)] == [1 << 14, 1 << 14, 40_000 - (2 << 14)]
 
 
 def test_few_payloads_of_a_shape_are_left_to_the_exact_way() -> None:

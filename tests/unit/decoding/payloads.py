@@ -38,7 +38,7 @@ NUMBERS = [
     b"9223372036854775808", b"-9223372036854775808", b"-9223372036854775809", b"18446744073709551615",
     b"18446744073709551616", b"1" * 40, b"0.1", b"0.30000000000000004", b"1.7976931348623157e308", b"5e-324", b"01",
     b"+1", b".5", b"1.", b"0x10", b"1e", b"- 1", b"NaN", b"-NaN", b"nan", b"-nan", b"Infinity", b"-Infinity", b"inf",
-    b"1_000",
+    b"1_000", b"1\0", b"0.5\0\0", b"-", b"0e", b"1e+", b"--1",
 ]  # fmt: skip
 ANY_NUMBER = st.integers().map(lambda n: str(n).encode()) | st.floats(allow_nan=False, allow_infinity=False).map(lambda x: repr(x).encode())  # fmt: skip
 
