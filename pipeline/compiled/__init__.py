@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Nodes = npt.NDArray[np.void]
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the library's functions: LOOPS_VERSION of loops.h."""
 
 NODE: Final = np.dtype([("left", "i4"), ("column", "i4"), ("threshold", "f8")])

@@ -10,6 +10,11 @@
 
 #include "loops.h"
 
+#if defined(__SSE2__) && !defined(STILLWATCH_PLAIN)
+#define SIXTEEN_AT_ONCE
+#include <emmintrin.h>
+#endif
+
 enum { TEXT, INTEGER, BOOLEAN, NUMBER, TIME };
 
 enum { NAME_WORDS = 3, AFTER = 8 * NAME_WORDS, DIGITS_MAX = 18 };
@@ -72,6 +77,20 @@ static inline uint64_t zero_bytes(uint64_t word) { return (word - EACH_BYTE) & ~
 /* The first quote, backslash or control character from a place on; the end if there is none before it. */
 static inline const uint8_t *special(const uint8_t *at, const uint8_t *end)
 {
+#if defined(SIXTEEN_AT_ONCE)
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1F);
+    for (; at < end; at += 16) {
+        const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)at);
+        const __m128i is_control = _mm_cmpeq_epi8(_mm_min_epu8(some, control), some);
+        const __m128i is_special = _mm_or_si128(_mm_cmpeq_epi8(some, quote), _mm_cmpeq_epi8(some, backslash));
+        const int found = _mm_movemask_epi8(_mm_or_si128(is_special, is_control));
+        if (found) {
+            at += __builtin_ctz((unsigned)found);
+            return at < end ? at : end;
+        }
+    }
+    return end;
+#else
     for (; at < end; at += 8) {
         const uint64_t word = word_at(at);
         const uint64_t found = zero_bytes(word ^ (EACH_BYTE * '"')) | zero_bytes(word ^ (EACH_BYTE * '\\'))
@@ -84,6 +103,7 @@ static inline const uint8_t *special(const uint8_t *at, const uint8_t *end)
         }
     }
     return end;
+#endif
 }
 
 static int hex_of(const uint8_t *at, uint32_t *code)

@@ -4,7 +4,7 @@
 #define STILLWATCH_LOOPS_H
 
 /* To be raised, with VERSION of __init__.py, whenever a function or a struct changes: an older library is not used. */
-#define LOOPS_VERSION 2
+#define LOOPS_VERSION 3
 
 #include <stdint.h>
 #include <string.h>

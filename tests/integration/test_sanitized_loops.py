@@ -39,12 +39,13 @@ sys.exit(pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", *sys.argv[2:]])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are loaded as Linux does it")
-def test_every_test_of_compiled_code_passes_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ((), ("-DSTILLWATCH_PLAIN",)), ids=("as it is built", "without vectors"))
+def test_every_test_of_compiled_code_passes_under_sanitizers(tmp_path: Path, more: tuple[str, ...]) -> None:
     compiler = shutil.which("gcc")
     libraries = [_library(compiler, name) for name in ("libasan.so", "libubsan.so")] if compiler else []
     if compiler is None or not all(libraries):
         pytest.skip("needs gcc and its sanitizers")
-    subprocess.run([compiler, *FLAGS, "-o", tmp_path / "_loops.so", *SOURCES], check=True)
+    subprocess.run([compiler, *FLAGS, *more, "-o", tmp_path / "_loops.so", *SOURCES], check=True)
     environment = {
         **os.environ,
         "LD_PRELOAD": " ".join(libraries),
