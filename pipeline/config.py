@@ -91,7 +91,7 @@ class Settings(ps.BaseSettings):
     """Accounts feed, a file of JSON lines as schemas/accounts.v1.json has them; empty: none."""
 
     accounts_max: int = pydantic.Field(2_000_000, ge=1_000)
-    """Accounts of a partition whose state is kept, 3.5 kB each; of more, those silent longest are forgotten."""
+    """Accounts of a partition that are kept, 3.5 kB each (7 GB in all); of more, those silent longest are forgotten."""
 
     alert_age_s: float = pydantic.Field(1.0, ge=0, le=60)
     """A partition's rows are written once an alert among them has waited this long, however few they are."""

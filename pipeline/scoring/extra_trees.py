@@ -136,7 +136,9 @@ def training_library() -> Any:
     try:
         import sklearn.ensemble  # noqa: PLC0415
     except ImportError:
-        raise ConfigError("training needs scikit-learn: pip install 'stillwatch[train]'") from None
+        raise ConfigError(
+            "training needs scikit-learn: pip install 'stillwatch[train]', or in a checkout: sh infra/bootstrap.sh dev"
+        ) from None
     return sklearn.ensemble
 
 
