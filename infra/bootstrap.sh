@@ -148,7 +148,7 @@ rm -f pipeline/compiled/_loops*.so # where the build fails, no older one is to b
 say "installing stillwatch itself, from this folder"
 install --no-deps --no-build-isolation --editable .
 for library in pipeline/compiled/_loops*.so; do
-    [ -f "$library" ] || say "no C compiler (cc) was found: decoding and scoring go the slower way, with the same results"
+    [ -f "$library" ] || say "no compiled code could be built (is there a C compiler, cc?): the job is slower, with the same results"
 done
 checksum_of "$kind" >"$venv/.stamp-$kind"
 [ "$kind" != dev ] || ensure_browser

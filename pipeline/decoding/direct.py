@@ -41,7 +41,8 @@ class _Slot(NamedTuple):
     slot: int
 
 
-def _slots() -> tuple[_Slot, ...]:
+def _slots() -> tuple[tuple[_Slot, ...], dict[str, int]]:
+    """The fields' slots, and how many there are of each kind, times among the integers."""
     taken = dict.fromkeys(KINDS, 0)
     made = []
     for field in ACCESS_FIELDS:
@@ -49,7 +50,7 @@ def _slots() -> tuple[_Slot, ...]:
         shared = _SHARED.get(kind, kind)
         made.append(_Slot(field, kind, taken[shared]))
         taken[shared] += 1
-    return tuple(made)
+    return tuple(made), taken
 
 
 def _described(slots: tuple[_Slot, ...]) -> npt.NDArray[np.void]:
@@ -80,11 +81,9 @@ class DirectDecoder:
         self._floats = Floats()
         self._passed_over = 0
         """So many times more the payloads are left to other ways unread."""
-        self._slots = _slots()
+        self._slots, taken = _slots()
         self._described = _described(self._slots)
-        self._room = EventColumns(
-            {kind: sum(_SHARED.get(s.kind, s.kind) == kind for s in self._slots) for kind in KINDS}
-        )
+        self._room = EventColumns(taken)
 
     def decode(self, values: pa.Array, timestamps: npt.NDArray[np.int64]) -> Proven:
         """Decode payloads.

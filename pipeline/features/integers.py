@@ -44,10 +44,11 @@ def _x_log2_x_table() -> Ints:
 
 def _rounded(x: Floats, times: Floats | float) -> Floats:
     """`round(times * log2(x))`; where a last bit could round it otherwise, as the machine's scalar logarithm has it."""
+    times = np.broadcast_to(times, x.shape)
     exactly: Floats = np.log2(x) * times
     rounded: Floats = np.rint(exactly)
     for at in np.flatnonzero(np.abs(np.abs(exactly - rounded) - 0.5) < _DOUBTFUL).tolist():
-        rounded[at] = round(math.log2(x[at]) * float(np.broadcast_to(times, x.shape)[at]))
+        rounded[at] = round(math.log2(x[at]) * float(times[at]))
     return rounded
 
 

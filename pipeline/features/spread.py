@@ -9,7 +9,8 @@ benchmark, is no such frame, nor is what few accounts have in common, who may be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -23,11 +24,6 @@ from pipeline.features.hashing import Hashes
 from pipeline.features.integers import Floats, Q, log2_q, ratio
 from pipeline.features.oneshot import is_opening
 from pipeline.features.panes import Panes
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from pipeline.late import polars as pl
 
 _SPREAD: Final = "signals 1 and 8: one fixed injected prompt tied accounts together (Anthropic, September 2026)"
 
@@ -82,10 +78,6 @@ _FIELDS: Final = (
 )
 
 
-def _frames(texts: pl.Series) -> pl.Series:
-    return heads(texts, FRAME_BYTES)
-
-
 def _contribute(events: Events, panes: Panes) -> None:
     opening = is_opening(events) & events.thinned
     hashed: dict[str, Hashes] = {
@@ -96,7 +88,7 @@ def _contribute(events: Events, panes: Panes) -> None:
         "system": events.hashed_either("system_prompt", "system_prompt_hash"),
     }
     asked = {name: (value, opening if name != "system" else events.thinned) for name, value in hashed.items()}
-    frame = events.hashed_as("prompt", "frame", _frames)
+    frame = events.hashed_as("prompt", "frame", partial(heads, size=FRAME_BYTES))
     is_longer = opening & (frame != events.hashed("prompt"))  # what a frame is the whole of need not be kept twice
     others = events.others(asked | {"frame": (frame, is_longer)})
     panes.tally("frame_asked", opening & (frame != 0))

@@ -207,12 +207,16 @@ def quickly(payloads: Sequence[bytes], rows_min: int = 1) -> list[int]:
     return sorted(QuickDecoder(rows_min).decode(values, timestamps).rows.tolist())
 
 
+def direct_decoder() -> DirectDecoder:
+    if LOOPS is None:  # where there is a compiler, tests/unit/test_compiled.py fails instead
+        pytest.skip("no compiled code is installed here")
+    return DirectDecoder(LOOPS)
+
+
 def directly(payloads: Sequence[bytes]) -> list[int]:
     """Which payloads go the direct way."""
-    if LOOPS is None:
-        pytest.skip("no compiled code is installed here")
     values, timestamps = pa.array(payloads, pa.binary_view()), np.full(len(payloads), NOW_MS)
-    return sorted(DirectDecoder(LOOPS).decode(values, timestamps).rows.tolist())
+    return sorted(direct_decoder().decode(values, timestamps).rows.tolist())
 
 
 QUICK = ("a null and a longer name", "an unknown null", "a quoted colon in text")
@@ -287,9 +291,7 @@ def test_what_is_unknown_does_not_go_the_direct_way() -> None:
 
 def test_a_log_of_another_kind_is_left_to_other_ways_but_for_a_look_now_and_then() -> None:
     """To read it in vain costs a third of what it costs to read it."""
-    if LOOPS is None:
-        pytest.skip("no compiled code is installed here")
-    decoder, stamps = DirectDecoder(LOOPS), np.full(300, NOW_MS)
+    decoder, stamps = direct_decoder(), np.full(300, NOW_MS)
     right, unknown = (pa.array([payload] * 300, pa.binary_view()) for payload in (orjson.dumps(EVENT), _with(zz=b"1")))
     assert len(decoder.decode(unknown, stamps).rows) == 0
     proven = [len(decoder.decode(right, stamps).rows) for _ in range(18)]
